@@ -1,0 +1,31 @@
+{{/* Labels and names that the templates share. */}}
+
+{{- define "edge-runtime.selectorLabels" -}}
+app.kubernetes.io/name: edge-runtime
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "edge-runtime.labels" -}}
+{{ include "edge-runtime.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: {{ .Values.gateway.name | default .Release.Name }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "edge-runtime.daemonName" -}}
+{{ .Release.Name }}-daemon
+{{- end }}
+
+{{/* Objects that are not in a namespace carry it in their name: two gateways may share one. */}}
+{{- define "edge-runtime.clusterName" -}}
+{{ printf "%s-%s" .Release.Namespace .Release.Name | trunc 54 | trimSuffix "-" }}-gateway
+{{- end }}
+
+{{/* Image reference. Arguments: root context, the values with repository and tag. */}}
+{{- define "edge-runtime.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- with $root.Values.image.registry }}{{ . }}/{{ end -}}
+{{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
+{{- end }}

@@ -1,0 +1,150 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The daemon's process: health first, then lock, store, workload API, and the modules."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from aiohttp import web
+
+from edgeha_runtime import __version__
+
+from . import kube, logs, settings, trust
+from .callers import Callers
+from .hub import HubClient
+from .keystore import KeyStore, Owner, StoreError, StoreLock, StoreLockedError
+from .kube import Cluster, ClusterError, TokenReviewer
+from .logs import fields
+from .modules import Modules
+from .settings import Settings, SettingsError
+from .trust import TrustError
+from .workload import WorkloadApi
+
+EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL
+EXIT_REFUSED = 78  # EX_CONFIG: a person must act
+
+_log = logging.getLogger("edgeha_runtime.daemon")
+
+
+class Health:
+    """Answers the kubelet: `/healthz` while the event loop runs, `/readyz` once nothing is missing."""
+
+    def __init__(self) -> None:
+        self.not_ready: Callable[[], Sequence[str]] = lambda: ["starting: waiting for the store's lock"]
+
+    def application(self) -> web.Application:
+        """The two routes, for a port that only probes use."""
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        return app
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        reasons = self.not_ready()
+        text = "".join(f"{reason}\n" for reason in reasons) or "ok\n"
+        return web.Response(text=text, status=503 if reasons else 200)
+
+
+async def _listen(app: web.Application, port: int) -> web.AppRunner:
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+    await runner.setup()
+    # All addresses of the pod, IPv4 and IPv6: it has a network of its own.
+    await web.TCPSite(runner, None, port).start()
+    return runner
+
+
+async def serve(config: Settings, stop: asyncio.Event) -> None:
+    """Run the daemon until `stop` is set.
+
+    Raises StoreError, TrustError, ClusterError or HubError for what a person has to put right.
+    """
+    health = Health()
+    bundle = trust.load(config.trust_bundle_file)
+    lock = StoreLock(config.state_dir, pod=config.pod_name, node=config.node_name)
+    runners = [await _listen(health.application(), config.health_port)]
+    try:
+        await _or_stop(lock.acquire(config.lock_timeout), stop)
+        if stop.is_set():
+            return
+        owner = Owner(config.device_id, config.iothub_hostname)
+        store = await asyncio.to_thread(KeyStore.open, config.state_dir, owner)
+        client = kube.connect(config.namespace)
+        hub = HubClient(config, bundle.context())
+        try:
+            modules = Modules(config, store, hub, Cluster(client, config.namespace))
+            callers = Callers(
+                TokenReviewer(client),
+                namespace=config.namespace,
+                audience=config.audience,
+                modules=lambda: modules.accounts,
+            )
+            api = WorkloadApi(callers, store, bundle)
+            runners.append(await _listen(api.application(), config.workload_port))
+            health.not_ready = modules.not_ready
+            _log.info(
+                "serving",
+                extra=fields(version=__version__, device=config.device_id, hub=config.iothub_hostname),
+            )
+            await _or_stop(modules.run(), stop)
+        finally:
+            await hub.close()
+            await client.close()
+    finally:
+        for runner in reversed(runners):
+            await runner.cleanup()
+        lock.release()
+
+
+async def _or_stop(work: object, stop: asyncio.Event) -> None:
+    """Wait for `work` (a coroutine) or for `stop`, whichever comes first; raise what `work` raised."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        stopped.cancel()
+        await asyncio.gather(task, stopped, return_exceptions=True)
+
+
+async def _main() -> int:
+    try:
+        config = settings.from_environment(os.environ)
+    except SettingsError as error:
+        logs.configure()
+        _log.error(str(error))
+        return EXIT_REFUSED
+    logs.configure(config.log_level)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await serve(config, stop)
+    except StoreLockedError as error:
+        _log.error(str(error))
+        return EXIT_TRY_AGAIN
+    except (StoreError, TrustError, ClusterError) as error:
+        _log.error(str(error))
+        return EXIT_REFUSED
+    except OSError as error:
+        _log.error(f"cannot start: {error}")
+        return EXIT_REFUSED
+    _log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(_main()))

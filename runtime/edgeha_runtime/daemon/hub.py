@@ -1,0 +1,258 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The device's own door to IoT Hub: module identities over HTTPS, signed with the device's SAS key.
+
+REST paths and the rule that `PUT` replaces the whole identity: "Azure IoT Hub service API, modules". Devices
+may manage their own modules with their own credentials, as Azure's identity service does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import email.utils
+import hmac
+import json
+import logging
+import random
+import ssl
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from .logs import fields
+from .settings import Settings
+
+API_VERSION = "2021-04-12"
+ATTEMPTS = 4
+REQUEST_TIMEOUT = 15.0
+TOKEN_TTL = 600
+MAX_ANSWER = 256 * 1024
+# A hub refuses tokens of a clock that is this far off; below it is not worth a word.
+CLOCK_TOLERANCE = 120.0
+
+_log = logging.getLogger(__name__)
+
+
+class HubError(Exception):
+    """The hub refused, and asking again would not help; the message says why and what to do."""
+
+
+class HubUnavailableError(HubError):
+    """The hub did not answer, or asked to come back later."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A module identity as the hub holds it; keys in base64, empty when the hub shows none."""
+
+    module_id: str
+    generation_id: str
+    primary_key: str
+    secondary_key: str
+
+
+def sas_token(resource: str, key: bytes, expiry: int) -> str:
+    """Shared access signature for `resource` (host and path, not encoded), valid until `expiry` (Unix s)."""
+    encoded = urllib.parse.quote(resource, safe="")
+    digest = hmac.digest(key, f"{encoded}\n{expiry}".encode(), "sha256")
+    signature = urllib.parse.quote(base64.b64encode(digest).decode(), safe="")
+    return f"SharedAccessSignature sr={encoded}&sig={signature}&se={expiry}"
+
+
+def read_device_key(path: Path) -> bytes:
+    """The device's symmetric key. Raises HubError when the file is missing or holds no base64."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+        key = base64.b64decode(text, validate=True)
+    except (OSError, UnicodeDecodeError, binascii.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not base64"
+        raise HubError(
+            f"device key {path}: {reason}. Put the device's symmetric key into the Secret"
+        ) from error
+    if not 16 <= len(key) <= 64:
+        raise HubError(
+            f"device key {path} has {len(key)} bytes: IoT Hub keys have 16 to 64. Check the Secret"
+        )
+    return key
+
+
+class HubClient:
+    """Module identities of one device. Every call makes at most `ATTEMPTS` requests with growing pauses.
+
+    The device key is read for each request, so a rotated Secret works without a restart.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        trust: ssl.SSLContext,
+        *,
+        clock: Callable[[], float] = time.time,
+        pause: float = 0.5,
+    ) -> None:
+        self._host = settings.iothub_hostname
+        self._device = settings.device_id
+        self._key_file = settings.device_key_file
+        hostname = urllib.parse.urlsplit(f"//{self._host}").hostname or self._host
+        self._proxy = settings.proxy_for(hostname)
+        self._clock = clock
+        self._pause = pause
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=trust, limit=4, keepalive_timeout=30),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=REQUEST_TIMEOUT / 2),
+            trust_env=False,  # the proxy comes from the settings, with their no_proxy rules
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def get_module(self, module: str) -> Identity | None:
+        """The identity at the hub, None when there is none."""
+        status, body = await self._request("GET", module, accept=(200, 404))
+        return None if status == 404 else self._identity(module, body)
+
+    async def create_module(self, module: str) -> Identity:
+        """Make the identity; the hub gives it keys and a generation. One that exists is read instead."""
+        document = {"deviceId": self._device, "moduleId": module, "managedBy": "IotEdge"}
+        status, body = await self._request("PUT", module, document, accept=(200, 201, 409))
+        if status != 409:
+            return self._identity(module, body)
+        identity = await self.get_module(module)
+        if identity is None:
+            raise HubUnavailableError(
+                f"hub {self._host}: module {module} exists and does not; asking again later"
+            )
+        return identity
+
+    async def set_keys(self, module: str, primary: bytes, secondary: bytes) -> Identity:
+        """Give an existing identity these keys (32 bytes each)."""
+        document = {
+            "deviceId": self._device,
+            "moduleId": module,
+            "managedBy": "IotEdge",
+            "authentication": {
+                "type": "sas",
+                "symmetricKey": {
+                    "primaryKey": base64.b64encode(primary).decode(),
+                    "secondaryKey": base64.b64encode(secondary).decode(),
+                },
+            },
+        }
+        _, body = await self._request("PUT", module, document, accept=(200, 201), if_match=True)
+        return self._identity(module, body)
+
+    async def delete_module(self, module: str) -> None:
+        """Remove the identity; one that is gone already is fine."""
+        await self._request("DELETE", module, accept=(200, 204, 404), if_match=True)
+
+    def _identity(self, module: str, body: bytes) -> Identity:
+        try:
+            document: Mapping[str, Any] = json.loads(body)
+            keys = (document.get("authentication") or {}).get("symmetricKey") or {}
+            return Identity(
+                module_id=str(document["moduleId"]),
+                generation_id=str(document["generationId"]),
+                primary_key=str(keys.get("primaryKey") or ""),
+                secondary_key=str(keys.get("secondaryKey") or ""),
+            )
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise HubError(
+                f"hub {self._host} answered no module identity for {module}. Is this host an IoT Hub, or "
+                "does a proxy answer in its place?"
+            ) from error
+
+    async def _request(
+        self,
+        method: str,
+        module: str,
+        document: Mapping[str, object] | None = None,
+        *,
+        accept: tuple[int, ...],
+        if_match: bool = False,
+    ) -> tuple[int, bytes]:
+        quoted = [urllib.parse.quote(part, safe="") for part in (self._device, module)]
+        url = f"https://{self._host}/devices/{quoted[0]}/modules/{quoted[1]}?api-version={API_VERSION}"
+        last = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(self._pause * 2 ** (attempt - 1) * random.uniform(0.7, 1.3))  # noqa: S311 - spreads retries, protects nothing
+            expiry = int(self._clock()) + TOKEN_TTL
+            key = read_device_key(self._key_file)
+            headers = {"Authorization": sas_token(f"{self._host}/devices/{self._device}", key, expiry)}
+            if if_match:
+                headers["If-Match"] = '"*"'
+            try:
+                async with self._session.request(
+                    method,
+                    # Encoded already: a module id may hold characters that must not be decoded here.
+                    _encoded(url),
+                    json=document,
+                    headers=headers,
+                    proxy=self._proxy,
+                    allow_redirects=False,
+                ) as response:
+                    body = await response.content.read(MAX_ANSWER)
+                    if response.status in accept:
+                        return response.status, body
+                    reason = self._reason(response, body)
+                    if response.status != 429 and response.status < 500:
+                        raise HubError(reason)
+                    last = reason
+            except aiohttp.ClientConnectorCertificateError as error:
+                raise HubError(
+                    f"hub {self._host}: its certificate is not trusted ({error.certificate_error}). Put the "
+                    "CA into the trust bundle, or correct the host name"
+                ) from error
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                way = f" through proxy {_without_password(self._proxy)}" if self._proxy else ""
+                last = f"hub {self._host}{way} does not answer: {error or type(error).__name__}"
+            _log.info("hub request failed", extra=fields(method=method, module=module, reason=last))
+        raise HubUnavailableError(last)
+
+    def _reason(self, response: aiohttp.ClientResponse, body: bytes) -> str:
+        code = response.headers.get("iothub-errorcode", "")
+        if not code:
+            try:
+                code = str(json.loads(body).get("Message", ""))[:200]
+            except (ValueError, AttributeError):
+                code = ""
+        said = f"hub {self._host} answered {response.status} {code}".strip()
+        if response.status == 401:
+            return f"{said} for device {self._device}: {self._unauthorized(response)}"
+        if response.status == 403:
+            return f"{said}: quota used up, or the hub's tier or network rules do not allow this"
+        if response.status == 404:
+            return (
+                f"{said}: device {self._device} does not exist at this hub. Register it, or correct the name"
+            )
+        return said
+
+    def _unauthorized(self, response: aiohttp.ClientResponse) -> str:
+        there = email.utils.parsedate_to_datetime(response.headers.get("Date", _EPOCH)).timestamp()
+        offset = self._clock() - there
+        if there and abs(offset) > CLOCK_TOLERANCE:
+            return f"the clock of this node is {offset:+.0f} s off the hub's. Correct the node's time"
+        # The hub answers the same for a wrong key, a disabled device and one that does not exist.
+        return "wrong device key in the Secret, or the device is disabled or missing at the hub"
+
+
+_EPOCH = "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+def _encoded(url: str) -> Any:
+    from yarl import URL
+
+    return URL(url, encoded=True)
+
+
+def _without_password(url: str | None) -> str:
+    parts = urllib.parse.urlsplit(url or "")
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -1,0 +1,194 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The few calls the daemon makes to the cluster's API, on lightkube."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Any, cast
+
+import httpx2
+from lightkube import ApiError, AsyncClient
+from lightkube.config.kubeconfig import KubeConfig
+from lightkube.core.exceptions import ConfigError
+from lightkube.models.authentication_v1 import TokenReviewSpec
+from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.authentication_v1 import TokenReview
+from lightkube.resources.core_v1 import ConfigMap, ServiceAccount
+from lightkube.types import CascadeType, PatchType
+
+from .callers import Review, ReviewUnavailableError
+from .logs import fields
+from .manifests import Manifest, OwnerReference
+
+FIELD_MANAGER = "edgeha-daemon"
+WATCH_SECONDS = 120
+# How long past the server's own limit a silent watch counts as cut (a dead API server sends no end).
+WATCH_GRACE = 15
+RETRY_SECONDS = (1, 2, 4, 8, 15)
+_POD_NAME = "authentication.kubernetes.io/pod-name"
+
+_log = logging.getLogger(__name__)
+
+# What a call raises when the API server refuses or is away.
+ERRORS = (ApiError, httpx2.HTTPError, TimeoutError)
+
+
+class ClusterError(Exception):
+    """The cluster's API cannot be used; the message says why."""
+
+
+def connect(namespace: str) -> AsyncClient:
+    """Client for the cluster this pod runs in (or for KUBECONFIG)."""
+    try:
+        return AsyncClient(
+            config=KubeConfig.from_env(),
+            namespace=namespace,
+            timeout=httpx2.Timeout(10.0),
+            field_manager=FIELD_MANAGER,
+            trust_env=False,  # the way to the hub may lead through a proxy, the way to the API never does
+        )
+    except ConfigError as error:
+        raise ClusterError(f"no way to the cluster's API: {error}") from error
+
+
+def describe(error: BaseException) -> str:
+    """One line for an error of ERRORS."""
+    if isinstance(error, ApiError):
+        return f"API server: {error.status.message or error.status.reason} ({error.status.code})"
+    return f"API server does not answer: {error or type(error).__name__}"
+
+
+class TokenReviewer:
+    """Asks the API server whose a token is. Needs the right to create TokenReviews."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def __call__(self, token: str, audience: str) -> Review:
+        question = TokenReview(spec=TokenReviewSpec(audiences=[audience], token=token))
+        try:
+            answer = await self._client.create(question)
+        except ERRORS as error:
+            raise ReviewUnavailableError(describe(error)) from error
+        status = answer.status
+        if status is None or not status.authenticated or status.user is None:
+            return Review(authenticated=False)
+        extra: Mapping[str, Any] = status.user.extra or {}
+        return Review(
+            authenticated=True,
+            username=status.user.username or "",
+            audiences=tuple(status.audiences or ()),
+            pod=next(iter(extra.get(_POD_NAME) or ()), ""),
+        )
+
+
+class Cluster:
+    """Objects of one gateway in its namespace."""
+
+    def __init__(self, client: AsyncClient, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+
+    async def owner(self, deployment: str) -> OwnerReference:
+        """Reference to the daemon's own Deployment."""
+        found = await self._client.get(Deployment, deployment, namespace=self._namespace)
+        if found.metadata is None or not found.metadata.uid:
+            raise ClusterError(f"Deployment {deployment} has no uid")
+        return OwnerReference(deployment, found.metadata.uid)
+
+    async def apply_service_account(self, manifest: Manifest) -> None:
+        """Server-side apply; changes nothing when nothing differs."""
+        await self._client.patch(
+            ServiceAccount,
+            manifest["metadata"]["name"],
+            manifest,
+            namespace=self._namespace,
+            patch_type=PatchType.APPLY,
+            force=True,
+        )
+
+    async def apply_deployment(self, manifest: Manifest) -> int:
+        """Server-side apply; answers the object's generation, which moves only when its spec does."""
+        applied = await self._client.patch(
+            Deployment,
+            manifest["metadata"]["name"],
+            manifest,
+            namespace=self._namespace,
+            patch_type=PatchType.APPLY,
+            force=True,
+        )
+        return (applied.metadata.generation or 0) if applied.metadata else 0
+
+    async def object_names(self, labels: Mapping[str, str]) -> set[str]:
+        """Names of all Deployments and ServiceAccounts with these labels."""
+        names: set[str] = set()
+        kinds: tuple[type[Deployment] | type[ServiceAccount], ...] = (Deployment, ServiceAccount)
+        for kind in kinds:
+            async for found in self._client.list(kind, namespace=self._namespace, labels=dict(labels)):
+                metadata = found.metadata
+                if metadata and metadata.name:
+                    names.add(metadata.name)
+        return names
+
+    async def delete(self, name: str) -> None:
+        """Delete a module's Deployment, with its pods, and its ServiceAccount; gone already is fine."""
+        for resource in (Deployment, ServiceAccount):
+            try:
+                await self._client.delete(
+                    resource, name, namespace=self._namespace, cascade=CascadeType.BACKGROUND
+                )
+            except ApiError as error:
+                if error.status.code != 404:
+                    raise
+
+    async def follow_config_map(self, name: str, changed: Callable[[dict[str, str] | None], None]) -> None:
+        """Call `changed` with the data now and at each change, None when it is deleted. Never returns."""
+
+        def event(kind: str, found: ConfigMap) -> None:
+            changed(None if kind == "DELETED" else dict(found.data or {}))
+
+        await self._follow(ConfigMap, event, fields={"metadata.name": name})
+
+    async def follow_deployments(
+        self, labels: Mapping[str, str], changed: Callable[[str, int | None], None]
+    ) -> None:
+        """Call `changed` with name and generation (None: deleted) of each Deployment. Never returns."""
+
+        def event(kind: str, found: Deployment) -> None:
+            if found.metadata and found.metadata.name:
+                changed(found.metadata.name, None if kind == "DELETED" else found.metadata.generation or 0)
+
+        await self._follow(Deployment, event, labels=dict(labels))
+
+    async def _follow(self, resource: Any, event: Callable[[str, Any], None], **query: Any) -> None:
+        failures = 0
+        while True:
+            # lightkube calls it an iterable; it is a generator, and must be closed to end its connection.
+            stream = cast(
+                "AsyncGenerator[tuple[str, Any], None]",
+                self._client.watch(
+                    resource, namespace=self._namespace, server_timeout=WATCH_SECONDS, **query
+                ),
+            )
+            try:
+                while True:
+                    async with asyncio.timeout(WATCH_SECONDS + WATCH_GRACE):
+                        kind, found = await anext(stream)
+                    failures = 0
+                    event(kind, found)
+            except TimeoutError:
+                continue
+            except (ApiError, httpx2.HTTPError, StopAsyncIteration) as error:
+                # 410: the version we stood at is gone; starting anew lists everything again.
+                pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
+                failures += 1
+                _log.info(
+                    "watch ended", extra=fields(kind=resource.__name__, reason=describe(error), retry_s=pause)
+                )
+                await asyncio.sleep(pause)
+            finally:
+                await stream.aclose()

@@ -1,0 +1,155 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings of the daemon, from environment variables that the chart sets. Secrets come from files only."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+# Rule of IoT Hub: 1-128 characters, ASCII letters and digits and - : . + % _ # * ? ! ( ) , = @ ; $ '
+DEVICE_ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}")
+
+
+class SettingsError(Exception):
+    """The environment does not describe a gateway; the message lists every problem."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the daemon is told from outside.
+
+    Durations are in seconds. `https_proxy` is a URL or empty; `no_proxy` holds host names, suffixes with a
+    leading dot, addresses and networks (CIDR).
+    """
+
+    release: str
+    namespace: str
+    pod_name: str
+    node_name: str
+    device_id: str
+    iothub_hostname: str
+    gateway_hostname: str
+    device_key_file: Path
+    state_dir: Path
+    trust_bundle_file: Path
+    proxy_image: str
+    image_pull_policy: str
+    image_pull_secrets: tuple[str, ...]
+    priority_class: str
+    toleration_seconds: int
+    https_proxy: str
+    no_proxy: tuple[str, ...]
+    workload_port: int
+    health_port: int
+    lock_timeout: int
+    log_level: str
+
+    @property
+    def daemon_name(self) -> str:
+        """Name of the daemon's Deployment and Service."""
+        return f"{self.release}-daemon"
+
+    @property
+    def modules_config_map(self) -> str:
+        """Name of the ConfigMap with the module set."""
+        return f"{self.release}-modules"
+
+    @property
+    def audience(self) -> str:
+        """Audience that a module's token must be made for; a token for anything else opens nothing here."""
+        return f"edgeha-{self.release}"
+
+    @property
+    def workload_url(self) -> str:
+        """Where the sidecars find the workload API."""
+        return f"http://{self.daemon_name}.{self.namespace}.svc:{self.workload_port}"
+
+    def proxy_for(self, host: str) -> str | None:
+        """URL of the proxy for an HTTPS request to `host`, None to go there directly."""
+        if not self.https_proxy or any(_matches(host, rule) for rule in self.no_proxy):
+            return None
+        return self.https_proxy
+
+
+def _matches(host: str, rule: str) -> bool:
+    name = host.lower()
+    try:
+        return ipaddress.ip_address(name) in ipaddress.ip_network(rule, strict=False)
+    except ValueError:
+        suffix = rule.lower().lstrip("*").lstrip(".")
+        return rule == "*" or name == suffix or name.endswith(f".{suffix}")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """Read the settings.
+
+    Raises SettingsError with all problems at once, each naming the variable and what it should be.
+    """
+    problems: list[str] = []
+
+    def text(name: str, default: str | None = None) -> str:
+        value = environ.get(name, "").strip() or default
+        if value is None:
+            problems.append(f"{name} is not set")
+            return ""
+        return value
+
+    def whole(name: str, default: int, low: int, high: int) -> int:
+        raw = environ.get(name, "").strip()
+        if not raw:
+            return default
+        if not raw.isdecimal() or not low <= int(raw) <= high:
+            problems.append(f"{name} is {raw!r}: give a whole number from {low} to {high}")
+            return default
+        return int(raw)
+
+    release = text("EDGEHA_RELEASE")
+    namespace = text("EDGEHA_NAMESPACE")
+    device_id = text("EDGEHA_DEVICE_ID")
+    hub = text("EDGEHA_IOTHUB_HOSTNAME")
+    for name, value in (("EDGEHA_RELEASE", release), ("EDGEHA_NAMESPACE", namespace)):
+        if value and not _DNS_LABEL.fullmatch(value):
+            problems.append(f"{name} is {value!r}: give a DNS label (lower case, digits, dashes)")
+    if device_id and not DEVICE_ID.fullmatch(device_id):
+        problems.append(f"EDGEHA_DEVICE_ID is {device_id!r}: not a device id of IoT Hub")
+    if "/" in hub or "@" in hub:
+        problems.append(f"EDGEHA_IOTHUB_HOSTNAME is {hub!r}: give the host name alone, without https://")
+    settings = Settings(
+        release=release,
+        namespace=namespace,
+        pod_name=text("EDGEHA_POD_NAME"),
+        node_name=text("EDGEHA_NODE_NAME"),
+        device_id=device_id,
+        iothub_hostname=hub,
+        # Until a module answers as the gateway's own hub, modules talk to IoT Hub itself.
+        gateway_hostname=text("EDGEHA_GATEWAY_HOSTNAME", hub),
+        device_key_file=Path(text("EDGEHA_DEVICE_KEY_FILE")),
+        state_dir=Path(text("EDGEHA_STATE_DIR")),
+        trust_bundle_file=Path(text("EDGEHA_TRUST_BUNDLE_FILE")),
+        proxy_image=text("EDGEHA_WORKLOAD_PROXY_IMAGE"),
+        image_pull_policy=text("EDGEHA_IMAGE_PULL_POLICY", "IfNotPresent"),
+        image_pull_secrets=_listed(environ.get("EDGEHA_IMAGE_PULL_SECRETS", "")),
+        priority_class=environ.get("EDGEHA_PRIORITY_CLASS", "").strip(),
+        toleration_seconds=whole("EDGEHA_TOLERATION_SECONDS", 30, 0, 3600),
+        https_proxy=environ.get("EDGEHA_HTTPS_PROXY", "").strip(),
+        no_proxy=_listed(environ.get("EDGEHA_NO_PROXY", "")),
+        workload_port=whole("EDGEHA_WORKLOAD_PORT", 35001, 1, 65535),
+        health_port=whole("EDGEHA_HEALTH_PORT", 35002, 1, 65535),
+        lock_timeout=whole("EDGEHA_LOCK_TIMEOUT", 120, 1, 3600),
+        log_level=text("EDGEHA_LOG_LEVEL", "INFO").upper(),
+    )
+    if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        problems.append(f"EDGEHA_LOG_LEVEL is {settings.log_level!r}: give DEBUG, INFO, WARNING or ERROR")
+    if problems:
+        raise SettingsError("; ".join(problems))
+    return settings

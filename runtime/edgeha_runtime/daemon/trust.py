@@ -1,0 +1,66 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The CAs that daemon and modules trust: the chart's bundle, or the system's where that is empty."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+# Debian, Alpine; Red Hat; SUSE: where the distribution keeps its bundle.
+SYSTEM_BUNDLES = (
+    Path("/etc/ssl/certs/ca-certificates.crt"),
+    Path("/etc/pki/tls/certs/ca-bundle.crt"),
+    Path("/etc/ssl/ca-bundle.pem"),
+)
+
+
+class TrustError(Exception):
+    """There is no usable CA; the message says where it was looked for."""
+
+
+@dataclass(frozen=True)
+class TrustBundle:
+    """CA certificates in PEM, as text."""
+
+    pem: str
+
+    def context(self) -> ssl.SSLContext:
+        """TLS settings for a client that trusts these CAs and nothing else."""
+        return ssl.create_default_context(cadata=self.pem)
+
+
+def load(path: Path, system: tuple[Path, ...] = SYSTEM_BUNDLES) -> TrustBundle:
+    """Read the bundle at `path`; missing or empty means the system's.
+
+    Raises TrustError when neither holds a certificate, or when a private key stands among them: this text is
+    handed to every module.
+    """
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    source = path
+    if not text.strip():
+        source = next((candidate for candidate in system if candidate.exists()), path)
+        text = source.read_text(encoding="utf-8") if source.exists() else ""
+    if "PRIVATE KEY" in text:
+        raise TrustError(
+            f"{source} holds a private key. A trust bundle is given to every module: take it out"
+        )
+    try:
+        bundle = TrustBundle(_ascii_blocks(text))
+        loaded = len(bundle.context().get_ca_certs()) if bundle.pem else 0
+    except ssl.SSLError as error:
+        raise TrustError(f"{source} holds a block that is no certificate ({error.reason})") from error
+    if not loaded:
+        raise TrustError(
+            f"no CA certificate in {source}. Set the chart's trustBundle, or use an image with CAs"
+        )
+    return bundle
+
+
+def _ascii_blocks(text: str) -> str:
+    """Only the certificate blocks: the comments of some bundles are not ASCII, which OpenSSL refuses."""
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    blocks = [part.split(end)[0] for part in text.split(begin)[1:] if end in part]
+    return "".join(f"{begin}{block}{end}\n" for block in blocks)

@@ -1,0 +1,3 @@
+module edgeha.example/workload-proxy
+
+go 1.24

@@ -1,0 +1,98 @@
+// Copyright (c) 2026, edgeha developers
+// GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+// Workload-proxy stands beside a module in its pod. It gives the module the workload API of IoT Edge on the pod's
+// loopback and adds the pod's ServiceAccount token, by which the daemon knows the module.
+//
+//	workload-proxy         serve
+//	workload-proxy check   exit 0 when the whole way to the daemon works (for the kubelet's exec probe)
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+	"time"
+)
+
+const (
+	envURL       = "EDGEHA_WORKLOAD_URL"
+	envTokenFile = "EDGEHA_WORKLOAD_TOKEN_FILE"
+	envListen    = "EDGEHA_WORKLOAD_LISTEN"
+	// The soft limit of the Go heap; the pod's hard limit leaves room for the probe's short-lived process.
+	memoryLimit = 10 << 20
+)
+
+func main() {
+	// One small process beside every module: threads and heap cost more than they bring.
+	runtime.GOMAXPROCS(1)
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)))
+	listen := os.Getenv(envListen)
+	if listen == "" {
+		listen = "127.0.0.1:35001"
+	}
+	var err error
+	switch {
+	case len(os.Args) == 2 && os.Args[1] == "check":
+		err = check(listen)
+	case len(os.Args) == 1:
+		err = run(listen)
+	default:
+		err = fmt.Errorf("usage: %s [check]", os.Args[0])
+	}
+	if err != nil {
+		slog.Error(err.Error())
+		os.Exit(1)
+	}
+}
+
+func run(listen string) error {
+	handler, err := newProxy(os.Getenv(envURL), os.Getenv(envTokenFile))
+	if err != nil {
+		return err
+	}
+	server := newServer(listen, handler)
+	stopped, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() { failed <- server.ListenAndServe() }()
+	slog.Info("serving", "listen", listen, "daemon", handler.target.String())
+	select {
+	case err := <-failed:
+		return err
+	case <-stopped.Done():
+	}
+	// The module has ended before: a native sidecar stops last.
+	grace, done := context.WithTimeout(context.Background(), 2*time.Second)
+	defer done()
+	if err := server.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}
+
+func check(listen string) error {
+	client := http.Client{Timeout: 2500 * time.Millisecond}
+	answer, err := client.Get("http://" + listen + readyPath)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		reason, _ := io.ReadAll(io.LimitReader(answer.Body, 1024))
+		return fmt.Errorf("not ready: %s", reason)
+	}
+	return nil
+}

@@ -1,0 +1,221 @@
+// Copyright (c) 2026, edgeha developers
+// GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+// SPDX-License-Identifier: GPL-3.0-or-later
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// Outside the paths of the workload API.
+	readyPath = "/-/ready"
+	// The daemon refuses more than this for sign; the rest of the contract is smaller than a certificate chain.
+	maxBody     = 1 << 20
+	maxHeader   = 16 << 10
+	maxParallel = 32
+	maxToken    = 8 << 10
+	bufferSize  = 16 << 10
+)
+
+// proxy forwards requests of the pod's module to the daemon.
+type proxy struct {
+	target  *url.URL
+	token   *tokenFile
+	forward *httputil.ReverseProxy
+	client  *http.Client
+	slots   chan struct{}
+}
+
+func newProxy(daemon, tokenPath string) (*proxy, error) {
+	target, err := url.Parse(daemon)
+	if err != nil || target.Host == "" || (target.Scheme != "http" && target.Scheme != "https") {
+		return nil, fmt.Errorf("%s is %q: give the URL of the daemon's workload API", envURL, daemon)
+	}
+	if tokenPath == "" {
+		return nil, fmt.Errorf("%s is not set: give the path of the projected token", envTokenFile)
+	}
+	transport := &http.Transport{
+		// The daemon is in the cluster: never through a proxy, whatever the environment says.
+		Proxy:                 nil,
+		DialContext:           (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		ResponseHeaderTimeout: 15 * time.Second,
+		// Short: after the daemon moved, a kept connection leads to a node that may be dead.
+		IdleConnTimeout:        5 * time.Second,
+		MaxIdleConns:           4,
+		MaxConnsPerHost:        maxParallel,
+		MaxResponseHeaderBytes: maxHeader,
+		DisableCompression:     true,
+	}
+	p := &proxy{
+		target: target,
+		token:  &tokenFile{path: tokenPath},
+		client: &http.Client{Transport: transport, Timeout: 2 * time.Second},
+		slots:  make(chan struct{}, maxParallel),
+	}
+	p.forward = &httputil.ReverseProxy{
+		Rewrite:      p.rewrite,
+		Transport:    transport,
+		ErrorHandler: p.failed,
+		BufferPool:   &bufferPool{},
+		ErrorLog:     slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
+	}
+	return p, nil
+}
+
+func newServer(listen string, handler http.Handler) *http.Server {
+	return &http.Server{
+		Addr:              listen,
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       30 * time.Second,
+		MaxHeaderBytes:    maxHeader,
+	}
+}
+
+type tokenKey struct{}
+
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == readyPath {
+		p.ready(w, r)
+		return
+	}
+	select {
+	case p.slots <- struct{}{}:
+		defer func() { <-p.slots }()
+	default:
+		w.Header().Set("Retry-After", "1")
+		answer(w, http.StatusServiceUnavailable, fmt.Sprintf("more than %d requests at once", maxParallel))
+		return
+	}
+	if r.ContentLength > maxBody {
+		answer(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", maxBody))
+		return
+	}
+	token, err := p.token.read()
+	if err != nil {
+		slog.Error("no token", "reason", err.Error())
+		answer(w, http.StatusBadGateway, "the pod's token cannot be read: "+err.Error())
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), tokenKey{}, token)))
+}
+
+func (p *proxy) rewrite(r *httputil.ProxyRequest) {
+	r.SetURL(p.target)
+	// Whatever the module sent: the pod's own token is what the daemon shall judge.
+	token, _ := r.In.Context().Value(tokenKey{}).(string)
+	r.Out.Header.Set("Authorization", "Bearer "+token)
+}
+
+func (p *proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		answer(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body is larger than %d bytes", maxBody))
+		return
+	}
+	if errors.Is(r.Context().Err(), context.Canceled) {
+		return // the module hung up
+	}
+	slog.Warn("daemon away", "path", r.URL.EscapedPath(), "reason", err.Error())
+	answer(w, http.StatusBadGateway, fmt.Sprintf("the daemon at %s does not answer: %v", p.target.Host, err))
+}
+
+// ready answers 200 when token, way and daemon work together: the daemon knows this pod's module.
+func (p *proxy) ready(w http.ResponseWriter, r *http.Request) {
+	token, err := p.token.read()
+	if err != nil {
+		answer(w, http.StatusServiceUnavailable, "the pod's token cannot be read: "+err.Error())
+		return
+	}
+	question, err := http.NewRequestWithContext(r.Context(), http.MethodGet,
+		p.target.JoinPath("trust-bundle").String()+"?api-version=2020-07-07", nil)
+	if err != nil {
+		answer(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	question.Header.Set("Authorization", "Bearer "+token)
+	reply, err := p.client.Do(question)
+	if err != nil {
+		answer(w, http.StatusServiceUnavailable, fmt.Sprintf("the daemon does not answer: %v", err))
+		return
+	}
+	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		reason, _ := io.ReadAll(io.LimitReader(reply.Body, 512))
+		answer(w, http.StatusServiceUnavailable, fmt.Sprintf("the daemon answered %s: %s", reply.Status, reason))
+		return
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(reply.Body, maxBody))
+	answer(w, http.StatusOK, "ready")
+}
+
+// answer writes the contract's ErrorResponse (also for the good news of the ready path).
+func answer(w http.ResponseWriter, status int, message string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]string{"message": message})
+}
+
+// tokenFile reads a projected token again whenever the kubelet has replaced it.
+type tokenFile struct {
+	path string
+
+	mutex    sync.Mutex
+	token    string
+	modified time.Time
+	size     int64
+}
+
+func (t *tokenFile) read() (string, error) {
+	t.mutex.Lock()
+	defer t.mutex.Unlock()
+	info, err := os.Stat(t.path)
+	if err != nil {
+		return "", err
+	}
+	if t.token != "" && info.ModTime().Equal(t.modified) && info.Size() == t.size {
+		return t.token, nil
+	}
+	if info.Size() > maxToken {
+		return "", fmt.Errorf("%s has %d bytes, that is no token", t.path, info.Size())
+	}
+	raw, err := os.ReadFile(t.path)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(raw))
+	if token == "" || strings.ContainsAny(token, " \r\n\t") {
+		return "", fmt.Errorf("%s holds no token", t.path)
+	}
+	t.token, t.modified, t.size = token, info.ModTime(), info.Size()
+	return token, nil
+}
+
+type bufferPool struct{ pool sync.Pool }
+
+func (b *bufferPool) Get() []byte {
+	if buffer, ok := b.pool.Get().(*[]byte); ok {
+		return *buffer
+	}
+	return make([]byte, bufferSize)
+}
+
+func (b *bufferPool) Put(buffer []byte) { b.pool.Put(&buffer) }
