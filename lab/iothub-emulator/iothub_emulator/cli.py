@@ -1,0 +1,105 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Command line: init, serve, log."""
+
+import argparse
+import contextlib
+import json
+import os
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+from iothub_emulator import logs, messages
+from iothub_emulator.certificates import ensure_certificates
+from iothub_emulator.state import State, StateError
+from iothub_emulator.store import open_for_reading
+
+_FOLLOW_SECONDS = 0.2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit code (0 done, 1 cannot, 2 wrong usage)."""
+    options = _parser().parse_args(arguments)
+    state = State(options.state.absolute())
+    try:
+        match options.command:
+            case "init":
+                _init(state, options.name)
+            case "serve":
+                # Here, because the servers' libraries take a while to load and `log` needs none.
+                from iothub_emulator.server import serve
+
+                logs.configure()
+                serve(state, options.listen, options.https_port, options.mqtt_port, options.clock_offset)
+            case "log":
+                _log(state, options)
+    except StateError as error:
+        print(f"iothub_emulator: {error}", file=sys.stderr)
+        return 1
+    except (OSError, sqlite3.Error) as error:
+        print(f"iothub_emulator: {state.directory}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="iothub_emulator", description="An IoT Hub on one machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    init = commands.add_parser("init", help="make keys and certificates; again: add names, keep the rest")
+    init.add_argument("--name", action="append", default=[], help="host name or IP address of the hub")
+    serve = commands.add_parser("serve", help="serve HTTPS and MQTT in the foreground")
+    serve.add_argument("--listen", required=True, metavar="IP", help="address to listen on")
+    serve.add_argument("--https-port", type=int, default=443)
+    serve.add_argument("--mqtt-port", type=int, default=8883)
+    serve.add_argument(
+        "--clock-offset", type=float, default=0.0, metavar="SECONDS", help="how far the hub's clock is ahead"
+    )
+    log = commands.add_parser("log", help="print the messages in order of arrival")
+    log.add_argument("--json", action="store_true", help="one JSON object per line")
+    log.add_argument("--follow", action="store_true", help="go on as messages arrive")
+    log.add_argument("--device", help="of this device and its modules only")
+    log.add_argument("--after", type=int, default=0, metavar="SEQ", help="from the message after this number")
+    for command in (init, serve, log):
+        command.add_argument(
+            "--state", type=Path, required=True, metavar="DIR", help="the hub's state directory"
+        )
+    return parser
+
+
+def _init(state: State, names: list[str]) -> None:
+    os.umask(0o077)
+    state.create()
+    all_names = state.add_names(names)
+    state.ensure_policies()
+    written = ensure_certificates(state, all_names)
+    print(f"{state.directory}: hub {', '.join(all_names)}; wrote {', '.join(written) or 'nothing new'}")
+
+
+def _log(state: State, options: argparse.Namespace) -> None:
+    if not state.hub_file.exists():
+        raise StateError(
+            f"{state.directory} is not set up; run init --state {state.directory} --name NAME first"
+        )
+    after: int = options.after
+    # A reader that goes away (head, a closed terminal) is the ordinary end of a followed log.
+    with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
+        while not state.database.exists():
+            # Nothing was ever served from here.
+            if not options.follow:
+                return
+            time.sleep(_FOLLOW_SECONDS)
+        with contextlib.closing(open_for_reading(state.database)) as connection:
+            while True:
+                for message in messages.read(connection, after=after, device_id=options.device):
+                    after = message["seq"]
+                    line = (
+                        json.dumps(message, ensure_ascii=False) if options.json else messages.as_line(message)
+                    )
+                    print(line)
+                sys.stdout.flush()
+                if not options.follow:
+                    return
+                time.sleep(_FOLLOW_SECONDS)

@@ -1,0 +1,288 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The service API over HTTPS, as far as it is built; the rest answers 501.
+
+Contract: the hub's service API 2021-04-12 (identities, modules, twins, statistics).
+"""
+
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from iothub_emulator import registry
+from iothub_emulator.auth import Authenticator, Right, SasToken
+from iothub_emulator.clock import HubClock, http_date
+from iothub_emulator.connections import Connections
+from iothub_emulator.errors import HubError, UnauthorizedError, argument_invalid, unauthorized
+from iothub_emulator.identity import Identity
+from iothub_emulator.logs import event
+from iothub_emulator.store import Store
+from iothub_emulator.twins import Document, Twin
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+API_VERSIONS = frozenset(
+    {
+        "2017-11-08-preview",  # aziot-identityd
+        "2018-06-30",
+        "2019-10-01",
+        "2020-05-31-preview",
+        "2020-09-30",
+        "2021-04-12",
+        "2024-03-31",
+    }
+)
+_MAX_BODY_BYTES = 1024 * 1024
+
+_NOT_BUILT = (
+    ("POST", "/devices"),
+    ("POST", "/devices/query"),
+    ("POST", "/devices/keys/regenerate"),
+    ("POST", "/devices/{id}/applyConfigurationContent"),
+    ("DELETE", "/devices/{id}/commands"),
+    ("*", "/configurations"),
+    ("*", "/configurations/{tail:.*}"),
+    ("*", "/jobs"),
+    ("*", "/jobs/{tail:.*}"),
+    ("GET", "/statistics/service"),
+    ("POST", "/twins/{id}/methods"),
+    ("POST", "/twins/{id}/modules/{mid}/methods"),
+    ("*", "/digitaltwins/{tail:.*}"),
+    ("*", "/messages/{tail:.*}"),
+    ("*", "/enrollments{tail:.*}"),
+    ("*", "/enrollmentGroups{tail:.*}"),
+    ("GET", "/$iothub/websocket"),
+)
+
+
+class RestApi:
+    """Request handlers; `application` is what a server runs."""
+
+    def __init__(
+        self, authenticator: Authenticator, store: Store, connections: Connections, clock: HubClock
+    ) -> None:
+        self._authenticator = authenticator
+        self._store = store
+        self._connections = connections
+        self._clock = clock
+        self.application = web.Application(middlewares=[self._envelope], client_max_size=_MAX_BODY_BYTES)
+        read, write, service = Right.REGISTRY_READ, Right.REGISTRY_WRITE, Right.SERVICE_CONNECT
+        self._add("GET", "/devices", read, self._list_devices)
+        self._add("GET", "/devices/{id}", read, self._get_device)
+        self._add("PUT", "/devices/{id}", write, self._put_device)
+        self._add("DELETE", "/devices/{id}", write, self._delete_device)
+        self._add("GET", "/devices/{id}/modules", read, self._list_modules, own_device=True)
+        self._add("GET", "/devices/{id}/modules/{mid}", read, self._get_module, own_device=True)
+        self._add("PUT", "/devices/{id}/modules/{mid}", write, self._put_module, own_device=True)
+        self._add("DELETE", "/devices/{id}/modules/{mid}", write, self._delete_module, own_device=True)
+        for path in ("/twins/{id}", "/twins/{id}/modules/{mid}"):
+            self._add("GET", path, service, self._get_twin)
+            self._add("PATCH", path, service, self._write_twin)
+            self._add("PUT", path, service, self._write_twin)
+        self._add("GET", "/statistics/devices", read, self._count_devices)
+        for method, path in _NOT_BUILT:
+            self.application.router.add_route(method, path, _not_built)
+
+    def _add(
+        self, method: str, path: str, right: Right, handler: Handler, *, own_device: bool = False
+    ) -> None:
+        async def checked(request: web.Request) -> web.StreamResponse:
+            await self._authorize(request, right, own_device)
+            version = request.query.get("api-version")
+            if version not in API_VERSIONS:
+                raise HubError(
+                    400, "InvalidProtocolVersion", f"The api-version {version!r} is not supported."
+                )
+            return await handler(request)
+
+        self.application.router.add_route(method, path, checked)
+
+    async def _authorize(self, request: web.Request, right: Right, own_device: bool) -> None:
+        """Raise UnauthorizedError unless a policy with `right`, or with `own_device` the device, asks."""
+        header = request.headers.get("Authorization", "")
+        if header.lower().startswith("bearer "):
+            raise HubError(501, "NotImplemented", "The emulator does not know Microsoft Entra tokens yet.")
+        token = SasToken.parse(header)
+        path = [unquote(segment) for segment in request.rel_url.raw_path.strip("/").split("/")]
+        self._authenticator.check_validity(token, path, self._clock.now())
+        if token.policy is not None:
+            request["caller"] = f"policy {self._authenticator.check_policy(token, right)}"
+            return
+        if not own_device:
+            raise unauthorized("a device's token is good for its own modules only")
+        device_id = request.match_info["id"]
+        device = await self._store.run(lambda database: registry.require_enabled_device(database, device_id))
+        if not token.signed_by([device.authentication.primary_key, device.authentication.secondary_key]):
+            raise unauthorized(f"wrong key for the device {device_id!r}")
+        request["caller"] = f"device {device_id}"
+
+    @web.middleware
+    async def _envelope(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Turn errors into the hub's form, stamp the hub's time, log the request."""
+        started = time.monotonic()
+        reason: str | None = None
+        try:
+            response = await handler(request)
+        except HubError as error:
+            reason = error.reason if isinstance(error, UnauthorizedError) else error.text
+            response = self._error(error)
+        except web.HTTPException as error:
+            reason = error.reason
+            response = self._error(HubError(error.status, error.reason.replace(" ", ""), error.reason))
+            if "Allow" in error.headers:
+                response.headers["Allow"] = error.headers["Allow"]
+        except Exception as error:
+            event(
+                "request-failed", level=logging.ERROR, error=error, method=request.method, path=request.path
+            )
+            response = self._error(HubError(500, "ServerError", "The emulator failed; its log says how."))
+        response.headers["Date"] = http_date(self._clock.now())
+        event(
+            "request",
+            level=logging.WARNING if response.status >= 400 else logging.INFO,
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            milliseconds=round(1000 * (time.monotonic() - started), 1),
+            caller=request.get("caller"),
+            reason=reason,
+        )
+        return response
+
+    def _error(self, error: HubError) -> web.Response:
+        response = _json(error.envelope(self._clock.now()), status=error.status)
+        response.headers["iothub-errorcode"] = error.code
+        return response
+
+    async def _list_devices(self, request: web.Request) -> web.Response:
+        try:
+            top = int(request.query.get("top", "0"))
+        except ValueError:
+            raise argument_invalid("top is not a number") from None
+        devices = await self._store.run(lambda database: registry.list_devices(database, top))
+        return _json([device.document() for device in devices])
+
+    async def _get_device(self, request: web.Request) -> web.Response:
+        device_id = request.match_info["id"]
+        return _identity(await self._store.run(lambda database: registry.get_device(database, device_id)))
+
+    async def _put_device(self, request: web.Request) -> web.Response:
+        device_id, if_match = request.match_info["id"], request.headers.get("If-Match")
+        body = await _read_json(request)
+        device = await self._store.run(
+            lambda database: registry.put_device(database, device_id, body, if_match, self._clock.now())
+        )
+        if device.status == "disabled":
+            self._connections.drop_device(device_id, "the device was disabled")
+        return _identity(device)
+
+    async def _delete_device(self, request: web.Request) -> web.Response:
+        device_id, if_match = request.match_info["id"], request.headers.get("If-Match")
+        await self._store.run(lambda database: registry.delete_device(database, device_id, if_match))
+        self._connections.drop_device(device_id, "the device was deleted")
+        return web.Response(status=204)
+
+    async def _list_modules(self, request: web.Request) -> web.Response:
+        device_id = request.match_info["id"]
+
+        def operation(database: sqlite3.Connection) -> list[Identity]:
+            registry.require_enabled_device(database, device_id)
+            return registry.list_modules(database, device_id)
+
+        return _json([module.document() for module in await self._store.run(operation)])
+
+    async def _get_module(self, request: web.Request) -> web.Response:
+        device_id, module_id = request.match_info["id"], request.match_info["mid"]
+
+        def operation(database: sqlite3.Connection) -> Identity:
+            registry.require_enabled_device(database, device_id)
+            return registry.get_module(database, device_id, module_id)
+
+        return _identity(await self._store.run(operation))
+
+    async def _put_module(self, request: web.Request) -> web.Response:
+        device_id, module_id = request.match_info["id"], request.match_info["mid"]
+        if_match = request.headers.get("If-Match")
+        body = await _read_json(request)
+        module = await self._store.run(
+            lambda database: registry.put_module(
+                database, device_id, module_id, body, if_match, self._clock.now()
+            )
+        )
+        return _identity(module)
+
+    async def _delete_module(self, request: web.Request) -> web.Response:
+        device_id, module_id = request.match_info["id"], request.match_info["mid"]
+        if_match = request.headers.get("If-Match")
+        await self._store.run(
+            lambda database: registry.delete_module(database, device_id, module_id, if_match)
+        )
+        self._connections.drop((device_id, module_id), "the module was deleted")
+        return web.Response(status=204)
+
+    async def _get_twin(self, request: web.Request) -> web.Response:
+        device_id, module_id = request.match_info["id"], request.match_info.get("mid", "")
+
+        def operation(database: sqlite3.Connection) -> Document:
+            identity = registry.get_identity(database, device_id, module_id)
+            return Twin.load(database, identity).for_service(identity)
+
+        return _twin(await self._store.run(operation))
+
+    async def _write_twin(self, request: web.Request) -> web.Response:
+        """PATCH merges, PUT replaces; a connected device is told of its desired properties."""
+        device_id, module_id = request.match_info["id"], request.match_info.get("mid", "")
+        if_match, replace = request.headers.get("If-Match"), request.method == "PUT"
+        body = await _read_json(request)
+
+        def operation(database: sqlite3.Connection) -> tuple[Document, Document | None, int]:
+            identity = registry.get_identity(database, device_id, module_id)
+            twin = Twin.load(database, identity)
+            notice = twin.write(body, replace=replace, if_match=if_match, now=self._clock.now())
+            twin.save(database)
+            return twin.for_service(identity), notice, twin.desired_version
+
+        document, notice, version = await self._store.run(operation)
+        if notice is not None:
+            self._connections.push_desired((device_id, module_id), notice, version)
+        return _twin(document)
+
+    async def _count_devices(self, _request: web.Request) -> web.Response:
+        return _json(await self._store.run(registry.count_devices))
+
+
+async def _not_built(request: web.Request) -> web.StreamResponse:
+    raise HubError(501, "NotImplemented", f"The emulator does not have {request.method} {request.path} yet.")
+
+
+async def _read_json(request: web.Request) -> object:
+    try:
+        return json.loads(await request.read())
+    except ValueError:
+        raise argument_invalid("the body is not JSON") from None
+
+
+def _json(body: Any, status: int = 200) -> web.Response:
+    return web.Response(
+        body=json.dumps(body).encode(), status=status, content_type="application/json", charset="utf-8"
+    )
+
+
+def _identity(identity: Identity) -> web.Response:
+    response = _json(identity.document())
+    response.headers["ETag"] = f'"{identity.etag}"'
+    return response
+
+
+def _twin(document: Document) -> web.Response:
+    response = _json(document)
+    response.headers["ETag"] = f'"{document["etag"]}"'
+    return response

@@ -1,0 +1,91 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One running hub: lock, store, both listeners, and an orderly end."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import ssl
+from collections.abc import Awaitable
+
+from aiohttp import web
+
+from iothub_emulator import registry
+from iothub_emulator.auth import Authenticator
+from iothub_emulator.clock import HubClock
+from iothub_emulator.connections import Connections
+from iothub_emulator.logs import event
+from iothub_emulator.mqtt_server import MqttServer
+from iothub_emulator.rest import RestApi
+from iothub_emulator.state import State, StateError, write_private
+from iothub_emulator.store import Store
+
+
+def serve(state: State, listen: str, https_port: int, mqtt_port: int, clock_offset: float) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StateError when it cannot start."""
+    os.umask(0o077)
+    names = state.names()
+    if not names or not state.server_certificate.exists():
+        raise StateError(
+            f"{state.directory} is not set up; run init --state {state.directory} --name NAME first"
+        )
+    with state.server_lock():
+        asyncio.run(_serve(state, names, listen, https_port, mqtt_port, HubClock(clock_offset)))
+
+
+async def _serve(
+    state: State, names: list[str], listen: str, https_port: int, mqtt_port: int, clock: HubClock
+) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tls = _tls_context(state)
+    authenticator = Authenticator(names, state.policies())
+    try:
+        store = Store(state.database)
+    except sqlite3.Error as error:
+        raise StateError(f"{state.database} cannot be opened: {error}") from error
+    connections = Connections()
+    mqtt = MqttServer(authenticator, store, connections, clock)
+    rest = RestApi(authenticator, store, connections, clock)
+    runner = web.AppRunner(rest.application, access_log=None, shutdown_timeout=2)
+    try:
+        await store.run(lambda database: registry.mark_all_disconnected(database, clock.now()))
+        await runner.setup()
+        await _listen(web.TCPSite(runner, listen, https_port, ssl_context=tls).start(), listen, https_port)
+        await _listen(mqtt.start(listen, mqtt_port, tls), listen, mqtt_port)
+        write_private(state.pid_file, f"{os.getpid()}\n".encode())
+        event("listening", address=listen, https=https_port, mqtt=mqtt_port, names=names, offset=clock.offset)
+        await stop.wait()
+        event("stopping")
+    finally:
+        await mqtt.stop()
+        await runner.cleanup()
+        await store.close()
+        state.pid_file.unlink(missing_ok=True)
+    event("stopped")
+
+
+async def _listen(start: Awaitable[None], address: str, port: int) -> None:
+    try:
+        await start
+    except OSError as error:
+        raise StateError(
+            f"cannot listen on {address}:{port}: {error.strerror or error}; is the address this machine's, "
+            "is the port free, may this user open it?"
+        ) from error
+
+
+def _tls_context(state: State) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(state.server_certificate, state.server_key)
+    except (OSError, ssl.SSLError) as error:
+        raise StateError(
+            f"{state.server_certificate} and {state.server_key} cannot be used ({error}); "
+            f"run init --state {state.directory} again"
+        ) from error
+    return context

@@ -1,0 +1,202 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Durable state in SQLite: one thread does all the work, many requests share one commit.
+
+With WAL and synchronous=FULL a commit is on disk when it returns, and a commit costs a flush of the
+disk. So the thread takes every operation that is waiting, runs each in a savepoint of its own
+inside one transaction, and answers all of them after the one commit. An operation that raises
+undoes only itself.
+"""
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE identities (
+    device_id TEXT NOT NULL,
+    module_id TEXT NOT NULL,            -- '' is the device itself
+    generation_id TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    status TEXT NOT NULL,
+    status_reason TEXT,
+    status_updated REAL NOT NULL,
+    connected INTEGER NOT NULL,
+    connection_updated REAL NOT NULL,
+    last_activity REAL NOT NULL,
+    auth_type TEXT NOT NULL,
+    primary_key TEXT,
+    secondary_key TEXT,
+    primary_thumbprint TEXT,
+    secondary_thumbprint TEXT,
+    edge INTEGER NOT NULL,
+    device_scope TEXT,
+    parent_scope TEXT,
+    managed_by TEXT,
+    PRIMARY KEY (device_id, module_id)
+) WITHOUT ROWID;
+CREATE INDEX identities_by_scope ON identities (device_scope) WHERE edge = 1;
+CREATE TABLE twins (
+    device_id TEXT NOT NULL,
+    module_id TEXT NOT NULL,
+    etag_number INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    tags TEXT NOT NULL,                 -- JSON objects
+    desired TEXT NOT NULL,
+    desired_metadata TEXT NOT NULL,
+    desired_version INTEGER NOT NULL,
+    reported TEXT NOT NULL,
+    reported_metadata TEXT NOT NULL,
+    reported_version INTEGER NOT NULL,
+    PRIMARY KEY (device_id, module_id)
+) WITHOUT ROWID;
+CREATE TABLE mqtt_sessions (            -- kept for clients that connect with clean session off
+    device_id TEXT NOT NULL,
+    module_id TEXT NOT NULL,
+    subscriptions TEXT NOT NULL,        -- JSON: topic filter -> granted QoS
+    PRIMARY KEY (device_id, module_id)
+) WITHOUT ROWID;
+CREATE TABLE messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    enqueued_ms INTEGER NOT NULL,
+    device_id TEXT NOT NULL,
+    module_id TEXT NOT NULL,
+    message_id TEXT,
+    body BLOB NOT NULL,
+    system TEXT NOT NULL,               -- JSON objects
+    properties TEXT NOT NULL
+);
+"""
+
+_MAX_BATCH = 256
+Operation = Callable[[sqlite3.Connection], T]
+
+
+@dataclass
+class _Job(Generic[T]):
+    operation: Operation[T]
+    future: "asyncio.Future[T]"
+    result: T | None = None
+    error: BaseException | None = None
+
+
+class Store:
+    """The hub's database. Operations are plain functions of a connection; they run in order."""
+
+    def __init__(self, path: Path) -> None:
+        self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        # Opened here, so that a bad file is an error of the start and not of the first request.
+        self._connection = open_database(path)
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="store", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation[T]) -> "asyncio.Future[T]":
+        """Queue an operation; the future is done after its commit is on disk.
+
+        Operations run in the order of submission. Call it from the event loop's thread.
+        """
+        if self._closed:
+            raise RuntimeError("the store is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(_Job(operation, future))
+        return future
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation and wait until it is on disk."""
+        return await self.submit(operation)
+
+    async def close(self) -> None:
+        """Finish what is queued and close the database."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(None)
+            await asyncio.to_thread(self._thread.join)
+
+    def _work(self) -> None:
+        stop = False
+        while not stop:
+            batch: list[_Job[Any]] = []
+            job = self._jobs.get()
+            while job is not None:
+                batch.append(job)
+                if len(batch) >= _MAX_BATCH:
+                    break
+                try:
+                    job = self._jobs.get_nowait()
+                except queue.Empty:
+                    break
+            stop = job is None
+            if batch:
+                self._run_batch(batch)
+                # A loop that is gone has nobody left who could wait.
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(_settle, batch)
+        self._connection.close()
+
+    def _run_batch(self, batch: list[_Job[Any]]) -> None:
+        connection = self._connection
+        try:
+            connection.execute("BEGIN")
+            for job in batch:
+                connection.execute("SAVEPOINT job")
+                try:
+                    job.result = job.operation(connection)
+                except Exception as error:
+                    job.error = error
+                    connection.execute("ROLLBACK TO job")
+                connection.execute("RELEASE job")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            # Disk full and the like: nothing of the batch may be called done.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            for job in batch:
+                job.error = error
+
+
+def _settle(batch: list[_Job[Any]]) -> None:
+    for job in batch:
+        if job.future.cancelled():
+            continue
+        if job.error is not None:
+            job.future.set_exception(job.error)
+        else:
+            job.future.set_result(job.result)
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open (and make, the first time) the database for writing."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
+    elif version != _SCHEMA_VERSION:
+        connection.close()
+        raise sqlite3.DatabaseError(
+            f"{path} has layout {version}, this program knows {_SCHEMA_VERSION}; use another --state"
+        )
+    return connection
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Open the database beside a running server, without the means to change it."""
+    # Not mode=ro: a reader of a WAL database has to be able to make its shared-memory file.
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA query_only=1")
+    return connection
