@@ -1,0 +1,94 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Is a module of a device connected, and has it spoken since a given moment? Pure.
+
+The service API of a hub cannot read telemetry (that is a built-in endpoint with a protocol of its own). What
+it tells of each module is its connection and ``lastActivityTime``, which moves when a message arrives: the
+hub's own word that it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ModuleState:
+    """A module as the hub sees it. exists: it has an identity. last_activity: None when it never spoke."""
+
+    device_id: str
+    module_id: str
+    exists: bool = False
+    connected: bool = False
+    last_activity: datetime | None = None
+
+    def ready(self, after: datetime) -> bool:
+        """Whether it is connected and was active at or after a moment (the hub's clock)."""
+        return self.connected and self.last_activity is not None and self.last_activity >= after
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "device_id": self.device_id,
+            "module_id": self.module_id,
+            "exists": self.exists,
+            "connected": self.connected,
+            "last_activity": format_time(self.last_activity),
+        }
+
+
+def parse_time(text: object) -> datetime | None:
+    """Return a time of the hub (ISO 8601, UTC); None for none, which the hub writes as year 1."""
+    if not isinstance(text, str) or not text:
+        return None
+    try:
+        # The hub writes up to seven digits of a second; Python takes six.
+        head, point, rest = text.strip().removesuffix("Z").partition(".")
+        digits = rest.split("+")[0][:6]
+        moment = datetime.fromisoformat(f"{head}{point}{digits}" if digits else head)
+    except ValueError:
+        return None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return moment if moment.year > 1 else None
+
+
+def format_time(moment: datetime | None) -> str | None:
+    """Return ``YYYY-MM-DDTHH:MM:SSZ``, None for None."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+
+
+def states(
+    device_id: str, identities: Iterable[Mapping[str, Any]], wanted: Sequence[str] | None = None
+) -> list[ModuleState]:
+    """Return the state of a device's wanted modules (of all that exist when None) out of its identities."""
+    found = {
+        str(identity.get("moduleId")): ModuleState(
+            device_id,
+            str(identity.get("moduleId")),
+            exists=True,
+            connected=identity.get("connectionState") == "Connected",
+            last_activity=parse_time(identity.get("lastActivityTime")),
+        )
+        for identity in identities
+    }
+    names = sorted(found) if wanted is None else list(wanted)
+    return [found.get(name, ModuleState(device_id, name)) for name in names]
+
+
+def explain(state: ModuleState, after: datetime) -> str:
+    """Say what a module that is not ready lacks, and what to look at next."""
+    name = f"device {state.device_id}, module {state.module_id}"
+    if not state.exists:
+        return f"{name}: has no identity at the hub yet; look at the log of the daemon, which creates it"
+    last = format_time(state.last_activity)
+    if not state.connected:
+        seen = f"last active {last}" if last else "never active"
+        return f"{name}: is not connected ({seen}); look at the state and the log of the module's pod"
+    return (
+        f"{name}: is connected but sent nothing since {format_time(after)} (last active {last or 'never'}); "
+        "look at the log of the module's pod, or wait longer if it sends seldom"
+    )

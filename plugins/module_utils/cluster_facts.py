@@ -1,0 +1,191 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a Kubernetes API tells of its cluster, and what of it is a problem for a gateway. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import nearest
+
+# Provisioners whose volumes one node at a time can mount (from their own documentation). What is not named
+# here
+# is believed: a StorageClass does not say which access modes it can do.
+SINGLE_NODE_PROVISIONERS = (
+    "disk.csi.azure.com",
+    "ebs.csi.aws.com",
+    "kubernetes.io/azure-disk",
+    "kubernetes.io/aws-ebs",
+    "kubernetes.io/gce-pd",
+    "kubernetes.io/vsphere-volume",
+    "local.csi.openebs.io",
+    "microk8s.io/hostpath",
+    "openebs.io/local",
+    "pd.csi.storage.gke.io",
+    "rancher.io/local-path",
+    "topolvm.io",
+)
+STATIC_PROVISIONER = "kubernetes.io/no-provisioner"
+SHARED_MODE = "ReadWriteMany"
+
+
+def distribution(git_version: str, api_groups: Iterable[str], nodes: Sequence[Mapping[str, Any]]) -> str:
+    """Return ``openshift``, ``k3s``, ``rke2``, ``eks``, ``gke``, ``aks``, ``kind``, ``minikube`` or
+    ``upstream``.
+
+    git_version: of the API server. nodes: Node objects. OpenShift is known by its API groups.
+    """
+    if any(group.endswith(".openshift.io") for group in api_groups):
+        return "openshift"
+    for mark, name in (("+k3s", "k3s"), ("+rke2", "rke2"), ("-eks-", "eks"), ("-gke.", "gke")):
+        if mark in git_version:
+            return name
+    for node in nodes:
+        labels = (node.get("metadata") or {}).get("labels") or {}
+        if str((node.get("spec") or {}).get("providerID", "")).startswith("kind://"):
+            return "kind"
+        if "minikube.k8s.io/name" in labels:
+            return "minikube"
+        if "kubernetes.azure.com/cluster" in labels:
+            return "aks"
+    return "upstream"
+
+
+def node_view(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"name", "ready", "schedulable", "version", "architecture"}`` of a Node object.
+
+    schedulable: not cordoned, and no taint keeps ordinary pods away.
+    """
+    spec, status = node.get("spec") or {}, node.get("status") or {}
+    conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or []}
+    repelled = any(t.get("effect") in ("NoSchedule", "NoExecute") for t in spec.get("taints") or [])
+    info = status.get("nodeInfo") or {}
+    return {
+        "name": (node.get("metadata") or {}).get("name"),
+        "ready": conditions.get("Ready") == "True",
+        "schedulable": not spec.get("unschedulable") and not repelled,
+        "version": info.get("kubeletVersion"),
+        "architecture": info.get("architecture"),
+    }
+
+
+def version_tuple(text: str) -> tuple[int, int]:
+    """Return (major, minor) of ``v1.34.4+k3s1`` and the like; raises ValueError for anything else."""
+    match = re.match(r"v?(\d+)\.(\d+)", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a version")
+    return int(match[1]), int(match[2])
+
+
+def version_problems(version: str, minimum: str | None) -> list[tuple[str, str]]:
+    """Return (fact, fix) when the API server is older than wanted."""
+    if minimum and version_tuple(version) < version_tuple(minimum):
+        return [(f"runs Kubernetes {version}", f"upgrade it to {minimum} or newer")]
+    return []
+
+
+def node_problems(nodes: Sequence[Mapping[str, Any]], minimum: int) -> list[tuple[str, str]]:
+    """Return (fact, fix) when too few nodes (see `node_view`) take pods."""
+    usable = [node for node in nodes if node["ready"] and node["schedulable"]]
+    if len(usable) >= minimum:
+        return []
+    not_ready = ", ".join(str(node["name"]) for node in nodes if not node["ready"])
+    closed = ", ".join(str(node["name"]) for node in nodes if node["ready"] and not node["schedulable"])
+    reasons = [
+        f"not ready: {not_ready}" if not_ready else "",
+        f"cordoned or tainted: {closed}" if closed else "",
+    ]
+    detail = "; ".join(filter(None, reasons)) or f"nodes in all: {len(nodes)}"
+    return [
+        (
+            f"{len(usable)} of at least {minimum} nodes take pods ({detail})",
+            "make nodes ready and schedulable (kubectl get nodes), or add some",
+        )
+    ]
+
+
+def storage_problems(
+    name: str,
+    classes: Sequence[Mapping[str, Any]],
+    access_modes: Sequence[str],
+    volumes: Sequence[Mapping[str, Any]] | None,
+) -> list[tuple[str, str]]:
+    """Return (fact, fix) when a StorageClass is missing or cannot do what is asked of it.
+
+    classes: StorageClass objects. volumes: PersistentVolume objects, None when they could not be listed.
+    """
+    names = sorted(str(entry["metadata"]["name"]) for entry in classes)
+    found = next((entry for entry in classes if entry["metadata"]["name"] == name), None)
+    if found is None:
+        match = nearest(name, names)
+        hint = f"did you mean {match}? " if match else ""
+        return [
+            (
+                f"has no storage class {name}",
+                f"{hint}set edge_storage_class to one that is there: {', '.join(names) or 'there is none'}",
+            )
+        ]
+    provisioner = str(found.get("provisioner", ""))
+    if SHARED_MODE in access_modes and provisioner in SINGLE_NODE_PROVISIONERS:
+        return [
+            (
+                f"the storage class {name} ({provisioner}) gives volumes that one node at a time can mount",
+                f"use a class that can do {SHARED_MODE}, such as NFS, or ask for access_mode ReadWriteOnce",
+            )
+        ]
+    if provisioner == STATIC_PROVISIONER and volumes is not None:
+        fitting = [
+            volume
+            for volume in volumes
+            if (volume.get("spec") or {}).get("storageClassName") == name
+            and set(access_modes) <= set((volume.get("spec") or {}).get("accessModes") or [])
+        ]
+        if not fitting:
+            return [
+                (
+                    f"the storage class {name} makes no volumes and has none with {', '.join(access_modes)}",
+                    "create PersistentVolumes of this class, one for each gateway",
+                )
+            ]
+    return []
+
+
+def right_problems(missing: Sequence[tuple[str, str, str, str]]) -> list[tuple[str, str]]:
+    """Return (fact, fix) for missing rights, given as (group, resource, verb, namespace).
+
+    The verbs of one resource in one namespace make one line; every missing one is named.
+    """
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for group, resource, verb, namespace in missing:
+        grouped.setdefault((group, resource, namespace), []).append(verb)
+    found = []
+    for (group, resource, namespace), verbs in grouped.items():
+        full = f"{resource}.{group}" if group else resource
+        where = f"in the namespace {namespace}" if namespace else "in the whole cluster"
+        scope = f"-n {namespace}" if namespace else "-A"
+        found.append(
+            (
+                f"the user of the kubeconfig may not {', '.join(verbs)} {full} {where}",
+                f"grant it (Role or ClusterRole); look with: kubectl auth can-i {verbs[0]} {full} {scope}",
+            )
+        )
+    return found
+
+
+def pod_view(pod: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"name", "component", "module", "node", "phase", "ready"}`` of a Pod object of a gateway."""
+    metadata, status = pod.get("metadata") or {}, pod.get("status") or {}
+    labels = metadata.get("labels") or {}
+    conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or []}
+    return {
+        "name": metadata.get("name"),
+        "component": labels.get("app.kubernetes.io/component"),
+        "module": labels.get("net.azure-devices.edge.module"),
+        "node": (pod.get("spec") or {}).get("nodeName"),
+        "phase": status.get("phase"),
+        "ready": conditions.get("Ready") == "True" and not metadata.get("deletionTimestamp"),
+    }

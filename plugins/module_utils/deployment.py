@@ -1,0 +1,292 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""IoT Edge deployment manifests: read, check, and translate to the modules of the chart. Pure.
+
+Source of the format: "Learn how to deploy modules and establish routes in IoT Edge" (Microsoft Learn).
+What this version cannot do is refused by name with its JSON path; nothing is ignored in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+AGENT = "$edgeAgent"
+HUB = "$edgeHub"
+# Kubernetes wants a DNS label of at most 63 characters; release name and module name are joined by a dash.
+_MODULE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+# Distribution's reference grammar, as far as a typing mistake can hurt: [host[:port]/]path[:tag][@digest].
+_IMAGE = re.compile(
+    r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[\w][\w.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?"
+)
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_PULL_POLICY = {"on-create": "Always", "never": "Never", "": "IfNotPresent"}
+_MODULE_KEYS = frozenset(
+    {"type", "status", "restartPolicy", "settings", "env", "version", "imagePullPolicy", "startupOrder"}
+)
+# createOptions longer than a twin's string limit go on in createOptions01, 02...
+_CREATE_OPTIONS_PART = re.compile(r"createOptions\d{2}")
+
+
+class ManifestError(ValueError):
+    """The manifest cannot be used. errors: one line each, beginning with the JSON path."""
+
+    def __init__(self, errors: list[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors = errors
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A checked manifest.
+
+    modules: what the chart's value of that name holds, sorted by name; each entry is ``{"name": str,
+             "image": str, "env": {str: str}, "imagePullPolicy": "IfNotPresent" | "Always" | "Never"}``.
+    notes:   what is valid but has no effect in this version, each beginning with its JSON path.
+    """
+
+    modules: list[dict[str, Any]]
+    notes: list[str]
+
+
+@dataclass
+class _Reader:
+    errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def refuse(self, path: str, text: str) -> None:
+        self.errors.append(f"{path}: {text}")
+
+    def mapping(
+        self, parent: Mapping[str, Any], key: str, path: str, required: bool = True
+    ) -> Mapping[str, Any]:
+        value = parent.get(key)
+        if value is None and not required:
+            return {}
+        if isinstance(value, Mapping):
+            return value
+        self.refuse(_join(path, key), "missing" if key not in parent else "must be an object")
+        return {}
+
+
+def parse(text: str) -> Manifest:
+    """Read a deployment manifest; raises ManifestError with every error that was found."""
+    try:
+        document = json.loads(text, object_pairs_hook=_no_duplicates)
+    except json.JSONDecodeError as error:
+        raise ManifestError(
+            [f"$: not JSON: {error.msg} in line {error.lineno}, column {error.colno}"]
+        ) from error
+    except _DuplicateKeyError as error:
+        raise ManifestError([f"$: the key {error.args[0]!r} stands twice in one object"]) from error
+    return check(document)
+
+
+def check(document: Any) -> Manifest:
+    """Like `parse`, for a manifest that is already read."""
+    reader = _Reader()
+    if not isinstance(document, Mapping):
+        raise ManifestError(["$: must be an object with the key modulesContent"])
+    content = reader.mapping(document, "modulesContent", "$")
+    for key in document:
+        # moduleContent of a template, or a whole configuration: both belong to other tools.
+        if key != "modulesContent":
+            reader.refuse(_join("$", str(key)), "unknown; only modulesContent is used")
+    result: list[dict[str, Any]] = []
+    if content:
+        if AGENT not in content:
+            reader.refuse("$.modulesContent", f"{AGENT} is missing")
+        else:
+            result = _agent(reader, content, "$.modulesContent")
+        for key in content:
+            where = _join("$.modulesContent", str(key))
+            if key == HUB:
+                reader.notes.append(
+                    f"{where}: has no effect in this version, modules speak to the hub directly"
+                )
+            elif key != AGENT:
+                reader.refuse(where, "desired properties of modules are not supported in this version")
+    if reader.errors:
+        raise ManifestError(reader.errors)
+    return Manifest(sorted(result, key=lambda module: str(module["name"])), reader.notes)
+
+
+def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
+    agent = reader.mapping(content, AGENT, path)
+    path = _join(path, AGENT)
+    if not agent:
+        return []
+    desired_key = "properties.desired"
+    if desired_key in agent:
+        desired, path = reader.mapping(agent, desired_key, path), _join(path, desired_key)
+    else:
+        flat = [key for key in agent if str(key).startswith(f"{desired_key}.")]
+        for key in flat:
+            reader.refuse(_join(path, str(key)), "layered deployments are not supported in this version")
+        if flat:
+            return []
+        reader.refuse(path, f"{desired_key} is missing")
+        return []
+    version = desired.get("schemaVersion")
+    if not isinstance(version, str) or not re.fullmatch(r"1\.[01]", version):
+        reader.refuse(_join(path, "schemaVersion"), f"is {version!r}; 1.0 and 1.1 are known")
+    for key in desired:
+        if key == "systemModules":
+            reader.notes.append(
+                f"{_join(path, key)}: has no effect in this version, edgeAgent and edgeHub do not run yet"
+            )
+        elif key not in ("schemaVersion", "runtime", "modules"):
+            reader.refuse(_join(path, str(key)), "unknown key of the desired properties")
+    _runtime(reader, reader.mapping(desired, "runtime", path, required=False), _join(path, "runtime"))
+    found = []
+    for name, module in reader.mapping(desired, "modules", path, required=False).items():
+        entry = _module(reader, str(name), module, _join(_join(path, "modules"), str(name)))
+        if entry:
+            found.append(entry)
+    return found
+
+
+def _runtime(reader: _Reader, runtime: Mapping[str, Any], path: str) -> None:
+    if runtime.get("type", "docker") != "docker":
+        reader.refuse(_join(path, "type"), f"is {runtime['type']!r}; only docker is known")
+    settings = reader.mapping(runtime, "settings", path, required=False)
+    spath = _join(path, "settings")
+    for key, value in settings.items():
+        if key == "registryCredentials" and value:
+            reader.refuse(_join(spath, key), "not supported in this version: use an image pull secret")
+        elif key not in ("minDockerVersion", "loggingOptions", "registryCredentials"):
+            reader.refuse(_join(spath, str(key)), "unknown key of the runtime's settings")
+        elif key == "loggingOptions" and value:
+            reader.notes.append(f"{_join(spath, key)}: has no effect, the cluster keeps the logs")
+
+
+def _module(reader: _Reader, name: str, module: Any, path: str) -> dict[str, Any] | None:
+    before = len(reader.errors)
+    if not _MODULE_NAME.fullmatch(name):
+        reader.refuse(path, "the name of a module must be a DNS label: lower-case letters, digits and dashes")
+    if not isinstance(module, Mapping):
+        reader.refuse(path, "must be an object")
+        return None
+    for key in module:
+        if key not in _MODULE_KEYS:
+            reader.refuse(_join(path, str(key)), "unknown key of a module")
+    if module.get("type", "docker") != "docker":
+        reader.refuse(_join(path, "type"), f"is {module['type']!r}; only docker is known")
+    if module.get("status", "running") != "running":
+        reader.refuse(
+            _join(path, "status"), f"is {module['status']!r}; only running is supported in this version"
+        )
+    if module.get("restartPolicy", "always") != "always":
+        reader.refuse(
+            _join(path, "restartPolicy"),
+            f"is {module['restartPolicy']!r}; only always is supported in this version",
+        )
+    if module.get("startupOrder") is not None:
+        reader.refuse(_join(path, "startupOrder"), "not supported in this version")
+    pull = module.get("imagePullPolicy") or ""
+    if pull not in _PULL_POLICY:
+        reader.refuse(_join(path, "imagePullPolicy"), f"is {pull!r}; on-create and never are known")
+    settings = reader.mapping(module, "settings", path)
+    spath = _join(path, "settings")
+    image = settings.get("image")
+    if settings and (not isinstance(image, str) or not _IMAGE.fullmatch(image.strip())):
+        reader.refuse(
+            _join(spath, "image"),
+            f"{image!r} is not an image reference" if "image" in settings else "missing",
+        )
+    for key in settings:
+        if key not in ("image", "createOptions") and not _CREATE_OPTIONS_PART.fullmatch(str(key)):
+            reader.refuse(_join(spath, str(key)), "unknown key of settings")
+    env = _create_options(reader, settings, spath)
+    # Variables of the module's own env win over those of createOptions, as in edgeAgent.
+    env.update(_env(reader, module.get("env"), _join(path, "env")))
+    if len(reader.errors) > before:
+        return None
+    return {"name": name, "image": str(image).strip(), "env": env, "imagePullPolicy": _PULL_POLICY[pull]}
+
+
+def _create_options(reader: _Reader, settings: Mapping[str, Any], path: str) -> dict[str, str]:
+    """Return the variables of createOptions.Env; refuse every other option by its name."""
+    options_path = _join(path, "createOptions")
+    first = settings.get("createOptions", "")
+    if isinstance(first, Mapping):
+        options: Any = first
+    elif isinstance(first, str):
+        parts = [
+            first,
+            *(str(settings[key]) for key in sorted(settings) if _CREATE_OPTIONS_PART.fullmatch(str(key))),
+        ]
+        text = "".join(parts)
+        try:
+            options = json.loads(text) if text.strip() else {}
+        except ValueError as error:
+            reader.refuse(options_path, f"not JSON: {error}")
+            return {}
+    else:
+        options = None
+    if not isinstance(options, Mapping):
+        reader.refuse(options_path, "must be an object, or a text that holds one")
+        return {}
+    for key in options:
+        if key != "Env":
+            reader.refuse(_join(options_path, str(key)), "not supported in this version; only Env is")
+    env: dict[str, str] = {}
+    entries = options.get("Env") or []
+    if not isinstance(entries, list):
+        reader.refuse(_join(options_path, "Env"), "must be a list of NAME=value")
+        return {}
+    for index, entry in enumerate(entries):
+        name, separator, value = entry.partition("=") if isinstance(entry, str) else ("", "", "")
+        if not separator or not _ENV_NAME.fullmatch(name):
+            reader.refuse(f"{_join(options_path, 'Env')}[{index}]", "must be NAME=value")
+        else:
+            env[name] = value
+    return env
+
+
+def _env(reader: _Reader, env: Any, path: str) -> dict[str, str]:
+    if env is None:
+        return {}
+    if not isinstance(env, Mapping):
+        reader.refuse(path, "must be an object")
+        return {}
+    found: dict[str, str] = {}
+    for name, holder in env.items():
+        where = _join(path, str(name))
+        if not _ENV_NAME.fullmatch(str(name)):
+            reader.refuse(where, "is not the name of an environment variable")
+        elif not isinstance(holder, Mapping) or set(holder) != {"value"}:
+            reader.refuse(where, 'must be {"value": ...}')
+        elif isinstance(holder["value"], str | int | float | bool):
+            found[str(name)] = _text(holder["value"])
+        else:
+            reader.refuse(_join(where, "value"), "must be a text, a number or a boolean")
+    return found
+
+
+def _text(value: str | float | bool) -> str:
+    # As edgeAgent does: JSON's spelling, so that true stays "true".
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _join(path: str, key: str) -> str:
+    return f"{path}.{key}" if re.fullmatch(r"[A-Za-z_$][\w$-]*", key) else f"{path}[{json.dumps(key)}]"
+
+
+class _DuplicateKeyError(ValueError):
+    pass
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise _DuplicateKeyError(key)
+        result[key] = value
+    return result

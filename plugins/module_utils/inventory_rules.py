@@ -1,0 +1,483 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The public variables, and what can be wrong with an inventory before anything is contacted. Pure.
+
+A cluster is a host of the group ``edge_clusters``; variables are flat; one table here names them all.
+Values of secrets never enter a problem.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ansible_collections.edgeha.iotedge.plugins.module_utils import deployment, iothub_auth, iothub_device
+from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
+
+PREFIXES = ("edge_", "iothub_")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A public variable.
+
+    kind:      ``str``, ``int``, ``list`` or ``dict``.
+    choices:   all values that mean something, empty when any does.
+    supported: the choices this version can carry out, None for all.
+    secret:    the value is never shown.
+    """
+
+    kind: str = "str"
+    choices: tuple[str, ...] = ()
+    supported: tuple[str, ...] | None = None
+    secret: bool = False
+
+
+VARIABLES: Mapping[str, Variable] = {
+    "edge_ca_bundle": Variable(),
+    "edge_cluster": Variable(),
+    "edge_cluster_mode": Variable(choices=("k3s", "join", "existing"), supported=("existing",)),
+    "edge_cluster_server_count": Variable("int"),
+    "edge_cluster_vip": Variable(),
+    "edge_confirm": Variable(),
+    "edge_failover_seconds": Variable("int"),
+    "edge_gateway_defaults": Variable("dict"),
+    "edge_gateways": Variable("list"),
+    "edge_http_proxy": Variable(),
+    "edge_image_registry": Variable(),
+    "edge_join_token": Variable(secret=True),
+    "edge_join_url": Variable(),
+    "edge_k3s_token": Variable(secret=True),
+    "edge_k3s_version": Variable(),
+    "edge_kubeconfig": Variable(),
+    "edge_no_proxy": Variable(),
+    "edge_storage_backend": Variable(choices=("nfs", "longhorn", "class"), supported=("class",)),
+    "edge_storage_class": Variable(),
+    "edge_storage_nfs_path": Variable(),
+    "edge_storage_nfs_server": Variable(),
+    "iothub_auth": Variable(
+        choices=("sas", "cli", "service_principal", "managed_identity"), supported=("sas",)
+    ),
+    "iothub_hostname": Variable(),
+    "iothub_policy_key": Variable(secret=True),
+    "iothub_policy_name": Variable(),
+}
+# What a play uses where the operator says nothing; playbooks/vars/public.yml holds the same values.
+DEFAULTS: Mapping[str, str] = {
+    "edge_cluster_mode": "k3s",
+    "edge_storage_backend": "nfs",
+    "iothub_auth": "sas",
+    "iothub_policy_name": "iothubowner",
+}
+GATEWAY_KEYS: Mapping[str, str] = {
+    "address": "str",
+    "deployment": "str",
+    "device_id": "str",
+    "name": "str",
+    "parent": "str",
+    "state": "str",
+    "storage": "dict",
+    "tags": "dict",
+}
+STORAGE_KEYS = ("access_mode", "class", "size")
+STORAGE_DEFAULTS: Mapping[str, str] = {"access_mode": "ReadWriteMany", "size": "1Gi"}
+ACCESS_MODES = ("ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+# Valid keys of a gateway that this version does not carry out yet.
+GATEWAY_LATER = ("address", "parent")
+
+# The chart's own limit: names of Services and modules are made from it and must stay DNS labels.
+_GATEWAY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+_HOSTNAME = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGTPE]i?|k|m)?")
+_TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "str": ("a text", lambda value: isinstance(value, str)),
+    "int": (
+        "a whole number",
+        lambda value: (
+            (isinstance(value, int) and not isinstance(value, bool))
+            or (isinstance(value, str) and value.strip().isdigit())
+        ),
+    ),
+    "list": ("a list", lambda value: isinstance(value, Sequence) and not isinstance(value, str | bytes)),
+    "dict": ("a mapping", lambda value: isinstance(value, Mapping)),
+}
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for the value of a variable whose template failed. reason: one line, without values."""
+
+    reason: str
+
+
+class FileMissingError(Exception):
+    """A file named by a variable was not found. searched: the places, in order."""
+
+    def __init__(self, searched: Sequence[str]) -> None:
+        super().__init__("not found")
+        self.searched = list(searched)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One cluster host as far as other clusters can clash with it."""
+
+    host: str
+    hub: str = ""
+    vip: str = ""
+    gateways: Sequence[Mapping[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Result of `check_cluster`: problems, and notes on what is valid but has no effect."""
+
+    problems: list[Problem]
+    notes: list[str]
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name most like ``name``, None when none is close."""
+    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def unknown_variables(host: str, names: Iterable[str], role_variables: Iterable[str]) -> list[Problem]:
+    """Return a problem for each name that begins like ours and is none of ours.
+
+    role_variables: options of our roles whose names begin like public ones (``edge_runtime_timeout``).
+    """
+    known = {*VARIABLES, *role_variables}
+    found = []
+    for name in sorted(set(names)):
+        if name.startswith(PREFIXES) and name not in known:
+            match = nearest(name, known)
+            fix = f"did you mean {match}?" if match else "remove it, or give it another prefix"
+            found.append(Problem(host, f"variable {name}", "no variable of that name is known", fix))
+    return found
+
+
+def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = "") -> list[dict[str, Any]]:
+    """Return ``edge_gateways`` with the defaults applied.
+
+    Each entry gets name, device_id (default: name), namespace (``edge-NAME``), state (default: present),
+    tags (None when not given), deployment and storage (``{"class": str, "size": str, "access_mode": str}``,
+    by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that are no mappings or have no name are left out: `check_cluster`
+    reports them.
+    """
+    result = []
+    base = defaults if isinstance(defaults, Mapping) else {}
+    for entry in entries if _TYPES["list"][1](entries) else []:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not entry["name"]:
+            continue
+        merged = {**base, **entry}
+        given = merged.get("storage") if isinstance(merged.get("storage"), Mapping) else {}
+        storage = {"class": storage_class, **STORAGE_DEFAULTS, **(given or {})}
+        result.append(
+            {
+                "name": merged["name"],
+                "device_id": merged.get("device_id") or merged["name"],
+                "namespace": f"edge-{merged['name']}",
+                "state": merged.get("state", "present"),
+                "tags": merged.get("tags"),
+                "deployment": merged.get("deployment"),
+                "storage": {key: storage[key] for key in STORAGE_KEYS},
+            }
+        )
+    return result
+
+
+def storage_classes(gateways: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return ``{"name": str, "access_modes": [str]}`` for each storage class that gateways ask for."""
+    modes: dict[str, set[str]] = {}
+    for gateway in gateways:
+        if gateway["state"] == "present" and gateway["storage"]["class"]:
+            modes.setdefault(gateway["storage"]["class"], set()).add(gateway["storage"]["access_mode"])
+    return [{"name": name, "access_modes": sorted(found)} for name, found in sorted(modes.items())]
+
+
+def check_cluster(
+    host: str,
+    values: Mapping[str, Any],
+    *,
+    read_file: Callable[[str], str],
+    file_error: Callable[[str], str | None],
+    certificate_error: Callable[[str], str | None],
+    kubeconfig_in_environment: bool = False,
+) -> Findings:
+    """Return everything that is wrong with the variables of one cluster host.
+
+    values:            public variables that are set, templated; `Unreadable` where the template failed.
+    read_file:         returns the text of a file named by a variable; raises FileMissingError or OSError.
+    file_error:        returns why a file cannot be read, None when it can.
+    certificate_error: returns what is wrong with a PEM file of certificates, None when it is good.
+    """
+    check = _Check(host, values, read_file)
+    check.types_and_choices()
+    check.required(kubeconfig_in_environment)
+    check.hub()
+    check.file("edge_ca_bundle", certificate_error, "name a PEM file with CA certificates on the controller")
+    check.file("edge_kubeconfig", file_error, "name a kubeconfig file on the controller")
+    check.gateways()
+    return Findings(check.problems, check.notes)
+
+
+def clashes(clusters: Sequence[Cluster]) -> list[Problem]:
+    """Return a problem for each cluster host that shares a gateway, a device of one hub, or an address."""
+    found: list[Problem] = []
+    owners: dict[tuple[str, str], list[str]] = {}
+    for cluster in clusters:
+        for key in _claims(cluster):
+            owners.setdefault(key, []).append(cluster.host)
+    for (kind, name), hosts in owners.items():
+        distinct = sorted(set(hosts))
+        for host in distinct if len(distinct) > 1 else []:
+            others = ", ".join(other for other in distinct if other != host)
+            found.append(
+                Problem(
+                    host,
+                    f"{kind} {name}",
+                    f"is also in the cluster {others}",
+                    f"give each {kind} to one cluster",
+                )
+            )
+    return found
+
+
+def _claims(cluster: Cluster) -> set[tuple[str, str]]:
+    claims = {("address", cluster.vip)} if cluster.vip else set()
+    for gateway in cluster.gateways:
+        if gateway.get("state") != "absent":
+            claims.add(("gateway", str(gateway["name"])))
+            claims.add(("device", f"{gateway['device_id']} at {cluster.hub or 'its hub'}"))
+    return claims
+
+
+class _Check:
+    def __init__(self, host: str, values: Mapping[str, Any], read_file: Callable[[str], str]) -> None:
+        self.host = host
+        self.values = values
+        self.read_file = read_file
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+
+    def add(self, subject: str, fact: str, fix: str) -> None:
+        self.problems.append(Problem(self.host, subject, fact, fix))
+
+    def get(self, name: str) -> Any:
+        """Return a usable value, or the default, or None."""
+        value = self.values.get(name)
+        if isinstance(value, Unreadable):
+            return None
+        if value is None or value == "":
+            return DEFAULTS.get(name)
+        return value if _TYPES[VARIABLES[name].kind][1](value) else None
+
+    def given(self, name: str) -> bool:
+        return self.values.get(name) not in (None, "")
+
+    def types_and_choices(self) -> None:
+        for name, rule in VARIABLES.items():
+            value = self.values.get(name)
+            if isinstance(value, Unreadable):
+                self.add(
+                    f"variable {name}", f"cannot be evaluated: {value.reason}", "define what it refers to"
+                )
+                continue
+            if value is None:
+                value = DEFAULTS.get(name)
+            if value is None:
+                continue
+            text, is_type = _TYPES[rule.kind]
+            if not is_type(value):
+                self.add(f"variable {name}", f"is {_kind(value)}, not {text}", f"make it {text}")
+            elif rule.choices and value not in rule.choices:
+                match = nearest(str(value), rule.choices)
+                hint = f"did you mean {match}? " if match else ""
+                self.add(f"variable {name}", f"is {value!r}", f"{hint}possible are {', '.join(rule.choices)}")
+            elif rule.supported and value not in rule.supported:
+                how = "is" if self.given(name) else "is not set, so it is"
+                self.add(
+                    f"variable {name}",
+                    f"{how} {value!r}, which is not in this version yet",
+                    f"set it to {' or '.join(rule.supported)}",
+                )
+
+    def required(self, kubeconfig_in_environment: bool) -> None:
+        wanted = ["edge_gateways", "edge_image_registry", "iothub_hostname"]
+        if self.get("iothub_auth") == "sas":
+            wanted.append("iothub_policy_key")
+        if self.get("edge_storage_backend") == "class":
+            wanted.append("edge_storage_class")
+        if self.get("edge_cluster_mode") == "existing" and not kubeconfig_in_environment:
+            wanted.append("edge_kubeconfig")
+        for name in wanted:
+            if not self.given(name):
+                extra = " or export K8S_AUTH_KUBECONFIG" if name == "edge_kubeconfig" else ""
+                self.add(f"variable {name}", "is not set", f"set it in the inventory{extra}")
+        cluster = self.get("edge_cluster")
+        if cluster and cluster != self.host:
+            self.add(
+                "variable edge_cluster",
+                f"is {cluster!r} on the cluster host {self.host}",
+                "a cluster host is its own cluster: set it on machines only",
+            )
+
+    def hub(self) -> None:
+        hostname = self.get("iothub_hostname")
+        if hostname and not _HOSTNAME.fullmatch(hostname):
+            self.add(
+                "variable iothub_hostname",
+                f"{hostname!r} is not a host name",
+                "give the name alone, such as contoso.azure-devices.net, without https:// and path",
+            )
+        key = self.get("iothub_policy_key")
+        if key:
+            try:
+                iothub_auth.decode_key(key)
+            except iothub_auth.CredentialError as error:
+                self.add(
+                    "variable iothub_policy_key", str(error), "copy the policy's primary key from the hub"
+                )
+
+    def file(self, name: str, error_of: Callable[[str], str | None], fix: str) -> None:
+        path = self.get(name)
+        error = error_of(path) if path else None
+        if error:
+            self.add(f"variable {name}", error, fix)
+
+    def gateways(self) -> None:
+        entries = self.get("edge_gateways") or []
+        defaults = self.get("edge_gateway_defaults") or {}
+        for key in defaults:
+            if key not in GATEWAY_KEYS or key in ("name", "device_id"):
+                self.unknown_key(
+                    "variable edge_gateway_defaults", str(key), set(GATEWAY_KEYS) - {"name", "device_id"}
+                )
+        names: dict[str, int] = {}
+        devices: dict[str, str] = {}
+        for index, entry in enumerate(entries):
+            if not isinstance(entry, Mapping):
+                self.add(
+                    f"edge_gateways[{index}]", f"is {_kind(entry)}, not a mapping", "begin it with name:"
+                )
+                continue
+            name = entry.get("name")
+            if not isinstance(name, str) or not name:
+                self.add(f"edge_gateways[{index}]", "has no name", "give it a name")
+                continue
+            subject = f"gateway {name}"
+            if name in names:
+                self.add(
+                    subject,
+                    f"stands twice in edge_gateways (items {names[name]} and {index})",
+                    "give each gateway a name of its own",
+                )
+                continue
+            names[name] = index
+            self.gateway(subject, {**defaults, **entry})
+            device = entry.get("device_id") or name
+            if isinstance(device, str):
+                if device in devices:
+                    self.add(
+                        subject,
+                        f"has the device id {device!r}, as gateway {devices[device]} has",
+                        "give each gateway a device of its own",
+                    )
+                devices.setdefault(device, name)
+
+    def gateway(self, subject: str, entry: Mapping[str, Any]) -> None:
+        for key, value in entry.items():
+            if key not in GATEWAY_KEYS:
+                self.unknown_key(subject, str(key), set(GATEWAY_KEYS))
+            elif value is not None and not _TYPES[GATEWAY_KEYS[key]][1](value):
+                text = _TYPES[GATEWAY_KEYS[key]][0]
+                self.add(subject, f"{key} is {_kind(value)}, not {text}", f"make it {text}")
+            elif key in GATEWAY_LATER and value:
+                self.add(subject, f"{key} is not in this version yet", f"remove {key}")
+        if not _GATEWAY_NAME.fullmatch(entry["name"]):
+            self.add(
+                subject,
+                "the name is not a DNS label of at most 40 characters",
+                "use lower-case letters, digits and dashes, and begin and end with a letter or a digit",
+            )
+        device_id = entry.get("device_id")
+        if isinstance(device_id, str) and device_id:
+            error = iothub_device.device_id_error(device_id)
+            if error:
+                self.add(subject, error, "correct device_id, or leave it out to use the gateway's name")
+        if isinstance(entry.get("tags"), Mapping):
+            error = iothub_device.tags_error(entry["tags"])
+            if error:
+                self.add(subject, error, "correct the tags")
+        self.storage(subject, entry.get("storage"))
+        state = entry.get("state", "present")
+        if state not in ("present", "absent"):
+            self.add(subject, f"state is {state!r}", "possible are present and absent")
+        elif state == "absent":
+            if self.get("edge_confirm") != self.host:
+                self.add(
+                    subject,
+                    "state is absent, which removes the gateway and its device",
+                    f"confirm it with -e edge_confirm={self.host}",
+                )
+            return
+        self.deployment(subject, entry.get("deployment"))
+
+    def storage(self, subject: str, storage: Any) -> None:
+        if not isinstance(storage, Mapping):
+            return
+        for key, value in storage.items():
+            if key not in STORAGE_KEYS:
+                self.unknown_key(subject, f"storage.{key}", {f"storage.{known}" for known in STORAGE_KEYS})
+            elif key == "access_mode" and value not in ACCESS_MODES:
+                self.add(
+                    subject, f"storage.access_mode is {value!r}", f"possible are {', '.join(ACCESS_MODES)}"
+                )
+            elif key == "size" and not _QUANTITY.fullmatch(str(value)):
+                self.add(subject, f"storage.size {value!r} is not a size", "write it like 1Gi")
+
+    def deployment(self, subject: str, path: Any) -> None:
+        if path is None or path == "":
+            self.add(
+                subject, "has no deployment", "name its deployment manifest: deployment: files/NAME.json"
+            )
+            return
+        if not isinstance(path, str):
+            return
+        try:
+            manifest = deployment.parse(self.read_file(path))
+        except FileMissingError as error:
+            self.add(
+                subject,
+                f"the deployment file {path} does not exist (searched: {', '.join(error.searched)})",
+                "create it, or correct the path; paths are relative to the inventory or the playbook",
+            )
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            self.add(subject, f"the deployment file {path} cannot be read: {reason}", "make it readable")
+        except deployment.ManifestError as error:
+            for line in error.errors:
+                self.add(subject, f"the deployment file {path} is not valid: {line}", "correct the manifest")
+        else:
+            self.notes.extend(f"{subject}: {path}: {note}" for note in manifest.notes)
+
+    def unknown_key(self, subject: str, key: str, known: set[str]) -> None:
+        match = nearest(key, known)
+        fix = f"did you mean {match}?" if match else f"known are {', '.join(sorted(known))}"
+        self.add(subject, f"the key {key} is not known", fix)
+
+
+def _kind(value: Any) -> str:
+    """Name the type of a value without showing the value."""
+    for kind in ("dict", "list"):
+        if _TYPES[kind][1](value):
+            return _TYPES[kind][0]
+    if isinstance(value, bool):
+        return "a boolean"
+    return {"int": "a number", "float": "a number", "NoneType": "empty"}.get(type(value).__name__, "a text")

@@ -1,0 +1,129 @@
+#!/usr/bin/python
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: edge_gateways_info
+short_description: Tell where the pods of gateways run
+version_added: 0.1.0
+author:
+  - edgeha developers (@edgeha)
+description:
+  - Returns the pods of a list of gateways on one cluster, with their nodes and states.
+options:
+  gateways:
+    description:
+      - The gateways.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description:
+          - Name of the gateway, which is the name of its Helm release.
+        type: str
+        required: true
+      namespace:
+        description:
+          - Namespace of the gateway.
+        type: str
+        required: true
+extends_documentation_fragment:
+  - edgeha.iotedge.cluster
+  - edgeha.iotedge.cluster.attributes
+attributes:
+  check_mode:
+    description: Only reads.
+    support: full
+  diff_mode:
+    description: Only reads.
+    support: N/A
+"""
+
+EXAMPLES = r"""
+- name: Look where the gateway runs
+  edgeha.iotedge.edge_gateways_info:
+    kubeconfig: /etc/edge/plant07.kubeconfig
+    gateways:
+      - name: plant07-gw
+        namespace: edge-plant07-gw
+  register: running
+"""
+
+RETURN = r"""
+gateways:
+  description: The gateways in the order of the list.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the gateway.
+      type: str
+      returned: always
+    namespace:
+      description: Its namespace.
+      type: str
+      returned: always
+    node:
+      description: Node of the daemon's pod, null when no pod of it is on a node.
+      type: str
+      returned: always
+    pods:
+      description: Its pods with name, component, module, node, phase and ready.
+      type: list
+      elements: dict
+      returned: always
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_client, cluster_facts
+
+
+def look(client: Any, name: str, namespace: str) -> dict[str, Any]:
+    """Return what the module tells about one gateway."""
+    selector = f"app.kubernetes.io/name=edge-runtime,app.kubernetes.io/instance={name}"
+    pod_resource = client.resources.get(api_version="v1", kind="Pod")
+    found = pod_resource.get(namespace=namespace, label_selector=selector)
+    pods = [cluster_facts.pod_view(pod) for pod in found.to_dict()["items"]]
+    # A pod on a lost node stays listed beside its replacement: the one that works comes first.
+    pods.sort(key=lambda pod: (not pod["ready"], str(pod["name"])))
+    nodes = [pod["node"] for pod in pods if pod["component"] == "daemon" and pod["node"]]
+    return {"name": name, "namespace": namespace, "node": nodes[0] if nodes else None, "pods": pods}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **cluster_client.argument_spec(),
+            "gateways": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "namespace": {"type": "str", "required": True},
+                },
+            },
+        },
+        supports_check_mode=True,
+    )
+    if cluster_client.IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("openshift"), exception=cluster_client.IMPORT_ERROR)
+    try:
+        client = cluster_client.connect(module.params, str(Path(module.tmpdir) / "discovery.json"))
+        with cluster_client.guard(client.client.configuration.host):
+            found = [look(client, entry["name"], entry["namespace"]) for entry in module.params["gateways"]]
+    except cluster_client.ClusterError as error:
+        module.fail_json(msg=f"The cluster cannot be read. {error}")
+    module.exit_json(changed=False, gateways=found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+#!/usr/bin/python
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: iothub_check
+short_description: Look for problems between this machine and an Azure IoT Hub
+version_added: 0.1.0
+author:
+  - edgeha developers (@edgeha)
+description:
+  - Checks that the hub is reached, that its certificate is trusted, that the clocks agree, that the key is
+    accepted, and that the policy has the rights that are asked for.
+  - Problems are returned and are not a failure, so that a play can collect those of all hosts.
+  - Nothing is changed. The right to write is tried by an update of a device that does not exist, conditional
+    on a version that does not exist; a hub answers that it is not there, or that the right is missing.
+options:
+  rights:
+    description:
+      - The rights that the policy must have.
+    type: list
+    elements: str
+    choices: [registry_read, registry_write, service_connect]
+    default: [registry_read, registry_write, service_connect]
+  clock_limit:
+    description:
+      - Seconds that this machine's clock and the hub's may differ.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - edgeha.iotedge.iothub
+  - edgeha.iotedge.iothub.attributes
+attributes:
+  check_mode:
+    description: Only reads.
+    support: full
+  diff_mode:
+    description: Only reads.
+    support: N/A
+"""
+
+EXAMPLES = r"""
+- name: Look at the hub
+  edgeha.iotedge.iothub_check:
+    hostname: contoso.azure-devices.net
+    policy_key: "{{ vault_iothub_policy_key }}"
+  register: hub
+"""
+
+RETURN = r"""
+problems:
+  description: What is wrong; empty when all is well.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: The hub.
+      type: str
+      returned: always
+    fact:
+      description: What is the case.
+      type: str
+      returned: always
+    fix:
+      description: What to do about it.
+      type: str
+      returned: always
+clock_offset:
+  description: Seconds the hub's clock is ahead of this machine's, null when the hub was not reached.
+  returned: always
+  type: float
+"""
+
+import uuid
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_auth, iothub_client, iothub_module
+
+RIGHT_NAMES = {
+    "registry_read": "RegistryRead",
+    "registry_write": "RegistryWrite",
+    "service_connect": "ServiceConnect",
+}
+
+
+def probe(client: iothub_client.HubClient, right: str) -> bool:
+    """Return whether the policy has a right. Raises HubError for anything that is no answer to that."""
+    name = f"edgeha-preflight-{uuid.uuid4()}"
+    try:
+        if right == "registry_read":
+            client.get_device(name)
+        elif right == "service_connect":
+            client.get_twin(name)
+        else:
+            # If-Match turns the PUT into an update, so a device that does not exist is never created.
+            client.put_device({"deviceId": name, "status": "disabled"}, etag=str(uuid.uuid4()))
+    except iothub_client.HubResponseError as error:
+        if error.status in (401, 403) and error.code != "IotHubQuotaExceeded":
+            return False
+        if error.status in (404, 412):
+            return True
+        raise
+    return True
+
+
+def find_problems(params: dict[str, Any]) -> tuple[list[tuple[str, str]], float | None]:
+    """Return (fact, fix) for each problem, and the clock difference when the hub answered."""
+    policy = params["policy_name"]
+    client = None
+    try:
+        client = iothub_module.client(params)
+        granted = {right: probe(client, right) for right in params["rights"]}
+    except iothub_auth.CredentialError as error:
+        return [(str(error), "copy the policy's primary key from the hub")], None
+    except iothub_client.HubUntrusted as error:
+        return [(error.fact, "name the authority that signed it in edge_ca_bundle (ca_file)")], None
+    except iothub_client.HubUnreachable as error:
+        fix = "check iothub_hostname, DNS, the firewall (443 outwards) and https_proxy"
+        return [(f"cannot be reached: {error.fact}", fix)], None
+    except iothub_client.HubResponseError as error:
+        return [
+            (error.fact, "see the hub's message; check iothub_hostname and the hub's tier")
+        ], error.clock_offset
+
+    offset = client.clock_offset
+    found = []
+    clock_is_off = offset is not None and abs(offset) > params["clock_limit"]
+    if clock_is_off and offset is not None:
+        found.append(
+            (
+                f"{iothub_module.clock_fact(offset)} (limit {params['clock_limit']} s)",
+                "set the clock (NTP) first: signatures and certificates depend on it",
+            )
+        )
+    missing = [RIGHT_NAMES[right] for right, granted_ in granted.items() if not granted_]
+    if missing and len(missing) < len(granted):
+        found.append(
+            (
+                f"the policy {policy} lacks the right {' and '.join(missing)}",
+                f"use a policy that has it, such as iothubowner, or add it to {policy}",
+            )
+        )
+    elif missing and not clock_is_off:
+        # A hub that refuses everything says the same for a wrong key, a wrong policy and no rights at all;
+        # with the clock off it says so too, and then the key may well be right.
+        found.append(
+            (
+                f"refuses the key of the policy {policy}",
+                "check iothub_policy_key and iothub_policy_name: the key must be one of that policy's",
+            )
+        )
+    return found, offset
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **iothub_module.argument_spec(),
+            "rights": {
+                "type": "list",
+                "elements": "str",
+                "choices": list(RIGHT_NAMES),
+                "default": list(RIGHT_NAMES),
+            },
+            "clock_limit": {"type": "int", "default": 60},
+        },
+        mutually_exclusive=iothub_module.MUTUALLY_EXCLUSIVE,
+        required_one_of=iothub_module.REQUIRED_ONE_OF,
+        required_together=iothub_module.REQUIRED_TOGETHER,
+        supports_check_mode=True,
+    )
+    found, offset = find_problems(module.params)
+    subject = f"iothub {module.params['hostname'] or 'of the connection string'}"
+    module.exit_json(
+        changed=False,
+        problems=[{"subject": subject, "fact": fact, "fix": fix} for fact, fix in found],
+        clock_offset=None if offset is None else round(offset, 1),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+#!/usr/bin/python
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: iothub_wait
+short_description: Wait until modules of devices are connected and have sent something
+version_added: 0.1.0
+author:
+  - edgeha developers (@edgeha)
+description:
+  - Waits until each given module of each given device is connected to the hub and has been active after a
+    moment in time, with a limit.
+  - The service API of a hub cannot read telemetry. It tells of each module when it was last active, and that
+    time moves when a message arrives; together with the connection it is the hub's own word that the message
+    is there. That is what this module waits for.
+options:
+  devices:
+    description:
+      - What to wait for.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      device_id:
+        description:
+          - Id of the device.
+        type: str
+        required: true
+      modules:
+        description:
+          - Names of its modules.
+        type: list
+        elements: str
+        required: true
+  active_after:
+    description:
+      - Each module must have been active at or after this moment, in UTC, such as V(2026-02-01T10:00:00Z).
+      - It is compared with the hub's clock, so take it from
+        RV(edgeha.iotedge.iothub_devices#module:hub_time).
+    type: str
+  active_within:
+    description:
+      - Without O(active_after), each module must have been active in so many seconds before the wait began,
+        or since.
+    type: int
+    default: 300
+  wait_timeout:
+    description:
+      - Seconds after which the wait fails.
+    type: int
+    default: 300
+  poll_interval:
+    description:
+      - Seconds between two looks. The hub limits reads to 100 a minute for each unit of tier S1.
+    type: float
+    default: 5
+extends_documentation_fragment:
+  - edgeha.iotedge.iothub
+  - edgeha.iotedge.iothub.attributes
+attributes:
+  check_mode:
+    description: Looks once, does not wait, and does not fail when a module is not ready.
+    support: full
+  diff_mode:
+    description: Only reads.
+    support: N/A
+seealso:
+  - module: edgeha.iotedge.iothub_devices_info
+"""
+
+EXAMPLES = r"""
+- name: Wait for the gateway's sensor
+  edgeha.iotedge.iothub_wait:
+    hostname: contoso.azure-devices.net
+    policy_key: "{{ vault_iothub_policy_key }}"
+    devices:
+      - device_id: plant07-gw
+        modules: [sensor]
+    wait_timeout: 180
+"""
+
+RETURN = r"""
+modules:
+  description: The modules as they were at the last look.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    device_id:
+      description: Id of the device.
+      type: str
+      returned: always
+    module_id:
+      description: Name of the module.
+      type: str
+      returned: always
+    exists:
+      description: Whether it has an identity at the hub.
+      type: bool
+      returned: always
+    connected:
+      description: Whether it is connected.
+      type: bool
+      returned: always
+    last_activity:
+      description: When it was last active (UTC), null for never.
+      type: str
+      returned: always
+    ready:
+      description: Whether it is connected and was active after the moment asked for.
+      type: bool
+      returned: always
+waited_seconds:
+  description: How long it took.
+  returned: always
+  type: float
+"""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    activity,
+    iothub_auth,
+    iothub_client,
+    iothub_module,
+)
+
+
+def look(client: iothub_client.HubClient, device_id: str, modules: list[str]) -> list[activity.ModuleState]:
+    """Return the state of the modules of one device; none of them exists when the device does not."""
+    try:
+        identities = client.list_modules(device_id)
+    except iothub_client.HubResponseError as error:
+        # Under SAS a hub answers 401 for modules of a device that is missing or disabled, and 404 otherwise.
+        if error.status not in (401, 404) or client.get_device(device_id) is not None:
+            raise
+        identities = []
+    return activity.states(device_id, identities, modules)
+
+
+def wait(
+    client: iothub_client.HubClient, params: dict[str, Any], once: bool
+) -> tuple[list[activity.ModuleState], datetime, float]:
+    """Look until all are ready, the time is over, or once.
+
+    Return (states, moment to be active after, seconds).
+    """
+    started = time.monotonic()
+    after = activity.parse_time(params["active_after"])
+    wanted = {device["device_id"]: device["modules"] for device in params["devices"]}
+    seen = {device_id: look(client, device_id, modules) for device_id, modules in wanted.items()}
+    if after is None:
+        now = datetime.now(UTC) + timedelta(seconds=client.clock_offset or 0.0)
+        after = now - timedelta(seconds=params["active_within"])
+    while True:
+        pending = [d for d, states in seen.items() if not all(state.ready(after) for state in states)]
+        waited = time.monotonic() - started
+        left = params["wait_timeout"] - waited
+        if once or not pending or left <= 0:
+            return [state for states in seen.values() for state in states], after, waited
+        time.sleep(min(params["poll_interval"], left))
+        for device_id in pending:
+            seen[device_id] = look(client, device_id, wanted[device_id])
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **iothub_module.argument_spec(),
+            "devices": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "device_id": {"type": "str", "required": True},
+                    "modules": {"type": "list", "elements": "str", "required": True},
+                },
+            },
+            "active_after": {"type": "str"},
+            "active_within": {"type": "int", "default": 300},
+            "wait_timeout": {"type": "int", "default": 300},
+            "poll_interval": {"type": "float", "default": 5},
+        },
+        mutually_exclusive=iothub_module.MUTUALLY_EXCLUSIVE,
+        required_one_of=iothub_module.REQUIRED_ONE_OF,
+        required_together=iothub_module.REQUIRED_TOGETHER,
+        supports_check_mode=True,
+    )
+    given = module.params["active_after"]
+    if given and activity.parse_time(given) is None:
+        module.fail_json(msg=f"active_after is {given!r}; write it like 2026-02-01T10:00:00Z")
+    if module.params["poll_interval"] < 0.1:
+        module.fail_json(msg="poll_interval must be at least 0.1 s")
+    try:
+        states, after, waited = wait(iothub_module.client(module.params), module.params, module.check_mode)
+    except (iothub_client.HubError, iothub_auth.CredentialError) as error:
+        module.fail_json(msg=iothub_module.explain(error))
+    report = {
+        "modules": [{**state.as_dict(), "ready": state.ready(after)} for state in states],
+        "waited_seconds": round(waited, 1),
+    }
+    missing = [activity.explain(state, after) for state in states if not state.ready(after)]
+    if missing and not module.check_mode:
+        module.fail_json(msg=f"Not ready after {waited:.0f} s. {'. '.join(missing)}", **report)
+    module.exit_json(changed=False, **report)
+
+
+if __name__ == "__main__":
+    main()
