@@ -9,7 +9,7 @@ so whatever serves it serves any module built on that SDK.
 Environment: SEND_INTERVAL_SECONDS (default 5), ACK_TIMEOUT_SECONDS (default 120), NODE_NAME (set by the
 daemon). Message: {"sequence": 1.., "boot": hex id of this process, "node": name, "sent": Unix seconds,
 "temperature": Celsius}. A message is repeated with the same message_id until the hub acknowledges it, so none
-is lost and doubles can be told. Exit code 1: the identity is refused, or nothing was acknowledged for too long;
+is lost and doubles can be told. Exit code 1: identity refused, or nothing was acknowledged for too long;
 the kubelet then starts it anew.
 """
 

@@ -142,6 +142,10 @@ async def _main() -> int:
     except OSError as error:
         _log.error(f"cannot start: {error}")
         return EXIT_REFUSED
+    except Exception:
+        # The kubelet starts the daemon anew; the line says what for.
+        _log.exception("unexpected end")
+        return 1
     _log.info("stopped")
     return 0
 

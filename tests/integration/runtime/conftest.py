@@ -1,0 +1,72 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts of a pod and of a node, as processes on loopback: daemon, workload proxy, stand-in API server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+# Neither the runtime package nor the tests' own parts are installed.
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "runtime")]
+
+from tests.integration.runtime.parts import RUNTIME, Daemon, free_port  # noqa: E402 - found on the path set above
+from tests.integration.runtime.standin_api import ApiServer  # noqa: E402 - the same
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with a CA (ca.pem) for the trust bundle."""
+    folder = tmp_path_factory.mktemp("certificates")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+         "-keyout", folder / "ca.key", "-out", folder / "ca.pem", "-days", "2", "-subj", "/CN=test root"],
+        check=True,
+        capture_output=True,
+        timeout=30,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="session")
+def proxy_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workload proxy, built as for its image."""
+    binary = tmp_path_factory.mktemp("proxy") / "workload-proxy"
+    subprocess.run(
+        ["go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "."],
+        cwd=RUNTIME / "workload-proxy",
+        env={**os.environ, "CGO_ENABLED": "0"},
+        check=True,
+        timeout=300,
+    )
+    return binary
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ApiServer]:
+    """A stand-in for the cluster's API server."""
+    async with ApiServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def daemon(api: ApiServer, tmp_path: Path, certificates: Path) -> AsyncIterator[Daemon]:
+    """A daemon that is not started yet; its hub is away (nobody listens there)."""
+    made = Daemon(
+        api=api,
+        folder=tmp_path,
+        hub=f"127.0.0.1:{free_port()}",
+        device_key="ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM=",
+        trust=(certificates / "ca.pem").read_text(),
+    )
+    yield made
+    if made.process is not None:
+        await made.stop(signal.SIGKILL)

@@ -1,0 +1,120 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The daemon as a process on loopback, and how to wait for what it does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.integration.runtime.standin_api import ApiServer
+
+RUNTIME = Path(__file__).parents[3] / "runtime"
+LIMIT = 20.0
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+async def until(what: str, condition: Callable[[], Any], limit: float = LIMIT) -> Any:
+    """Wait for a true answer, or fail and say what for."""
+    deadline = asyncio.get_running_loop().time() + limit
+    while True:
+        answer = condition()
+        if asyncio.iscoroutine(answer):
+            answer = await answer
+        if answer:
+            return answer
+        assert asyncio.get_running_loop().time() < deadline, f"not within {limit:g} s: {what}"
+        await asyncio.sleep(0.05)
+
+
+@dataclass
+class Daemon:
+    """The daemon as a process, with everything around it that a test may want to look at."""
+
+    api: ApiServer
+    folder: Path
+    hub: str
+    device_key: str
+    trust: str
+    workload_port: int = field(default_factory=free_port)
+    health_port: int = field(default_factory=free_port)
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.workload_port}"
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        lines = (self.folder / "daemon.log").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    async def start(self, *, wait: bool = True, **extra: str) -> None:
+        for name, text in (("device-key", self.device_key), ("ca.pem", self.trust)):
+            (self.folder / name).write_text(text)
+        (self.folder / "kubeconfig").write_text(self.api.kubeconfig())
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(RUNTIME),
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
+            "EDGEHA_RELEASE": "gw",
+            "EDGEHA_NAMESPACE": "edge-gw",
+            "EDGEHA_POD_NAME": "gw-daemon-0",
+            "EDGEHA_NODE_NAME": "node-a",
+            "EDGEHA_DEVICE_ID": "gw-1",
+            "EDGEHA_IOTHUB_HOSTNAME": self.hub,
+            "EDGEHA_DEVICE_KEY_FILE": str(self.folder / "device-key"),
+            "EDGEHA_TRUST_BUNDLE_FILE": str(self.folder / "ca.pem"),
+            "EDGEHA_STATE_DIR": str(self.state),
+            "EDGEHA_WORKLOAD_PROXY_IMAGE": "r/workload-proxy:1",
+            "EDGEHA_WORKLOAD_PORT": str(self.workload_port),
+            "EDGEHA_HEALTH_PORT": str(self.health_port),
+            **extra,
+        }
+        with (self.folder / "daemon.log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "edgeha_runtime.daemon", env=environment, stderr=log
+            )
+        if wait:
+            await until("the daemon serves", lambda: any(line["msg"] == "serving" for line in self.log))
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        code = await asyncio.wait_for(self.process.wait(), LIMIT)
+        self.process = None
+        return code
+
+    async def ready(self) -> tuple[int, str]:
+        """Status and text of /readyz."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.health_port}/readyz") as answer,
+        ):
+            return answer.status, await answer.text()
+
+    async def is_ready(self) -> bool:
+        return (await self.ready())[0] == 200

@@ -1,0 +1,171 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A stand-in for the part of the Kubernetes API that the daemon uses.
+
+It keeps objects, moves generation and resourceVersion as the real one does, streams watches, and reviews
+tokens from a table. It does not judge rights; the scenario on a real cluster does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from typing import Any, Self
+
+from aiohttp import web
+
+Object = dict[str, Any]
+KINDS = {"configmaps": "ConfigMap", "deployments": "Deployment", "serviceaccounts": "ServiceAccount"}
+
+
+class ApiServer:
+    """Serves on a free port of loopback. `tokens` maps a token to (user name, audiences)."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, tuple[str, list[str]]] = {}
+        self.objects: dict[tuple[str, str], Object] = {}
+        self.reviews = 0
+        self.writes: list[tuple[str, str]] = []  # method and object, of what changed something
+        self._version = 0
+        self._watchers: list[tuple[str, asyncio.Queue[tuple[str, Object]]]] = []
+        self._runner: web.AppRunner | None = None
+        self.port = 0
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self._review)
+        for prefix in ("/api/v1", "/apis/apps/v1"):
+            base = prefix + "/namespaces/edge-gw/{plural}"
+            app.router.add_get(base, self._list)
+            app.router.add_get(base + "/{name}", self._get)
+            app.router.add_patch(base + "/{name}", self._apply)
+            app.router.add_delete(base + "/{name}", self._delete)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+        own = {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}}}
+        self.put("deployments", "gw-daemon", {"spec": own})
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._runner is not None
+        await self._runner.cleanup()
+
+    def kubeconfig(self) -> str:
+        return json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "t",
+                "contexts": [{"name": "t", "context": {"cluster": "t", "user": "t", "namespace": "edge-gw"}}],
+                "clusters": [{"name": "t", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
+                "users": [{"name": "t", "user": {"token": "daemon"}}],
+            }
+        )
+
+    def module_set(self, *modules: Object) -> None:
+        """Write the ConfigMap with the module set."""
+        self.put("configmaps", "gw-modules", {"data": {"modules.json": json.dumps(modules)}})
+
+    def names(self, plural: str) -> set[str]:
+        return {name for kind, name in self.objects if kind == plural}
+
+    def put(self, plural: str, name: str, content: Object) -> Object:
+        """Write an object as the API server would, and tell the watchers."""
+        old = self.objects.get((plural, name))
+        metadata = {**content.get("metadata", {}), "name": name, "namespace": "edge-gw"}
+        known = (old or {}).get("metadata", {})
+        metadata["uid"] = known.get("uid") or str(uuid.uuid4())
+        metadata["generation"] = known.get("generation", 1)
+        metadata["resourceVersion"] = known.get("resourceVersion")
+        new = {**content, "kind": KINDS[plural], "metadata": metadata}
+        if new == old:
+            return new
+        if old and old.get("spec") != new.get("spec"):
+            metadata["generation"] += 1
+        self._version += 1
+        metadata["resourceVersion"] = str(self._version)
+        self.objects[(plural, name)] = new
+        self.writes.append(("PUT", f"{plural}/{name}"))
+        self._tell(plural, "MODIFIED" if old else "ADDED", new)
+        return new
+
+    def remove(self, plural: str, name: str) -> None:
+        found = self.objects.pop((plural, name))
+        self.writes.append(("DELETE", f"{plural}/{name}"))
+        self._tell(plural, "DELETED", found)
+
+    def _tell(self, plural: str, kind: str, found: Object) -> None:
+        for watched, queue in self._watchers:
+            if watched == plural:
+                queue.put_nowait((kind, found))
+
+    async def _review(self, request: web.Request) -> web.Response:
+        self.reviews += 1
+        question = await request.json()
+        known = self.tokens.get(question["spec"]["token"])
+        status: Object = {"authenticated": False}
+        if known and set(known[1]) & set(question["spec"]["audiences"]):
+            status = {"authenticated": True, "user": {"username": known[0]}, "audiences": known[1]}
+        return web.json_response({"spec": question["spec"], "status": status}, status=201)
+
+    def _selected(self, request: web.Request, found: Object) -> bool:
+        labels = request.query.get("labelSelector", "")
+        wanted = dict(pair.split("=") for pair in labels.split(",") if pair)
+        has = found["metadata"].get("labels", {})
+        field = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
+        return all(has.get(key) == value for key, value in wanted.items()) and field in (
+            "",
+            found["metadata"]["name"],
+        )
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        plural = request.match_info["plural"]
+        items = [found for (kind, _), found in self.objects.items() if kind == plural]
+        items = [found for found in items if self._selected(request, found)]
+        if request.query.get("watch") != "true":
+            version = {"resourceVersion": str(self._version)}
+            return web.json_response({"kind": f"{KINDS[plural]}List", "metadata": version, "items": items})
+        stream = web.StreamResponse()
+        stream.content_type = "application/json"
+        queue: asyncio.Queue[tuple[str, Object]] = asyncio.Queue()
+        entry = (plural, queue)
+        self._watchers.append(entry)
+        try:
+            await stream.prepare(request)
+            for found in items:
+                queue.put_nowait(("ADDED", found))
+            while True:
+                kind, found = await queue.get()
+                if self._selected(request, found):
+                    await stream.write(json.dumps({"type": kind, "object": found}).encode() + b"\n")
+        finally:
+            self._watchers.remove(entry)
+
+    def _missing(self, request: web.Request) -> web.Response | None:
+        key = (request.match_info["plural"], request.match_info["name"])
+        if key in self.objects:
+            return None
+        status = {"kind": "Status", "status": "Failure", "code": 404, "message": f"{'/'.join(key)} not found"}
+        return web.json_response(status, status=404)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        found = (request.match_info["plural"], request.match_info["name"])
+        return self._missing(request) or web.json_response(self.objects[found])
+
+    async def _apply(self, request: web.Request) -> web.Response:
+        assert request.content_type == "application/apply-patch+yaml"
+        assert request.query["fieldManager"] == "edgeha-daemon"
+        plural, name = request.match_info["plural"], request.match_info["name"]
+        return web.json_response(self.put(plural, name, await request.json()))
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        missing = self._missing(request)
+        if missing:
+            return missing
+        self.remove(request.match_info["plural"], request.match_info["name"])
+        return web.json_response({"kind": "Status", "status": "Success"})

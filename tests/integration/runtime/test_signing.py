@@ -1,0 +1,288 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real SDK signs through the real proxy and the real daemon, with the hub away."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+import hmac
+import json
+import signal
+import urllib.parse
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from azure.iot.device import IoTHubModuleClient
+from edgeha_runtime.daemon.keystore import KEY_FILE, KeyStore, Owner
+from yarl import URL
+
+from tests.integration.runtime.parts import Daemon, free_port, until
+
+SENSOR = {"name": "Sensor", "image": "r/sensor:1", "env": {"SEND_INTERVAL_SECONDS": "5"}}
+OTHER = {"name": "other", "image": "r/other:1"}
+VERSION = {"api-version": "2020-07-07"}
+
+
+@pytest.fixture
+async def served(daemon: Daemon) -> Daemon:
+    """A daemon that knows two modules from its claim, and whose hub is away."""
+    daemon.state.mkdir()
+    store = KeyStore.open(daemon.state, Owner("gw-1", daemon.hub))
+    store.remember("Sensor", "637")
+    store.remember("other", "638")
+    daemon.api.module_set(SENSOR, OTHER)
+    for token, account in (("sensor-token", "gw-sensor"), ("other-token", "gw-other"), ("nobody", "default")):
+        daemon.api.tokens[token] = (f"system:serviceaccount:edge-gw:{account}", ["edgeha-gw"])
+    daemon.api.tokens["api-token"] = (
+        "system:serviceaccount:edge-gw:gw-sensor",
+        ["https://kubernetes.default"],
+    )
+    await daemon.start()
+    await until("ready from the cache", daemon.is_ready)
+    return daemon
+
+
+def container(daemon: Daemon, name: str, which: str) -> dict[str, Any]:
+    pod = daemon.api.objects[("deployments", name)]["spec"]["template"]["spec"]
+    found: dict[str, Any] = pod[which][0]
+    return found
+
+
+def environment(described: dict[str, Any]) -> dict[str, str]:
+    return {entry["name"]: entry["value"] for entry in described["env"] if "value" in entry}
+
+
+@pytest.fixture
+async def sidecar(served: Daemon, proxy_binary: Path, tmp_path: Path) -> AsyncIterator[str]:
+    """The proxy as the sensor's pod runs it, at a port of this machine. Answers its URL."""
+    token = tmp_path / "token"
+    token.write_text("sensor-token")
+    given = environment(container(served, "gw-sensor", "initContainers"))
+    assert given["EDGEHA_WORKLOAD_URL"] == f"http://gw-daemon.edge-gw.svc:{served.workload_port}"
+    listen = f"127.0.0.1:{free_port()}"
+    given |= {"EDGEHA_WORKLOAD_URL": served.url, "EDGEHA_WORKLOAD_TOKEN_FILE": str(token)}
+    process = await asyncio.create_subprocess_exec(
+        proxy_binary, env=given | {"EDGEHA_WORKLOAD_LISTEN": listen}, stderr=asyncio.subprocess.PIPE
+    )
+    try:
+
+        async def checked() -> bool:
+            probe = await asyncio.create_subprocess_exec(
+                proxy_binary,
+                "check",
+                env={"EDGEHA_WORKLOAD_LISTEN": listen},
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            return await asyncio.wait_for(probe.wait(), 10) == 0
+
+        await until("the sidecar's startup probe", checked)
+        yield f"http://{listen}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+
+def master_key(daemon: Daemon) -> bytes:
+    return base64.b64decode(json.loads((daemon.state / KEY_FILE).read_text())["masterKey"])
+
+
+async def test_the_sdk_signs_unmodified_with_the_environment_of_its_pod(
+    served: Daemon, sidecar: str, monkeypatch: pytest.MonkeyPatch, certificates: Path
+) -> None:
+    given = environment(container(served, "gw-sensor", "containers"))
+    assert given["IOTEDGE_WORKLOADURI"] == "http://127.0.0.1:35001"
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("IOTEDGE_WORKLOADURI", sidecar)
+    client = await asyncio.to_thread(IoTHubModuleClient.create_from_edge_environment)
+    try:
+        configuration = client._mqtt_pipeline.pipeline_configuration
+        assert configuration.server_verification_cert.strip() == (certificates / "ca.pem").read_text().strip()
+        token = dict(part.split("=", 1) for part in str(configuration.sastoken).split(" ")[1].split("&"))
+        resource = urllib.parse.quote(f"{served.hub}/devices/gw-1/modules/Sensor", safe="")
+        assert token["sr"] == resource
+        key = hmac.new(master_key(served), b"Sensor:637:primary", hashlib.sha256).digest()
+        expected = hmac.new(key, f"{resource}\n{token['se']}".encode(), hashlib.sha256).digest()
+        assert base64.b64decode(urllib.parse.unquote(token["sig"])) == expected
+    finally:
+        await asyncio.to_thread(client.shutdown)
+
+
+def body(**changes: object) -> str:
+    return json.dumps({"keyId": "primary", "algo": "HMACSHA256", "data": "AA=="} | changes)
+
+
+@pytest.mark.parametrize(
+    ("token", "path", "status"),
+    [
+        ("sensor-token", "/modules/Sensor/genid/637/sign", 200),
+        (None, "/modules/Sensor/genid/637/sign", 401),
+        ("forged", "/modules/Sensor/genid/637/sign", 401),
+        ("api-token", "/modules/Sensor/genid/637/sign", 401),
+        ("nobody", "/modules/Sensor/genid/637/sign", 403),
+        ("other-token", "/modules/Sensor/genid/637/sign", 403),
+        ("sensor-token", "/modules/other/genid/638/sign", 403),
+        ("sensor-token", "/modules/Sensor/genid/638/sign", 403),
+        ("sensor-token", "/modules/sensor/genid/637/sign", 403),
+        ("sensor-token", "/modules/none/genid/1/sign", 403),
+        ("sensor-token", "/modules/other%2F..%2FSensor/genid/637/sign", 403),
+        ("sensor-token", "/modules/Sensor/genid/637/encrypt", 501),
+        ("sensor-token", "/modules/other/genid/638/encrypt", 403),
+        ("sensor-token", "/modules/Sensor/certificate/identity", 501),
+        ("sensor-token", "/modules/Sensor/genid/637/nonsense", 404),
+        (None, "/nonsense", 401),
+    ],
+)
+async def test_a_module_reaches_its_own_name_and_generation_only(
+    served: Daemon, token: str | None, path: str, status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with aiohttp.ClientSession(served.url, headers=headers) as session:
+        url = URL(f"{served.url}{path}?api-version=2020-07-07", encoded=True)
+        async with session.post(url, data=body()) as answer:
+            text = await answer.text()
+            assert answer.status == status, text
+            assert set(json.loads(text)) == ({"digest"} if status == 200 else {"message"})
+    if status in (401, 403):
+        refusals = [line for line in served.log if line["msg"] == "refused"]
+        assert refusals[-1]["status"] == status
+        assert refusals[-1]["path"].startswith(path)
+    assert "sensor-token" not in (served.folder / "daemon.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        ("", 400, "not JSON"),
+        ("[1]", 400, "not a JSON object"),
+        ("{" * 30_000, 400, "not JSON"),
+        (body(algo="HMACSHA512"), 400, "HMACSHA256"),
+        (body(data="?"), 400, "base64"),
+        (body(data=None), 400, "data is missing"),
+        (body(keyId=7), 400, "keyId"),
+        (body(data="A" * 70_000), 413, "larger than"),
+    ],
+)
+async def test_bad_bodies_have_a_defined_answer(served: Daemon, data: str, status: int, reason: str) -> None:
+    headers = {"Authorization": "Bearer sensor-token"}
+    async with (
+        aiohttp.ClientSession(served.url, headers=headers) as session,
+        session.post("/modules/Sensor/genid/637/sign", params=VERSION, data=data) as answer,
+    ):
+        assert answer.status == status
+        assert reason in (await answer.json())["message"]
+
+
+@pytest.mark.parametrize(
+    ("version", "status"), [({}, 400), ({"api-version": "2042-01-01"}, 400), (VERSION, 200)]
+)
+async def test_the_api_version_is_checked(served: Daemon, version: dict[str, str], status: int) -> None:
+    headers = {"Authorization": "Bearer sensor-token"}
+    async with (
+        aiohttp.ClientSession(served.url, headers=headers) as session,
+        session.get("/trust-bundle", params=version) as answer,
+    ):
+        assert answer.status == status
+
+
+async def test_killed_and_started_again_it_signs_alike_and_changes_nothing(served: Daemon) -> None:
+    async def digest() -> str:
+        headers = {"Authorization": "Bearer sensor-token"}
+        async with (
+            aiohttp.ClientSession(served.url, headers=headers) as session,
+            session.post("/modules/Sensor/genid/637/sign", params=VERSION, data=body()) as answer,
+        ):
+            return str((await answer.json())["digest"])
+
+    before, writes = await digest(), len(served.api.writes)
+    await served.stop(signal.SIGKILL)
+    (served.folder / "daemon.log").write_text("")
+    await served.start()
+    await until("ready again", served.is_ready)
+    assert await digest() == before
+    assert served.api.writes[writes:] == []
+
+
+async def test_a_change_to_one_module_leaves_the_others_untouched(served: Daemon) -> None:
+    other = served.api.objects[("deployments", "gw-other")]["metadata"]["resourceVersion"]
+    served.api.module_set(SENSOR | {"image": "r/sensor:2"}, OTHER)
+    await until(
+        "the new image", lambda: container(served, "gw-sensor", "containers")["image"] == "r/sensor:2"
+    )
+    await until("ready", served.is_ready)
+    assert served.api.objects[("deployments", "gw-other")]["metadata"]["resourceVersion"] == other
+    assert served.process is not None
+    assert served.process.returncode is None
+
+
+async def test_what_leaves_the_set_is_removed_and_what_was_deleted_comes_back(served: Daemon) -> None:
+    served.api.remove("deployments", "gw-sensor")
+    await until("the Deployment is back", lambda: "gw-sensor" in served.api.names("deployments"))
+    served.api.module_set(SENSOR)
+    await until("other is gone", lambda: "gw-other" not in served.api.names("serviceaccounts"))
+    assert served.api.names("deployments") == {"gw-daemon", "gw-sensor"}
+    owner = served.api.objects[("deployments", "gw-sensor")]["metadata"]["ownerReferences"]
+    assert [entry["name"] for entry in owner] == ["gw-daemon"]
+
+
+@pytest.mark.parametrize("broken", ["no JSON", json.dumps({"a": 1})])
+async def test_a_broken_or_deleted_set_removes_nothing_and_shows_in_readyz(
+    served: Daemon, broken: str
+) -> None:
+    async def says(text: str) -> bool:
+        return text in (await served.ready())[1]
+
+    served.api.put("configmaps", "gw-modules", {"data": {"modules.json": broken}})
+    await until("readyz tells", lambda: says("modules.json is not"))
+    served.api.remove("configmaps", "gw-modules")
+    await until("readyz tells", lambda: says("was deleted; its last content stands"))
+    assert served.api.names("deployments") == {"gw-daemon", "gw-sensor", "gw-other"}
+    served.api.module_set(SENSOR, OTHER)
+    await until("ready", served.is_ready)
+
+
+async def test_a_new_module_waits_for_the_hub_and_readyz_says_so(served: Daemon) -> None:
+    served.api.module_set(SENSOR, OTHER, {"name": "late", "image": "r/late:1"})
+
+    async def told() -> bool:
+        status, text = await served.ready()
+        return status == 503 and "module late: hub" in text and "does not answer" in text
+
+    await until("readyz names module and hub", told)
+    assert "gw-late" not in served.api.names("deployments")
+
+
+async def test_a_second_daemon_waits_and_names_the_first(served: Daemon, tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = Daemon(served.api, folder, served.hub, served.device_key, served.trust)
+    await second.start(
+        wait=False, EDGEHA_STATE_DIR=str(served.state), EDGEHA_LOCK_TIMEOUT="1", EDGEHA_POD_NAME="gw-daemon-1"
+    )
+    assert second.process is not None
+    code = await asyncio.wait_for(second.process.wait(), 30)
+    second.process = None
+    assert code == 75
+    assert "in use by pod gw-daemon-0 on node node-a" in second.log[-1]["msg"]
+
+
+async def test_a_torn_store_stops_the_daemon_with_the_way_out(daemon: Daemon) -> None:
+    daemon.state.mkdir()
+    KeyStore.open(daemon.state, Owner("gw-1", daemon.hub))
+    path = daemon.state / KEY_FILE
+    path.write_bytes(path.read_bytes()[:40])
+    await daemon.start(wait=False)
+    assert daemon.process is not None
+    assert await asyncio.wait_for(daemon.process.wait(), 30) == 78
+    daemon.process = None
+    assert "is torn" in daemon.log[-1]["msg"]
+    assert "Restore it from a backup" in daemon.log[-1]["msg"]
+    assert len(path.read_bytes()) == 40

@@ -1,0 +1,70 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings: all problems at once, and the proxy only where it is wanted."""
+
+from __future__ import annotations
+
+import pytest
+from edgeha_runtime.daemon import settings
+
+GOOD = {
+    "EDGEHA_RELEASE": "gw",
+    "EDGEHA_NAMESPACE": "edge-gw",
+    "EDGEHA_POD_NAME": "gw-daemon-1",
+    "EDGEHA_NODE_NAME": "node-a",
+    "EDGEHA_DEVICE_ID": "gw",
+    "EDGEHA_IOTHUB_HOSTNAME": "hub.example.net",
+    "EDGEHA_DEVICE_KEY_FILE": "/k",
+    "EDGEHA_STATE_DIR": "/s",
+    "EDGEHA_TRUST_BUNDLE_FILE": "/t",
+    "EDGEHA_WORKLOAD_PROXY_IMAGE": "r/workload-proxy:1",
+}
+
+
+def test_gateway_host_is_the_hub_until_one_is_named() -> None:
+    assert settings.from_environment(GOOD).gateway_hostname == "hub.example.net"
+    named = settings.from_environment({**GOOD, "EDGEHA_GATEWAY_HOSTNAME": "gw.plant"})
+    assert named.gateway_hostname == "gw.plant"
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(settings.SettingsError) as refused:
+        settings.from_environment(
+            {
+                "EDGEHA_RELEASE": "Gw",
+                "EDGEHA_IOTHUB_HOSTNAME": "https://hub",
+                "EDGEHA_TOLERATION_SECONDS": "soon",
+            }
+        )
+    for part in (
+        "EDGEHA_RELEASE is 'Gw'",
+        "without https://",
+        "EDGEHA_TOLERATION_SECONDS",
+        "EDGEHA_DEVICE_ID is not set",
+    ):
+        assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "direct"),
+    [
+        ("hub.example.net", False),
+        ("hub.plant.local", True),
+        ("plant.local", True),
+        ("xplant.local", False),
+        ("10.7.0.1", True),
+        ("10.8.0.1", False),
+        ("HUB.exact.org", True),
+        ("a.hub.exact.org", True),
+    ],
+)
+def test_no_proxy_rules(host: str, direct: bool) -> None:
+    found = settings.from_environment(
+        {
+            **GOOD,
+            "EDGEHA_HTTPS_PROXY": "http://proxy:3128",
+            "EDGEHA_NO_PROXY": ".plant.local, 10.7.0.0/16,hub.exact.org",
+        }
+    )
+    assert found.proxy_for(host) == (None if direct else "http://proxy:3128")
