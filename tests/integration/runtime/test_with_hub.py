@@ -1,0 +1,313 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From an empty claim to acknowledged messages: daemon, proxy and sensor against the lab's hub emulator.
+
+The hub is named by an IP address, as in the lab: REST on a free port, MQTT over TLS on 8883, as the SDK wants.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from edgeha_runtime.daemon.hub import HubClient, HubError, HubUnavailableError, sas_token
+from edgeha_runtime.daemon.keystore import KeyStore, Owner
+from edgeha_runtime.daemon.settings import from_environment
+from edgeha_runtime.daemon.trust import TrustBundle
+
+from tests.integration.runtime.parts import Daemon, free_port, until
+
+REPOSITORY = Path(__file__).parents[3]
+# An address of loopback of its own: 8883 cannot be chosen, and others may use it on 127.0.0.1.
+HUB_IP = f"127.{os.getpid() % 200 + 20}.0.1"
+SENSOR = {"name": "sensor", "image": "r/sensor:1", "env": {"SEND_INTERVAL_SECONDS": "0.2"}}
+
+
+@dataclass
+class Hub:
+    """The emulator as a process."""
+
+    state: Path
+    port: int
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def host(self) -> str:
+        return f"{HUB_IP}:{self.port}"
+
+    @property
+    def ca(self) -> str:
+        return (self.state / "ca.pem").read_text()
+
+    async def cli(self, *arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "iothub_emulator", *arguments,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY / "lab/iothub-emulator")},
+            stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        output, _ = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == 0
+        return output.decode()
+
+    async def start(self, **options: str) -> None:
+        flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
+        (self.state / "serve.pid").unlink(missing_ok=True)
+        with (self.state.parent / "hub.log").open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "iothub_emulator", "serve", "--state", str(self.state),
+                "--listen", HUB_IP, "--https-port", str(self.port), *flags,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY / "lab/iothub-emulator")},
+                stderr=log,
+            )  # fmt: skip
+        await until("the hub listens", (self.state / "serve.pid").exists)
+
+    async def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            await self.process.wait()
+            self.process = None
+
+    async def register(self, device: str, key: str) -> None:
+        policies = json.loads((self.state / "policies.json").read_text())
+        owner = base64.b64decode(policies["iothubowner"])
+        token = sas_token(self.host, owner, int(time.time()) + 600) + "&skn=iothubowner"
+        document = {
+            "deviceId": device,
+            "status": "enabled",
+            "capabilities": {"iotEdge": True},
+            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": key, "secondaryKey": key}},
+        }
+        url = f"https://{self.host}/devices/{device}?api-version=2021-04-12"
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=TrustBundle(self.ca).context())
+            ) as session,
+            session.put(url, json=document, headers={"Authorization": token}) as answer,
+        ):
+            assert answer.status in (200, 201), await answer.text()
+
+    async def messages(self) -> list[dict[str, Any]]:
+        text = await self.cli("log", "--state", str(self.state), "--json")
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
+    """A running hub that knows the edge device gw-1."""
+    made = Hub(tmp_path / "hub", free_port(HUB_IP))
+    made.state.mkdir()
+    await made.cli("init", "--state", str(made.state), "--name", HUB_IP)
+    await made.start()
+    try:
+        await made.register("gw-1", "ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM=")
+        yield made
+    finally:
+        await made.stop()
+
+
+@pytest.fixture
+async def online(daemon: Daemon, hub: Hub) -> Daemon:
+    """A daemon, not started, whose hub is there."""
+    daemon.hub, daemon.trust = hub.host, hub.ca
+    daemon.api.module_set(SENSOR)
+    daemon.api.tokens["sensor-token"] = ("system:serviceaccount:edge-gw:gw-sensor", ["edgeha-gw"])
+    return daemon
+
+
+def environment(daemon: Daemon, which: str) -> dict[str, str]:
+    pod = daemon.api.objects[("deployments", "gw-sensor")]["spec"]["template"]["spec"]
+    return {entry["name"]: entry["value"] for entry in pod[which][0]["env"] if "value" in entry}
+
+
+async def test_messages_of_the_sensor_arrive_and_go_on_after_the_hub_was_away(
+    online: Daemon, hub: Hub, proxy_binary: Path, tmp_path: Path
+) -> None:
+    await online.start()
+    await until("ready", online.is_ready)
+    listen = f"127.0.0.1:{free_port()}"
+    (tmp_path / "token").write_text("sensor-token")
+    sidecar = environment(online, "initContainers") | {
+        "EDGEHA_WORKLOAD_URL": online.url,
+        "EDGEHA_WORKLOAD_TOKEN_FILE": str(tmp_path / "token"),
+        "EDGEHA_WORKLOAD_LISTEN": listen,
+    }
+    module = environment(online, "containers") | {
+        "IOTEDGE_WORKLOADURI": f"http://{listen}",
+        # The SDK has no way to name a port for REST and goes to 8883 for MQTT: the bare address.
+        "IOTEDGE_GATEWAYHOSTNAME": HUB_IP,
+        "NODE_NAME": "node-a",
+    }
+    started = []
+    with (tmp_path / "sensor.log").open("wb") as log:
+        started.append(await asyncio.create_subprocess_exec(proxy_binary, env=sidecar))
+        try:
+            async with asyncio.timeout(20):
+                while True:
+                    probe = await asyncio.create_subprocess_exec(
+                        proxy_binary, "check", env=sidecar, stderr=asyncio.subprocess.DEVNULL
+                    )
+                    if await probe.wait() == 0:
+                        break
+            started.append(
+                await asyncio.create_subprocess_exec(
+                    sys.executable, str(REPOSITORY / "lab/images/sensor/sensor.py"), env=module, stdout=log
+                )
+            )
+            bodies = await arrived(hub, 3)
+            assert {body["node"] for body in bodies} == {"node-a"}
+            assert len({body["boot"] for body in bodies}) == 1
+            await hub.stop()
+            await hub.start()
+            bodies = await arrived(hub, len(bodies) + 3)
+            # Each number at least once, in order of first arrival: nothing acknowledged got lost.
+            numbers = list(dict.fromkeys(body["sequence"] for body in bodies))
+            assert numbers == list(range(1, len(numbers) + 1))
+        finally:
+            for process in started:
+                process.kill()
+                await process.wait()
+    lines = [json.loads(line) for line in (tmp_path / "sensor.log").read_text().splitlines()]
+    acknowledged = {line["sequence"] for line in lines if line["event"] == "acknowledged"}
+    assert acknowledged <= {body["sequence"] for body in [*bodies, *await arrived(hub, 1)]}
+
+
+async def arrived(hub: Hub, count: int) -> list[dict[str, Any]]:
+    """Bodies of the messages at the hub, once there are `count`."""
+    found: list[dict[str, Any]] = []
+
+    async def enough() -> bool:
+        found[:] = [
+            entry["body"] if isinstance(entry["body"], dict) else json.loads(entry["body"])
+            for entry in await hub.messages()
+        ]
+        return len(found) >= count
+
+    await until(f"{count} messages at the hub", enough, 40)
+    return found
+
+
+async def test_state_outlives_the_daemon_and_the_hub_sees_one_identity(online: Daemon, hub: Hub) -> None:
+    await online.start()
+    await until("ready", online.is_ready)
+    generation = environment(online, "containers")["IOTEDGE_MODULEGENERATIONID"]
+    writes = list(online.api.writes)
+    await online.stop(signal.SIGKILL)
+    await hub.stop()
+    (online.folder / "daemon.log").write_text("")
+    await online.start()
+    await until("ready from the claim, with the hub away", online.is_ready)
+    assert environment(online, "containers")["IOTEDGE_MODULEGENERATIONID"] == generation
+    assert online.api.writes == writes
+
+
+DEVICE_KEY = "ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM="
+
+
+def client(hub: Hub, folder: Path, *, key: str = DEVICE_KEY, ca: str = "") -> HubClient:
+    """The daemon's hub client, alone."""
+    (folder / "device-key").write_text(key)
+    config = from_environment(
+        {
+            "EDGEHA_RELEASE": "gw",
+            "EDGEHA_NAMESPACE": "edge-gw",
+            "EDGEHA_POD_NAME": "p",
+            "EDGEHA_NODE_NAME": "n",
+            "EDGEHA_DEVICE_ID": "gw-1",
+            "EDGEHA_IOTHUB_HOSTNAME": hub.host,
+            "EDGEHA_DEVICE_KEY_FILE": str(folder / "device-key"),
+            "EDGEHA_STATE_DIR": str(folder),
+            "EDGEHA_TRUST_BUNDLE_FILE": str(folder / "ca.pem"),
+            "EDGEHA_WORKLOAD_PROXY_IMAGE": "i",
+        }
+    )
+    return HubClient(config, TrustBundle(ca or hub.ca).context(), pause=0.05)
+
+
+async def test_identities_are_made_read_given_keys_and_deleted(hub: Hub, tmp_path: Path) -> None:
+    device = client(hub, tmp_path)
+    try:
+        assert await device.get_module("a-b.c$1") is None
+        made = await device.create_module("a-b.c$1")
+        again = await device.create_module("a-b.c$1")
+        assert again == made
+        keyed = await device.set_keys("a-b.c$1", b"p" * 32, b"s" * 32)
+        assert keyed.generation_id == made.generation_id
+        assert base64.b64decode(keyed.primary_key) == b"p" * 32
+        assert await device.get_module("a-b.c$1") == keyed
+        await device.delete_module("a-b.c$1")
+        await device.delete_module("a-b.c$1")
+        assert await device.get_module("a-b.c$1") is None
+    finally:
+        await device.close()
+
+
+async def test_a_wrong_device_key_is_told_as_such(hub: Hub, tmp_path: Path) -> None:
+    device = client(hub, tmp_path, key=base64.b64encode(b"x" * 32).decode())
+    try:
+        with pytest.raises(HubError, match=r"answered 401.*device gw-1: wrong device key in the Secret"):
+            await device.get_module("m")
+    finally:
+        await device.close()
+
+
+async def test_a_clock_that_is_off_is_told_with_its_offset(hub: Hub, tmp_path: Path) -> None:
+    await hub.stop()
+    await hub.start(clock_offset="7200")
+    device = client(hub, tmp_path)
+    try:
+        with pytest.raises(HubError, match=r"clock of this node is -7\d\d\d s off the hub's"):
+            await device.get_module("m")
+    finally:
+        await device.close()
+
+
+async def test_a_hub_that_is_not_trusted_or_away_is_told_as_such(
+    hub: Hub, tmp_path: Path, certificates: Path
+) -> None:
+    untrusting = client(hub, tmp_path, ca=(certificates / "ca.pem").read_text())
+    try:
+        with pytest.raises(HubError, match=r"certificate is not trusted"):
+            await untrusting.get_module("m")
+    finally:
+        await untrusting.close()
+    await hub.stop()
+    device = client(hub, tmp_path)
+    try:
+        with pytest.raises(HubUnavailableError, match=r"does not answer"):
+            await device.get_module("m")
+    finally:
+        await device.close()
+
+
+async def test_a_removed_modules_identity_goes_too_and_other_identities_stay(
+    online: Daemon, hub: Hub, tmp_path: Path
+) -> None:
+    device = client(hub, tmp_path)
+    try:
+        await device.create_module("foreign")
+        await online.start()
+        await until("ready", online.is_ready)
+        assert await device.get_module("sensor") is not None
+        online.api.module_set()
+
+        async def gone() -> bool:
+            return await device.get_module("sensor") is None
+
+        await until("the identity is gone", gone)
+        assert await device.get_module("foreign") is not None
+        await online.stop()
+        assert dict(KeyStore.open(online.state, Owner("gw-1", hub.host)).identities) == {}
+    finally:
+        await device.close()

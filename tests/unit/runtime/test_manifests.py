@@ -1,0 +1,114 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The objects of a module: what the edge contract, the sidecar and the restricted pod standard ask of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from edgeha_runtime.daemon import manifests, moduleset
+from edgeha_runtime.daemon.manifests import OwnerReference
+from edgeha_runtime.daemon.settings import Settings, from_environment
+
+ENVIRONMENT = {
+    "EDGEHA_RELEASE": "gw",
+    "EDGEHA_NAMESPACE": "edge-gw",
+    "EDGEHA_POD_NAME": "gw-daemon-1",
+    "EDGEHA_NODE_NAME": "node-a",
+    "EDGEHA_DEVICE_ID": "gw-1",
+    "EDGEHA_IOTHUB_HOSTNAME": "hub.example.net",
+    "EDGEHA_DEVICE_KEY_FILE": "/k",
+    "EDGEHA_STATE_DIR": "/s",
+    "EDGEHA_TRUST_BUNDLE_FILE": "/t",
+    "EDGEHA_WORKLOAD_PROXY_IMAGE": "r/workload-proxy:1",
+    "EDGEHA_IMAGE_PULL_SECRETS": "one,two",
+    "EDGEHA_TOLERATION_SECONDS": "7",
+}
+OWNER = OwnerReference("gw-daemon", "uid-1")
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return from_environment(ENVIRONMENT)
+
+
+def rendered(settings: Settings, **changes: Any) -> dict[str, Any]:
+    entry = {"name": "$Sensor", "image": "r/s:1", "env": {"A": "$(B)", "Z": ""}} | changes
+    (module,) = moduleset.parse(json.dumps([entry]), settings.release).modules
+    return manifests.deployment(module, "637", settings, OWNER)
+
+
+def pod(settings: Settings) -> dict[str, Any]:
+    found: dict[str, Any] = rendered(settings)["spec"]["template"]["spec"]
+    return found
+
+
+def test_the_module_gets_the_environment_of_the_edge_contract(settings: Settings) -> None:
+    env = {entry["name"]: entry.get("value") for entry in pod(settings)["containers"][0]["env"]}
+    assert env == {
+        "IOTEDGE_APIVERSION": "2020-07-07",
+        "IOTEDGE_AUTHSCHEME": "sasToken",
+        "IOTEDGE_DEVICEID": "gw-1",
+        "IOTEDGE_GATEWAYHOSTNAME": "hub.example.net",
+        "IOTEDGE_IOTHUBHOSTNAME": "hub.example.net",
+        "IOTEDGE_MODULEGENERATIONID": "637",
+        "IOTEDGE_MODULEID": "$Sensor",
+        "IOTEDGE_WORKLOADURI": "http://127.0.0.1:35001",
+        "NODE_NAME": None,
+        # Kubernetes would put the value of B in here, a manifest means the text.
+        "A": "$$(B)",
+        "Z": "",
+    }
+
+
+def test_only_the_sidecar_sees_the_token_and_it_is_for_this_gateway_alone(settings: Settings) -> None:
+    spec = pod(settings)
+    (sidecar,) = spec["initContainers"]
+    assert sidecar["restartPolicy"] == "Always"
+    assert sidecar["volumeMounts"][0]["name"] == "workload-token"
+    assert "volumeMounts" not in spec["containers"][0]
+    assert spec["automountServiceAccountToken"] is False
+    source = spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]
+    assert source == {"audience": "edgeha-gw", "expirationSeconds": 600, "path": "token"}
+
+
+def test_all_containers_meet_the_restricted_pod_standard(settings: Settings) -> None:
+    spec = pod(settings)
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["initContainers"] + spec["containers"]:
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_pod_gives_up_a_dead_node_soon_and_runs_once(settings: Settings) -> None:
+    found = rendered(settings)
+    assert (found["spec"]["replicas"], found["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    assert {(t["key"], t["tolerationSeconds"]) for t in pod(settings)["tolerations"]} == {
+        ("node.kubernetes.io/not-ready", 7),
+        ("node.kubernetes.io/unreachable", 7),
+    }
+    assert pod(settings)["imagePullSecrets"] == [{"name": "one"}, {"name": "two"}]
+
+
+def test_labels_find_the_module_and_the_owner_takes_it_along(settings: Settings) -> None:
+    metadata = rendered(settings)["metadata"]
+    assert metadata["labels"].items() >= {
+        ("app.kubernetes.io/name", "edge-runtime"),
+        ("app.kubernetes.io/instance", "gw"),
+        ("app.kubernetes.io/component", "module"),
+        (manifests.MODULE_LABEL, "Sensor"),
+    }
+    assert metadata["annotations"] == {manifests.MODULE_ANNOTATION: "$Sensor"}
+    assert metadata["ownerReferences"] == [
+        {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gw-daemon", "uid": "uid-1"}
+    ]
+    selector = rendered(settings)["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= rendered(settings)["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_the_same_module_gives_the_same_object_whatever_the_order_of_its_env(settings: Settings) -> None:
+    assert rendered(settings, env={"A": "1", "B": "2"}) == rendered(settings, env={"B": "2", "A": "1"})
