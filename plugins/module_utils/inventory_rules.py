@@ -93,7 +93,8 @@ GATEWAY_LATER = ("address", "parent")
 # The chart's own limit: names of Services and modules are made from it and must stay DNS labels.
 _GATEWAY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _HOSTNAME = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
-_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGTPE]i?|k|m)?")
+# As in the chart's schema.
+_QUANTITY = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|k|M|G|T)?")
 _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a text", lambda value: isinstance(value, str)),
     "int": (
@@ -167,8 +168,8 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
 
     Each entry gets name, device_id (default: name), namespace (``edge-NAME``), state (default: present),
     tags (None when not given), deployment and storage (``{"class": str, "size": str, "access_mode": str}``,
-    by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that are no mappings or have no name are left out: `check_cluster`
-    reports them.
+    by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that are no mappings or have no name
+    are left out: `check_cluster` reports them.
     """
     result = []
     base = defaults if isinstance(defaults, Mapping) else {}

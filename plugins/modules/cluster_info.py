@@ -40,8 +40,8 @@ options:
       access_modes:
         description:
           - Access modes that are asked of it.
-          - A class does not say what it can do. Classes are refused whose provisioner is known to make volumes
-            for one node at a time, and classes without a provisioner when no volume has these modes.
+          - A class does not say what it can do. Classes are refused whose provisioner is known to make
+            volumes for one node at a time, and classes without a provisioner when no volume has these modes.
         type: list
         elements: str
         choices: [ReadWriteOnce, ReadWriteMany, ReadWriteOncePod]
@@ -156,7 +156,7 @@ cluster:
       elements: dict
       returned: when it is reachable
     storage_classes:
-      description: Those of O(storage_classes) that are there, with provisioner, reclaim_policy and binding_mode.
+      description: The storage classes that are there, with provisioner, reclaim_policy and binding_mode.
       type: list
       elements: dict
       returned: when it is reachable
