@@ -135,11 +135,11 @@ class _Connection:
             packets = await self._first_packets()
             await self._accept(packets[0], packets[1:])
         except UnsupportedProtocolError as error:
-            self._send(Connack(_BAD_PROTOCOL).encode())
             self._log_refused(str(error))
+            self._send(Connack(_BAD_PROTOCOL).encode())
         except UnauthorizedError as error:
-            self._send(Connack(_NOT_AUTHORIZED).encode())
             self._log_refused(error.reason)
+            self._send(Connack(_NOT_AUTHORIZED).encode())
         except (_EndedError, MalformedPacketError, TimeoutError, OSError) as error:
             self._log_refused(str(error) or "no CONNECT in time")
         finally:
