@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From an empty claim to acknowledged messages: daemon, proxy and sensor against the lab's hub emulator.
 
-The hub is named by an IP address, as in the lab: REST on a free port, MQTT over TLS on 8883, as the SDK wants.
+The hub is named by an IP address, as in the lab: REST on a free port, MQTT over TLS on 8883 as the SDK wants.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The objects of a module: what the edge contract, the sidecar and the restricted pod standard ask of them."""
+"""The objects of a module: what edge contract, sidecar and restricted pod standard ask of them."""
 
 from __future__ import annotations
 

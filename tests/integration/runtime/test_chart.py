@@ -1,0 +1,139 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The chart, rendered by the real helm: what it makes, what it refuses, what a change restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHART = Path(__file__).parents[3] / "charts" / "edge-runtime"
+EXAMPLE = CHART / "ci" / "example-values.yaml"
+
+
+def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run helm from the PATH, or the one the lab has built."""
+    home = Path(os.environ.get("EDGEHA_LAB_HOME", Path.home() / ".cache" / "edgeha-lab"))
+    binary = shutil.which("helm") or home / "cache" / "bin" / "helm"
+    return subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def template(*sets: str) -> subprocess.CompletedProcess[str]:
+    changes = [part for change in sets for part in ("--set-json", change)]
+    return helm(
+        "template", "gw", CHART, "--namespace", "edge-gw", "--kube-version", "1.34.4", "-f", EXAMPLE, *changes
+    )
+
+
+def objects(*sets: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Rendered objects by kind and name."""
+    done = template(*sets)
+    assert done.returncode == 0, done.stderr
+    found = [document for document in yaml.safe_load_all(done.stdout) if document]
+    return {(document["kind"], document["metadata"]["name"]): document for document in found}
+
+
+def pod(*sets: str) -> dict[str, Any]:
+    found: dict[str, Any] = objects(*sets)[("Deployment", "gw-daemon")]["spec"]["template"]
+    return found
+
+
+def test_lint_is_clean() -> None:
+    done = helm("lint", "--strict", CHART, "-f", EXAMPLE)
+    assert done.returncode == 0, done.stdout
+    assert "0 chart(s) failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ('gateway.devceId="x"', "devceId"),
+        ('gateway.deviceId=""', "deviceId"),
+        ('gateway.deviceId="a/b"', "deviceId"),
+        ('gateway.iothubHostname="https://hub"', "iothubHostname"),
+        ('credential.existingSecret=""', "existingSecret"),
+        ('credential.deviceKey="c2VjcmV0"', "deviceKey"),
+        ('trustBundle="-----BEGIN PRIVATE KEY-----"', "trustBundle"),
+        ('network.httpsProxy="http://user:password@proxy:3128"', "httpsProxy"),
+        ('storage.accessMode="ReadOnlyMany"', "accessMode"),
+        ('modules=[{"name":"m","image":"i","createOptions":"{}"}]', "createOptions"),
+        ('modules=[{"name":"a/b","image":"i"}]', "name"),
+        ('modules=[{"name":"m","image":"i","env":{"A":1}}]', "env"),
+        ("tolerationSeconds=-1", "tolerationSeconds"),
+    ],
+)
+def test_values_that_cannot_work_are_refused_by_name(change: str, reason: str) -> None:
+    done = template(change)
+    assert done.returncode != 0
+    assert reason in done.stderr
+
+
+def test_a_changed_module_set_changes_the_config_map_and_not_the_daemon() -> None:
+    change = 'modules=[{"name":"new","image":"r/new:1"}]'
+    assert pod(change) == pod()
+    modules = objects(change)[("ConfigMap", "gw-modules")]["data"]["modules.json"]
+    assert json.loads(modules) == [{"name": "new", "image": "r/new:1"}]
+
+
+def test_a_changed_trust_bundle_restarts_the_daemon() -> None:
+    assert pod('trustBundle="-----BEGIN CERTIFICATE-----"') != pod()
+
+
+def test_a_changed_chart_digest_is_visible_and_restarts_nothing() -> None:
+    change = 'chartDigest="sha256:1"'
+    assert pod(change) == pod()
+    annotations = objects(change)[("Deployment", "gw-daemon")]["metadata"]["annotations"]
+    assert annotations == {"edgeha/chart-digest": "sha256:1"}
+
+
+def test_the_claim_outlives_the_release() -> None:
+    claim = objects()[("PersistentVolumeClaim", "gw-state")]
+    assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+
+
+def test_rights_are_the_least_and_in_the_namespace_of_the_gateway() -> None:
+    found = objects()
+    assert not [key for key in found if key[0] == "ClusterRole"]
+    rules = {
+        (group, resource): (set(rule["verbs"]), rule.get("resourceNames"))
+        for rule in found[("Role", "gw-daemon")]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    assert rules == {
+        ("", "configmaps"): ({"get", "list", "watch"}, ["gw-modules"]),
+        ("apps", "deployments"): ({"get", "list", "watch", "create", "patch", "delete"}, None),
+        ("", "serviceaccounts"): ({"get", "list", "create", "patch", "delete"}, None),
+    }
+    (binding,) = [item for key, item in found.items() if key[0] == "ClusterRoleBinding"]
+    assert binding["roleRef"]["name"] == "system:auth-delegator"
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "gw-daemon", "namespace": "edge-gw"}]
+
+
+def test_the_daemon_meets_the_restricted_pod_standard_and_the_key_comes_from_the_secret() -> None:
+    spec = pod()["spec"]
+    (container,) = spec["containers"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    (secret,) = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+    assert secret["secretName"] == "plant07-gw-credential"
+    assert not [key for key in objects() if key[0] == "Secret"]
+
+
+def test_objects_outside_the_namespace_are_told_apart_by_namespace_and_release() -> None:
+    for kind in ("PriorityClass", "ClusterRoleBinding"):
+        assert (kind, "edge-gw-gw-gateway") in objects()
