@@ -142,6 +142,8 @@ class _Connection:
             self._send(Connack(_NOT_AUTHORIZED).encode())
         except (_EndedError, MalformedPacketError, TimeoutError, OSError) as error:
             self._log_refused(str(error) or "no CONNECT in time")
+        except Exception as error:
+            event("connection-failed", level=logging.ERROR, error=error, device=self._device_id or None)
         finally:
             self._writer.close()
             with contextlib.suppress(OSError, TimeoutError):

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -55,6 +56,31 @@ def test_every_acknowledged_message_survives_kill_9(make_hub: HubFactory) -> Non
     assert set(acknowledged) <= set(stored)
     assert stored == list(range(len(stored))), "in the order of sending, without a gap"
     assert device.acknowledged == sorted(device.acknowledged), "acknowledged in the order of sending"
+
+
+def test_nothing_is_acknowledged_before_its_commit(make_hub: HubFactory) -> None:
+    hub = make_hub().start()
+    device = hub.paho("patient", hub.create_device("patient"))
+    lines: list[str] = []
+    device.client.on_log = lambda _client, _data, _level, line: lines.append(line)
+    topic = "devices/patient/messages/events/"
+    device.client.publish(topic, "stored", qos=1).wait_for_publish(5)
+    database = sqlite3.connect(hub.state / "hub.sqlite3", isolation_level=None)
+    try:
+        # With the write lock in other hands the hub cannot commit.
+        database.execute("BEGIN IMMEDIATE")
+        held = device.client.publish(topic, "held", qos=1)
+        # The hub handles packets in order and answers a ping at once: a sign that it has "held".
+        device.client._send_pingreq()
+        wait_for("the answer to a ping", lambda: "Received PINGRESP" in lines)
+        assert not held.is_published()
+        assert [entry["body"] for entry in hub.log("--device", "patient")] == ["stored"]
+        database.execute("ROLLBACK")
+        held.wait_for_publish(5)
+        assert held.is_published()
+    finally:
+        database.close()
+    assert [entry["body"] for entry in hub.log("--device", "patient")] == ["stored", "held"]
 
 
 def test_registry_and_twins_survive_kill_9(make_hub: HubFactory) -> None:
