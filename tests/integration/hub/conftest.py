@@ -153,15 +153,22 @@ class Hub:
             pid_file = self.state / "serve.pid"
             return pid_file.exists() and pid_file.read_text().strip() == str(process.pid)
 
-        wait_for("the hub to listen", listening, START_SECONDS)
+        try:
+            wait_for("the hub to listen", listening, START_SECONDS)
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Close the clients, end the process; returns its exit code."""
-        for close in self._clients:
-            close()
-        self._clients.clear()
-        return self.kill(number)
+        try:
+            for close in self._clients:
+                close()
+            self._clients.clear()
+        finally:
+            code = self.kill(number)
+        return code
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """End the process under its clients; returns its exit code."""
