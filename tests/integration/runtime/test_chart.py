@@ -26,10 +26,19 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
-def template(*sets: str) -> subprocess.CompletedProcess[str]:
+def template(*sets: str, release: str = "gw") -> subprocess.CompletedProcess[str]:
     changes = [part for change in sets for part in ("--set-json", change)]
     return helm(
-        "template", "gw", CHART, "--namespace", "edge-gw", "--kube-version", "1.34.4", "-f", EXAMPLE, *changes
+        "template",
+        release,
+        CHART,
+        "--namespace",
+        "edge-gw",
+        "--kube-version",
+        "1.34.4",
+        "-f",
+        EXAMPLE,
+        *changes,
     )
 
 
@@ -74,6 +83,13 @@ def test_values_that_cannot_work_are_refused_by_name(change: str, reason: str) -
     done = template(change)
     assert done.returncode != 0
     assert reason in done.stderr
+
+
+@pytest.mark.parametrize("release", ["7gw", "gw.plant", "g" * 41])
+def test_a_release_name_that_cannot_name_a_service_is_refused(release: str) -> None:
+    done = template(release=release)
+    assert done.returncode != 0
+    assert f'release name "{release}": take 1-40' in done.stderr
 
 
 def test_a_changed_module_set_changes_the_config_map_and_not_the_daemon() -> None:
