@@ -63,16 +63,17 @@ class _Reader:
     def refuse(self, path: str, text: str) -> None:
         self.errors.append(f"{path}: {text}")
 
-    def mapping(
-        self, parent: Mapping[str, Any], key: str, path: str, required: bool = True
-    ) -> Mapping[str, Any]:
+    def mapping(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any] | None:
+        """Return an object that must be there; None, with an error, when it is not."""
         value = parent.get(key)
-        if value is None and not required:
-            return {}
         if isinstance(value, Mapping):
             return value
         self.refuse(_join(path, key), "missing" if key not in parent else "must be an object")
-        return {}
+        return None
+
+    def optional(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
+        """Return an object that may be left out."""
+        return {} if parent.get(key) is None else self.mapping(parent, key, path) or {}
 
 
 def parse(text: str) -> Manifest:
@@ -99,11 +100,8 @@ def check(document: Any) -> Manifest:
         if key != "modulesContent":
             reader.refuse(_join("$", str(key)), "unknown; only modulesContent is used")
     result: list[dict[str, Any]] = []
-    if content:
-        if AGENT not in content:
-            reader.refuse("$.modulesContent", f"{AGENT} is missing")
-        else:
-            result = _agent(reader, content, "$.modulesContent")
+    if content is not None:
+        result = _agent(reader, content, "$.modulesContent")
         for key in content:
             where = _join("$.modulesContent", str(key))
             if key == HUB:
@@ -119,20 +117,18 @@ def check(document: Any) -> Manifest:
 
 def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
     agent = reader.mapping(content, AGENT, path)
+    if agent is None:
+        return []
     path = _join(path, AGENT)
-    if not agent:
+    layered = [str(key) for key in agent if str(key).startswith("properties.desired.")]
+    for key in layered:
+        reader.refuse(_join(path, key), "layered deployments are not supported in this version")
+    if layered:
         return []
-    desired_key = "properties.desired"
-    if desired_key in agent:
-        desired, path = reader.mapping(agent, desired_key, path), _join(path, desired_key)
-    else:
-        flat = [key for key in agent if str(key).startswith(f"{desired_key}.")]
-        for key in flat:
-            reader.refuse(_join(path, str(key)), "layered deployments are not supported in this version")
-        if flat:
-            return []
-        reader.refuse(path, f"{desired_key} is missing")
+    desired = reader.mapping(agent, "properties.desired", path)
+    if desired is None:
         return []
+    path = _join(path, "properties.desired")
     version = desired.get("schemaVersion")
     if not isinstance(version, str) or not re.fullmatch(r"1\.[01]", version):
         reader.refuse(_join(path, "schemaVersion"), f"is {version!r}; 1.0 and 1.1 are known")
@@ -143,9 +139,9 @@ def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[
             )
         elif key not in ("schemaVersion", "runtime", "modules"):
             reader.refuse(_join(path, str(key)), "unknown key of the desired properties")
-    _runtime(reader, reader.mapping(desired, "runtime", path, required=False), _join(path, "runtime"))
+    _runtime(reader, reader.optional(desired, "runtime", path), _join(path, "runtime"))
     found = []
-    for name, module in reader.mapping(desired, "modules", path, required=False).items():
+    for name, module in reader.optional(desired, "modules", path).items():
         entry = _module(reader, str(name), module, _join(_join(path, "modules"), str(name)))
         if entry:
             found.append(entry)
@@ -155,7 +151,7 @@ def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[
 def _runtime(reader: _Reader, runtime: Mapping[str, Any], path: str) -> None:
     if runtime.get("type", "docker") != "docker":
         reader.refuse(_join(path, "type"), f"is {runtime['type']!r}; only docker is known")
-    settings = reader.mapping(runtime, "settings", path, required=False)
+    settings = reader.optional(runtime, "settings", path)
     spath = _join(path, "settings")
     for key, value in settings.items():
         if key == "registryCredentials" and value:
@@ -194,12 +190,12 @@ def _module(reader: _Reader, name: str, module: Any, path: str) -> dict[str, Any
         reader.refuse(_join(path, "imagePullPolicy"), f"is {pull!r}; on-create and never are known")
     settings = reader.mapping(module, "settings", path)
     spath = _join(path, "settings")
+    if settings is None:
+        return None
     image = settings.get("image")
-    if settings and (not isinstance(image, str) or not _IMAGE.fullmatch(image.strip())):
-        reader.refuse(
-            _join(spath, "image"),
-            f"{image!r} is not an image reference" if "image" in settings else "missing",
-        )
+    if not isinstance(image, str) or not _IMAGE.fullmatch(image.strip()):
+        fact = f"{image!r} is not an image reference" if "image" in settings else "missing"
+        reader.refuse(_join(spath, "image"), fact)
     for key in settings:
         if key not in ("image", "createOptions") and not _CREATE_OPTIONS_PART.fullmatch(str(key)):
             reader.refuse(_join(spath, str(key)), "unknown key of settings")

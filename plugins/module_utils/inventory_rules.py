@@ -168,8 +168,8 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
 
     Each entry gets name, device_id (default: name), namespace (``edge-NAME``), state (default: present),
     tags (None when not given), deployment and storage (``{"class": str, "size": str, "access_mode": str}``,
-    by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that are no mappings or have no name
-    are left out: `check_cluster` reports them.
+    by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that are no mappings or have no
+    name are left out: `check_cluster` reports them.
     """
     result = []
     base = defaults if isinstance(defaults, Mapping) else {}

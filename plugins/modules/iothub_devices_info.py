@@ -93,7 +93,7 @@ devices:
       description: Its modules.
       type: list
       elements: dict
-      returned: when it exists and O(modules=true)
+      returned: when it exists, is enabled, and O(modules=true)
       contains:
         module_id:
           description: Name of the module.
@@ -135,7 +135,8 @@ def look(client: iothub_client.HubClient, device_id: str, with_modules: bool) ->
         "connected": identity.get("connectionState") == "Connected",
         "last_activity": activity.format_time(activity.parse_time(identity.get("lastActivityTime"))),
     }
-    if with_modules:
+    # Under SAS a hub answers 401 for the modules of a disabled device: they cannot be read.
+    if with_modules and identity.get("status") != "disabled":
         entry["modules"] = [
             {
                 "module_id": state.module_id,

@@ -133,13 +133,25 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
 )
 
 
+class DeviceDisabledError(Exception):
+    """The device may not connect, so waiting is no use."""
+
+
 def look(client: iothub_client.HubClient, device_id: str, modules: list[str]) -> list[activity.ModuleState]:
     """Return the state of the modules of one device; none of them exists when the device does not."""
     try:
         identities = client.list_modules(device_id)
     except iothub_client.HubResponseError as error:
         # Under SAS a hub answers 401 for modules of a device that is missing or disabled, and 404 otherwise.
-        if error.status not in (401, 404) or client.get_device(device_id) is not None:
+        if error.status not in (401, 404):
+            raise
+        device = client.get_device(device_id)
+        if device is not None and device.get("status") == "disabled":
+            reason = device.get("statusReason")
+            raise DeviceDisabledError(
+                f"device {device_id} is disabled at the hub{f' ({reason})' if reason else ''}: enable it"
+            ) from error
+        if device is not None:
             raise
         identities = []
     return activity.states(device_id, identities, modules)
@@ -200,7 +212,7 @@ def main() -> None:
         module.fail_json(msg="poll_interval must be at least 0.1 s")
     try:
         states, after, waited = wait(iothub_module.client(module.params), module.params, module.check_mode)
-    except (iothub_client.HubError, iothub_auth.CredentialError) as error:
+    except (DeviceDisabledError, iothub_client.HubError, iothub_auth.CredentialError) as error:
         module.fail_json(msg=iothub_module.explain(error))
     report = {
         "modules": [{**state.as_dict(), "ready": state.ready(after)} for state in states],

@@ -1,0 +1,125 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_facts
+
+
+def node(name: str = "n1", ready: str = "True", **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name},
+        "spec": spec,
+        "status": {
+            "conditions": [{"type": "Ready", "status": ready}],
+            "nodeInfo": {"kubeletVersion": "v1.34.4"},
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "groups", "nodes", "expected"),
+    [
+        ("v1.34.4+k3s1", [], [], "k3s"),
+        ("v1.34.4+rke2r1", [], [], "rke2"),
+        ("v1.31.2-eks-7f9249a", [], [], "eks"),
+        ("v1.31.2-gke.100", [], [], "gke"),
+        ("v1.31.2", ["apps", "route.openshift.io"], [], "openshift"),
+        ("v1.34.4", ["apps"], [node(providerID="kind://docker/x/y")], "kind"),
+        ("v1.34.4", ["apps"], [node()], "upstream"),
+    ],
+)
+def test_distribution(version: str, groups: list[str], nodes: list[dict[str, Any]], expected: str) -> None:
+    assert cluster_facts.distribution(version, groups, nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "schedulable"),
+    [
+        ({}, True),
+        ({"unschedulable": True}, False),
+        ({"taints": [{"key": "a", "effect": "NoSchedule"}]}, False),
+        ({"taints": [{"key": "a", "effect": "NoExecute"}]}, False),
+        ({"taints": [{"key": "a", "effect": "PreferNoSchedule"}]}, True),
+    ],
+)
+def test_schedulable(spec: dict[str, Any], schedulable: bool) -> None:
+    assert cluster_facts.node_view(node(**spec))["schedulable"] is schedulable
+
+
+def test_too_few_nodes_are_named() -> None:
+    views = [
+        cluster_facts.node_view(n) for n in (node("a"), node("b", "Unknown"), node("c", unschedulable=True))
+    ]
+    assert cluster_facts.node_problems(views, 1) == []
+    [(fact, fix)] = cluster_facts.node_problems(views, 2)
+    assert "1 of at least 2" in fact
+    assert "not ready: b" in fact
+    assert "cordoned or tainted: c" in fact
+    assert fix
+
+
+@pytest.mark.parametrize(("version", "old"), [("v1.28.9", True), ("v1.29.0+k3s1", False), ("v1.34.4", False)])
+def test_version(version: str, old: bool) -> None:
+    assert bool(cluster_facts.version_problems(version, "1.29")) is old
+
+
+def storage_class(name: str, provisioner: str) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "provisioner": provisioner}
+
+
+def volume(name: str, *modes: str) -> dict[str, Any]:
+    return {"spec": {"storageClassName": name, "accessModes": list(modes)}}
+
+
+@pytest.mark.parametrize(
+    ("provisioner", "modes", "volumes", "text"),
+    [
+        ("nfs.csi.k8s.io", ["ReadWriteMany"], None, ""),
+        ("rancher.io/local-path", ["ReadWriteMany"], None, "one node at a time"),
+        ("rancher.io/local-path", ["ReadWriteOnce"], None, ""),
+        ("kubernetes.io/no-provisioner", ["ReadWriteMany"], [], "makes no volumes"),
+        (
+            "kubernetes.io/no-provisioner",
+            ["ReadWriteMany"],
+            [volume("c", "ReadWriteOnce")],
+            "makes no volumes",
+        ),
+        (
+            "kubernetes.io/no-provisioner",
+            ["ReadWriteMany"],
+            [volume("d", "ReadWriteMany")],
+            "makes no volumes",
+        ),
+        ("kubernetes.io/no-provisioner", ["ReadWriteMany"], [volume("c", "ReadWriteMany")], ""),
+        ("kubernetes.io/no-provisioner", ["ReadWriteMany"], None, ""),
+    ],
+)
+def test_storage_class(provisioner: str, modes: list[str], volumes: Any, text: str) -> None:
+    found = cluster_facts.storage_problems("c", [storage_class("c", provisioner)], modes, volumes)
+    assert [text in fact for fact, fix in found] == ([True] if text else [])
+
+
+def test_unknown_storage_class_gets_the_nearest_name() -> None:
+    [(fact, fix)] = cluster_facts.storage_problems("nfs-cleint", [storage_class("nfs-client", "x")], [], None)
+    assert "no storage class nfs-cleint" in fact
+    assert "did you mean nfs-client?" in fix
+
+
+def test_every_missing_right_is_named() -> None:
+    found = cluster_facts.right_problems(
+        [
+            ("apps", "deployments", "create", "edge-gw"),
+            ("apps", "deployments", "patch", "edge-gw"),
+            ("", "namespaces", "create", ""),
+        ]
+    )
+    assert [fact for fact, fix in found] == [
+        "the user of the kubeconfig may not create, patch deployments.apps in the namespace edge-gw",
+        "the user of the kubeconfig may not create namespaces in the whole cluster",
+    ]
+    assert "auth can-i create deployments.apps -n edge-gw" in found[0][1]

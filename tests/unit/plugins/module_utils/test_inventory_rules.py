@@ -1,0 +1,213 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules
+from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import Cluster, Unreadable
+
+KEY = base64.b64encode(b"0123456789abcdef").decode()
+MANIFEST = (
+    '{"modulesContent": {"$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": {}}}}}'
+)
+GOOD: dict[str, Any] = {
+    "edge_cluster_mode": "existing",
+    "edge_gateways": [{"name": "gw1", "deployment": "gw1.json"}],
+    "edge_image_registry": "registry.example",
+    "edge_kubeconfig": "k",
+    "edge_storage_backend": "class",
+    "edge_storage_class": "nfs",
+    "iothub_hostname": "contoso.azure-devices.net",
+    "iothub_policy_key": KEY,
+}
+GATEWAY = {"name": "gw1", "deployment": "gw1.json"}
+
+
+def read_file(path: str) -> str:
+    if path == "missing.json":
+        raise inventory_rules.FileMissingError(["/inventory/missing.json"])
+    return {"text.json": "hello", "empty.json": "{}"}.get(path, MANIFEST)
+
+
+def facts(**changes: Any) -> list[tuple[str, str, str]]:
+    values = {name: value for name, value in {**GOOD, **changes}.items() if value is not None}
+    findings = inventory_rules.check_cluster(
+        "plant07",
+        values,
+        read_file=read_file,
+        file_error=lambda path: "is gone" if path == "missing" else None,
+        certificate_error=lambda path: "is no PEM" if path == "bad.pem" else None,
+    )
+    assert all(problem.host == "plant07" for problem in findings.problems)
+    return [(problem.subject, problem.fact, problem.fix) for problem in findings.problems]
+
+
+def test_good_inventory_has_no_problem() -> None:
+    assert facts() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "text"),
+    [
+        ({"edge_cluster_mode": "k3s"}, "variable edge_cluster_mode", "not in this version"),
+        ({"edge_cluster_mode": None}, "variable edge_cluster_mode", "is not set, so it is 'k3s'"),
+        ({"edge_cluster_mode": "exsting"}, "variable edge_cluster_mode", "did you mean existing?"),
+        ({"edge_storage_backend": "nfs"}, "variable edge_storage_backend", "not in this version"),
+        ({"iothub_auth": "cli"}, "variable iothub_auth", "not in this version"),
+        ({"edge_cluster": "other"}, "variable edge_cluster", "'other'"),
+        ({"edge_gateways": "gw1"}, "variable edge_gateways", "a text, not a list"),
+        ({"edge_gateways": None}, "variable edge_gateways", "is not set"),
+        ({"edge_gateways": ["gw1"]}, "edge_gateways[0]", "not a mapping"),
+        ({"edge_gateways": [{"deployment": "a"}]}, "edge_gateways[0]", "has no name"),
+        ({"edge_gateways": [GATEWAY, GATEWAY]}, "gateway gw1", "stands twice"),
+        ({"edge_gateways": [{**GATEWAY, "name": "Gw_1"}]}, "gateway Gw_1", "DNS label"),
+        ({"edge_gateways": [{**GATEWAY, "name": "g" * 41}]}, f"gateway {'g' * 41}", "40 characters"),
+        ({"edge_gateways": [{**GATEWAY, "device_id": "a b"}]}, "gateway gw1", "' '"),
+        ({"edge_gateways": [{**GATEWAY, "device_id": 7}]}, "gateway gw1", "a number, not a text"),
+        ({"edge_gateways": [{**GATEWAY, "deploymnt": "a"}]}, "gateway gw1", "did you mean deployment?"),
+        ({"edge_gateways": [{**GATEWAY, "parent": "a"}]}, "gateway gw1", "parent is not in this version"),
+        ({"edge_gateways": [{**GATEWAY, "address": "10.0.0.9"}]}, "gateway gw1", "not in this version"),
+        ({"edge_gateways": [{**GATEWAY, "tags": {"a.b": 1}}]}, "gateway gw1", "'a.b'"),
+        (
+            {"edge_gateways": [{**GATEWAY, "storage": {"sise": 1}}]},
+            "gateway gw1",
+            "did you mean storage.size?",
+        ),
+        ({"edge_gateways": [{**GATEWAY, "storage": {"size": "1 GB"}}]}, "gateway gw1", "not a size"),
+        ({"edge_gateways": [{**GATEWAY, "state": "gone"}]}, "gateway gw1", "possible are present"),
+        ({"edge_gateways": [{**GATEWAY, "state": "absent"}]}, "gateway gw1", "edge_confirm=plant07"),
+        ({"edge_gateways": [{"name": "gw1"}]}, "gateway gw1", "has no deployment"),
+        ({"edge_gateways": [{**GATEWAY, "deployment": "missing.json"}]}, "gateway gw1", "does not exist"),
+        ({"edge_gateways": [{**GATEWAY, "deployment": "text.json"}]}, "gateway gw1", "not JSON"),
+        (
+            {"edge_gateways": [{**GATEWAY, "deployment": "empty.json"}]},
+            "gateway gw1",
+            "$.modulesContent: missing",
+        ),
+        ({"edge_gateway_defaults": {"name": "x"}}, "variable edge_gateway_defaults", "name is not known"),
+        ({"edge_ca_bundle": "bad.pem"}, "variable edge_ca_bundle", "is no PEM"),
+        ({"edge_kubeconfig": "missing"}, "variable edge_kubeconfig", "is gone"),
+        ({"edge_kubeconfig": None}, "variable edge_kubeconfig", "is not set"),
+        ({"edge_storage_class": None}, "variable edge_storage_class", "is not set"),
+        ({"edge_image_registry": ""}, "variable edge_image_registry", "is not set"),
+        ({"iothub_hostname": "https://contoso.net/"}, "variable iothub_hostname", "not a host name"),
+        ({"iothub_hostname": Unreadable("'x' is undefined")}, "variable iothub_hostname", "'x' is undefined"),
+        ({"iothub_policy_key": None}, "variable iothub_policy_key", "is not set"),
+        ({"iothub_policy_key": "c2VjcmV0"}, "variable iothub_policy_key", "6 bytes"),
+    ],
+)
+def test_each_mistake_is_one_problem_with_a_fix(changes: dict[str, Any], subject: str, text: str) -> None:
+    [(found, fact, fix)] = facts(**changes)
+    assert found == subject
+    assert text in f"{fact} {fix}"
+    assert fix
+
+
+def test_all_problems_come_at_once() -> None:
+    found = facts(
+        edge_cluster_mode="k3s", iothub_hostname="a b", edge_gateways=[{"name": "A"}, {"name": "b c"}]
+    )
+    assert len(found) == 6
+
+
+def test_two_gateways_with_one_device() -> None:
+    [(subject, fact, _)] = facts(
+        edge_gateways=[GATEWAY, {"name": "gw2", "device_id": "gw1", "deployment": "gw2.json"}]
+    )
+    assert subject == "gateway gw2"
+    assert "gateway gw1" in fact
+
+
+def test_secrets_are_in_no_problem() -> None:
+    secret = "c3VwZXJzZWNyZXQ"
+    assert secret not in repr(
+        facts(iothub_policy_key=secret, edge_k3s_token=[secret], edge_join_token={"a": secret})
+    )
+
+
+def test_absent_gateway_needs_no_deployment_once_confirmed() -> None:
+    assert facts(edge_confirm="plant07", edge_gateways=[{"name": "gw1", "state": "absent"}]) == []
+
+
+def test_defaults_are_used() -> None:
+    assert facts(edge_gateway_defaults={"deployment": "a.json"}, edge_gateways=[{"name": "gw1"}]) == []
+
+
+def test_unknown_variables_get_the_nearest_name() -> None:
+    found = inventory_rules.unknown_variables(
+        "plant07",
+        ["edge_gatways", "iothub_hostnam", "edge_zzz", "edge_cluster", "other_thing", "edge_runtime_timout"],
+        {"edge_runtime_timeout"},
+    )
+    assert {problem.subject: problem.fix for problem in found} == {
+        "variable edge_gatways": "did you mean edge_gateways?",
+        "variable iothub_hostnam": "did you mean iothub_hostname?",
+        "variable edge_runtime_timout": "did you mean edge_runtime_timeout?",
+        "variable edge_zzz": "remove it, or give it another prefix",
+    }
+
+
+def gateways(*names: str, **extra: Any) -> list[dict[str, Any]]:
+    return inventory_rules.normalise_gateways([{"name": name, **extra} for name in names])
+
+
+def test_clusters_that_share_something() -> None:
+    found = inventory_rules.clashes(
+        [
+            Cluster("a", "hub1", "10.0.0.1", gateways("gw1")),
+            Cluster("b", "hub1", "10.0.0.1", gateways("gw2", device_id="gw1")),
+            Cluster("c", "hub2", "10.0.0.3", gateways("gw3", device_id="gw1")),
+            Cluster("d", "hub2", "", gateways("gw2")),
+        ]
+    )
+    assert {(problem.host, problem.subject) for problem in found} == {
+        ("a", "address 10.0.0.1"),
+        ("b", "address 10.0.0.1"),
+        ("a", "device gw1 at hub1"),
+        ("b", "device gw1 at hub1"),
+        ("b", "gateway gw2"),
+        ("d", "gateway gw2"),
+    }
+    assert all(problem.fix for problem in found)
+
+
+def test_gateway_that_moves_does_not_clash_with_its_absent_self() -> None:
+    assert (
+        inventory_rules.clashes(
+            [Cluster("a", "h", "", gateways("gw1", state="absent")), Cluster("b", "h", "", gateways("gw1"))]
+        )
+        == []
+    )
+
+
+def test_normalised_gateway() -> None:
+    [gateway] = inventory_rules.normalise_gateways(
+        [{"name": "gw1", "storage": {"size": "5Gi"}}, "nonsense"], {"deployment": "d.json"}, "nfs"
+    )
+    assert gateway == {
+        "name": "gw1",
+        "device_id": "gw1",
+        "namespace": "edge-gw1",
+        "state": "present",
+        "tags": None,
+        "deployment": "d.json",
+        "storage": {"class": "nfs", "size": "5Gi", "access_mode": "ReadWriteMany"},
+    }
+
+
+def test_storage_classes_with_all_modes_asked_of_them() -> None:
+    entries = [
+        {"name": "a"},
+        {"name": "b", "storage": {"access_mode": "ReadWriteOnce"}},
+        {"name": "c", "storage": {"class": "other"}},
+        {"name": "d", "storage": {"class": "gone"}, "state": "absent"},
+    ]
+    assert inventory_rules.storage_classes(inventory_rules.normalise_gateways(entries, {}, "nfs")) == [
+        {"name": "nfs", "access_modes": ["ReadWriteMany", "ReadWriteOnce"]},
+        {"name": "other", "access_modes": ["ReadWriteMany"]},
+    ]
