@@ -12,6 +12,7 @@ author:
   - edgeha developers (@edgeha)
 description:
   - Returns the absolute path of a file, searched as M(edgeha.iotedge.inventory_check) does.
+  - A path where no file is found comes back as it was given, so that whoever opens it tells what is missing.
 options:
   _terms:
     description:
@@ -35,7 +36,6 @@ _raw:
 
 from typing import Any
 
-from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import FileMissingError
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files
@@ -48,8 +48,6 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core ships no t
         for term in terms:
             try:
                 found.append(str(files.find(term, variables or {}).resolve()) if term else "")
-            except FileMissingError as error:
-                raise AnsibleLookupError(
-                    f"the file {term} does not exist (searched: {', '.join(error.searched)})"
-                ) from error
+            except FileMissingError:
+                found.append(term)
         return found

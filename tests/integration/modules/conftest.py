@@ -1,0 +1,186 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A hub on loopback and a way to run plays against it, as an operator does: through ansible-playbook."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / ".collections"))
+START_LIMIT_SECONDS = 30
+
+
+@dataclass
+class Hub:
+    """A running emulator. hostname: with port. keys: by name of the policy."""
+
+    hostname: str
+    ca_file: str
+    keys: dict[str, str]
+
+    def device_ids(self) -> list[str]:
+        """Return what devices the hub has, asked with the client of the modules."""
+        from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_auth, iothub_client
+
+        policy = iothub_auth.SasPolicy("iothubowner", self.keys["iothubowner"])
+        client = iothub_client.HubClient(self.hostname, policy, ca_file=self.ca_file)
+        found = client.request("GET", "/devices", query={"top": "1000"}).body
+        client.close()
+        return sorted(str(device["deviceId"]) for device in found)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def start_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Hub]]:
+    """Return a function that starts a hub of its own; extra arguments go to its command line."""
+    started: list[subprocess.Popen[bytes]] = []
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "lab" / "iothub-emulator")}
+
+    def start(*extra: str) -> Hub:
+        state = tmp_path_factory.mktemp("hub")
+        base = [sys.executable, "-m", "iothub_emulator"]
+        subprocess.run(
+            [*base, "init", "--state", str(state), "--name", "127.0.0.1"],
+            env=environment,
+            check=True,
+            capture_output=True,
+            timeout=START_LIMIT_SECONDS,
+        )
+        https, mqtt = free_port(), free_port()
+        with (state / "serve.log").open("wb") as log:
+            process = subprocess.Popen(
+                [
+                    *base,
+                    *("serve", "--state", str(state), "--listen", "127.0.0.1"),
+                    *("--https-port", str(https), "--mqtt-port", str(mqtt)),
+                    *extra,
+                ],
+                env=environment,
+                stderr=log,
+            )
+        started.append(process)
+        deadline = time.monotonic() + START_LIMIT_SECONDS
+        # The pid file is written after the hub listens.
+        while not (state / "serve.pid").exists():
+            assert process.poll() is None, (state / "serve.log").read_text()
+            assert time.monotonic() < deadline, "the hub does not listen"
+            time.sleep(0.05)
+        keys = json.loads((state / "policies.json").read_text())
+        return Hub(f"127.0.0.1:{https}", str(state / "ca.pem"), keys)
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(START_LIMIT_SECONDS)
+
+
+@pytest.fixture
+def hub(start_hub: Callable[..., Hub]) -> Hub:
+    return start_hub()
+
+
+@dataclass
+class Run:
+    """A finished run.
+
+    results:  by name of the task, of the first host that has one.
+    changed:  tasks that changed something, of all hosts.
+    failures: messages of failed tasks.
+    text:     all that was printed.
+    """
+
+    code: int
+    results: dict[str, dict[str, Any]]
+    changed: int
+    failures: list[str]
+    text: str
+
+
+def run_playbook(arguments: list[str], cwd: Path = ROOT, **environment: str) -> Run:
+    """Run ansible-playbook and return what its tasks said."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-playbook")), *arguments],
+        cwd=cwd,
+        env={
+            **os.environ,
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json",
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+            "ANSIBLE_LOCALHOST_WARNING": "false",
+            "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    text = done.stdout + done.stderr
+    start = done.stdout.find("{\n")
+    assert start >= 0, text
+    document, _ = json.JSONDecoder().raw_decode(done.stdout[start:])
+    results: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    for play in document["plays"]:
+        for task in play["tasks"]:
+            for result in task["hosts"].values():
+                results.setdefault(task["task"]["name"].rpartition(" : ")[2], result)
+                if result.get("failed"):
+                    failures.append(str(result.get("msg")))
+    changed = sum(host["changed"] for host in document["stats"].values())
+    return Run(done.returncode, results, changed, failures, text)
+
+
+@pytest.fixture(name="run_playbook")
+def run_playbook_fixture() -> Callable[..., Run]:
+    return run_playbook
+
+
+@pytest.fixture
+def play(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
+    """Return a function that runs tasks, given as ``{name: {module: arguments}}``, against the hub."""
+
+    def run(tasks: dict[str, dict[str, Any]], *options: str) -> Run:
+        text = yaml.safe_dump(
+            [
+                {
+                    "hosts": "localhost",
+                    "connection": "local",
+                    "gather_facts": False,
+                    "vars": {"ansible_python_interpreter": sys.executable},
+                    "module_defaults": {
+                        "group/edgeha.iotedge.iothub": {
+                            "hostname": hub.hostname,
+                            "policy_key": hub.keys["iothubowner"],
+                            "ca_file": hub.ca_file,
+                        }
+                    },
+                    "tasks": [{"name": name, **task} for name, task in tasks.items()],
+                }
+            ]
+        )
+        playbook = tmp_path / "play.yml"
+        playbook.write_text(text)
+        return run_playbook(["-i", "localhost,", str(playbook), *options])
+
+    return run
