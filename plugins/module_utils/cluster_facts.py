@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,9 +27,11 @@ SINGLE_NODE_PROVISIONERS = (
     "microk8s.io/hostpath",
     "openebs.io/local",
     "pd.csi.storage.gke.io",
-    "rancher.io/local-path",
     "topolvm.io",
 )
+# Of one node, unless its configuration names a path that all nodes share.
+LOCAL_PATH_PROVISIONER = "rancher.io/local-path"
+LOCAL_PATH_CONFIG = "local-path-config"
 STATIC_PROVISIONER = "kubernetes.io/no-provisioner"
 SHARED_MODE = "ReadWriteMany"
 
@@ -108,15 +111,32 @@ def node_problems(nodes: Sequence[Mapping[str, Any]], minimum: int) -> list[tupl
     ]
 
 
+def local_path_is_shared(config: str, storage_class: str) -> bool:
+    """Return whether local-path-provisioner makes volumes for all nodes.
+
+    config: its ``config.json``. A path of its own for the class counts before the common one.
+    """
+    try:
+        document = json.loads(config)
+    except ValueError:
+        return False
+    if not isinstance(document, dict):
+        return False
+    of_class = (document.get("storageClassConfigs") or {}).get(storage_class)
+    return bool((document if of_class is None else of_class).get("sharedFileSystemPath"))
+
+
 def storage_problems(
     name: str,
     classes: Sequence[Mapping[str, Any]],
     access_modes: Sequence[str],
     volumes: Sequence[Mapping[str, Any]] | None,
+    local_path_configs: Sequence[str] = (),
 ) -> list[tuple[str, str]]:
     """Return (fact, fix) when a StorageClass is missing or cannot do what is asked of it.
 
     classes: StorageClass objects. volumes: PersistentVolume objects, None when they could not be listed.
+    local_path_configs: ``config.json`` of each local-path-provisioner that was found.
     """
     names = sorted(str(entry["metadata"]["name"]) for entry in classes)
     found = next((entry for entry in classes if entry["metadata"]["name"] == name), None)
@@ -130,7 +150,10 @@ def storage_problems(
             )
         ]
     provisioner = str(found.get("provisioner", ""))
-    if SHARED_MODE in access_modes and provisioner in SINGLE_NODE_PROVISIONERS:
+    single = provisioner in SINGLE_NODE_PROVISIONERS
+    if provisioner == LOCAL_PATH_PROVISIONER:
+        single = not any(local_path_is_shared(config, name) for config in local_path_configs)
+    if SHARED_MODE in access_modes and single:
         return [
             (
                 f"the storage class {name} ({provisioner}) gives volumes that one node at a time can mount",

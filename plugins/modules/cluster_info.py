@@ -173,8 +173,8 @@ from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_client, cluster_facts
 
 
-def list_objects(client: Any, api_version: str, kind: str) -> list[dict[str, Any]]:
-    listed = client.resources.get(api_version=api_version, kind=kind).get()
+def list_objects(client: Any, api_version: str, kind: str, fields: str | None = None) -> list[dict[str, Any]]:
+    listed = client.resources.get(api_version=api_version, kind=kind).get(field_selector=fields)
     found: list[dict[str, Any]] = listed.to_dict()["items"]
     return found
 
@@ -214,10 +214,12 @@ def missing_rights(client: Any, rights: list[dict[str, Any]]) -> list[tuple[str,
     return missing
 
 
-def optional(client: Any, api_version: str, kind: str) -> list[dict[str, Any]] | None:
+def optional(
+    client: Any, api_version: str, kind: str, fields: str | None = None
+) -> list[dict[str, Any]] | None:
     """Return objects, None when the user may not list them."""
     try:
-        return list_objects(client, api_version, kind)
+        return list_objects(client, api_version, kind, fields)
     except Exception as error:
         # The library makes an exception class for each status; only "forbidden" means that we do without.
         if getattr(error, "status", None) == 403:
@@ -258,9 +260,15 @@ def look_at_storage(
     volumes = None
     if any(entry["provisioner"] == cluster_facts.STATIC_PROVISIONER for entry in there):
         volumes = optional(client, "v1", "PersistentVolume")
+    configs: list[str] = []
+    if any(entry["provisioner"] == cluster_facts.LOCAL_PATH_PROVISIONER for entry in there):
+        maps = optional(client, "v1", "ConfigMap", f"metadata.name={cluster_facts.LOCAL_PATH_CONFIG}")
+        configs = [(entry.get("data") or {}).get("config.json", "") for entry in maps or []]
     problems: list[tuple[str, str]] = []
     for entry in wanted:
-        problems += cluster_facts.storage_problems(entry["name"], classes, entry["access_modes"], volumes)
+        problems += cluster_facts.storage_problems(
+            entry["name"], classes, entry["access_modes"], volumes, configs
+        )
     return there, problems
 
 

@@ -104,6 +104,25 @@ def test_storage_class(provisioner: str, modes: list[str], volumes: Any, text: s
     assert [text in fact for fact, fix in found] == ([True] if text else [])
 
 
+@pytest.mark.parametrize(
+    ("config", "shared"),
+    [
+        ('{"sharedFileSystemPath": "/shared"}', True),
+        ('{"nodePathMap": [{"node": "DEFAULT", "paths": ["/opt"]}]}', False),
+        ('{"storageClassConfigs": {"c": {"sharedFileSystemPath": "/shared"}}}', True),
+        ('{"storageClassConfigs": {"d": {"sharedFileSystemPath": "/shared"}}}', False),
+        ('{"sharedFileSystemPath": "/shared", "storageClassConfigs": {"c": {"nodePathMap": []}}}', False),
+        ("{", False),
+        ("[]", False),
+    ],
+)
+def test_local_path_is_of_one_node_unless_its_path_is_shared(config: str, shared: bool) -> None:
+    classes = [storage_class("c", "rancher.io/local-path")]
+    found = cluster_facts.storage_problems("c", classes, ["ReadWriteMany"], None, [config])
+    assert (found == []) is shared
+    assert cluster_facts.storage_problems("c", classes, ["ReadWriteOnce"], None, [config]) == []
+
+
 def test_unknown_storage_class_gets_the_nearest_name() -> None:
     [(fact, fix)] = cluster_facts.storage_problems("nfs-cleint", [storage_class("nfs-client", "x")], [], None)
     assert "no storage class nfs-cleint" in fact
