@@ -126,7 +126,7 @@ def parse_error(status: int, headers: Mapping[str, str], raw: bytes) -> tuple[st
         if isinstance(inner, dict):
             body, message = inner, str(inner.get("message") or inner.get("Message") or message)
     if message.startswith("ErrorCode:"):
-        name, _, rest = message.removeprefix("ErrorCode:").partition(";")
+        name, _separator, rest = message.removeprefix("ErrorCode:").partition(";")
         code, message = code or name, rest
     if not code:
         code = str(body.get("errorCode") or http.client.responses.get(status, "error").replace(" ", ""))

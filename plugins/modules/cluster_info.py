@@ -184,7 +184,7 @@ def missing_rights(client: Any, rights: list[dict[str, Any]]) -> list[tuple[str,
     reviews = client.resources.get(api_version="authorization.k8s.io/v1", kind="SelfSubjectAccessReview")
 
     def allowed(group: str, resource: str, verb: str, namespace: str) -> bool:
-        name, _, subresource = resource.partition("/")
+        name, _separator, subresource = resource.partition("/")
         attributes = {"group": group, "resource": name, "verb": verb, "namespace": namespace}
         if subresource:
             attributes["subresource"] = subresource

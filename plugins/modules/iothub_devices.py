@@ -155,7 +155,7 @@ hub_time:
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
@@ -169,7 +169,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
 MAX_THREADS = 8
 
 # A device as the hub has it: identity (None when there is none) and twin (empty when not needed).
-State = tuple[dict[str, Any] | None, dict[str, Any]]
+State: TypeAlias = "tuple[dict[str, Any] | None, dict[str, Any]]"
 
 
 def read(client: iothub_client.HubClient, desired: iothub_device.DesiredDevice) -> State:
