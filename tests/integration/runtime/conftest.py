@@ -61,7 +61,7 @@ async def api() -> AsyncIterator[ApiServer]:
 async def daemon(api: ApiServer, tmp_path: Path, certificates: Path) -> AsyncIterator[Daemon]:
     """A daemon that is not started yet; its hub is away (nobody listens there)."""
     made = Daemon(
-        api=api,
+        cluster=api,
         folder=tmp_path,
         hub=f"127.0.0.1:{free_port()}",
         device_key="ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM=",

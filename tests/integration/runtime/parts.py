@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -45,11 +45,17 @@ async def until(what: str, condition: Callable[[], Any], limit: float = LIMIT) -
         await asyncio.sleep(0.05)
 
 
+class Cluster(Protocol):
+    """What a daemon is started against."""
+
+    def kubeconfig(self) -> str: ...
+
+
 @dataclass
 class Daemon:
     """The daemon as a process, with everything around it that a test may want to look at."""
 
-    api: ApiServer
+    cluster: Cluster
     folder: Path
     hub: str
     device_key: str
@@ -57,6 +63,12 @@ class Daemon:
     workload_port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
+
+    @property
+    def api(self) -> ApiServer:
+        """The stand-in, where there is one."""
+        assert isinstance(self.cluster, ApiServer)
+        return self.cluster
 
     @property
     def state(self) -> Path:
@@ -74,7 +86,7 @@ class Daemon:
     async def start(self, *, wait: bool = True, **extra: str) -> None:
         for name, text in (("device-key", self.device_key), ("ca.pem", self.trust)):
             (self.folder / name).write_text(text)
-        (self.folder / "kubeconfig").write_text(self.api.kubeconfig())
+        (self.folder / "kubeconfig").write_text(self.cluster.kubeconfig())
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(RUNTIME),

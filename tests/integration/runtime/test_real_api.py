@@ -1,0 +1,293 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Chart and daemon against a real Kubernetes control plane (etcd, API server, controller manager; no nodes).
+
+Rights, server-side apply, admission by the restricted pod standard, token review and garbage collection are
+judged by Kubernetes itself here. The binary is the lab's (`lab build`), or EDGEHA_KUBE_BINARY.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from edgeha_runtime.daemon.keystore import KeyStore, Owner
+
+from tests.integration.runtime.parts import Daemon, free_port, until
+
+CHART = Path(__file__).parents[3] / "charts" / "edge-runtime"
+SENSOR = {"name": "sensor", "image": "r/sensor:1"}
+OTHER = {"name": "Other.One", "image": "r/other:1"}
+NAMESPACE = "edge-gw"
+HOME = Path(os.environ.get("EDGEHA_LAB_HOME", Path.home() / ".cache" / "edgeha-lab"))
+
+
+def kube_binary() -> Path:
+    """The lab's all-in-one binary, the newest one."""
+    if named := os.environ.get("EDGEHA_KUBE_BINARY"):
+        return Path(named)
+    built = sorted(HOME.glob("cache/kubernetes-*/kube"), key=lambda path: path.stat().st_mtime)
+    if not built:
+        pytest.fail("no Kubernetes binary: run the lab's build, or name one in EDGEHA_KUBE_BINARY")
+    return built[-1]
+
+
+@dataclass
+class ControlPlane:
+    """A control plane on loopback."""
+
+    folder: Path
+    binary: Path
+    port: int = 0
+
+    def config(self, token: str) -> str:
+        user = {"name": "t", "user": {"token": token}}
+        cluster = {
+            "server": f"https://127.0.0.1:{self.port}",
+            "certificate-authority": str(self.folder / "pki/apiserver.crt"),
+        }
+        context = {"name": "t", "context": {"cluster": "t", "user": "t", "namespace": NAMESPACE}}
+        return json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "t",
+                "contexts": [context],
+                "clusters": [{"name": "t", "cluster": cluster}],
+                "users": [user],
+            }
+        )
+
+    def kubeconfig(self) -> str:
+        """What the daemon's own ServiceAccount may do, and no more."""
+        return self.config(self.kubectl("create", "token", "gw-daemon").strip())
+
+    @property
+    def admin(self) -> Path:
+        return self.folder / "admin.kubeconfig"
+
+    def run(self, *command: str | Path, data: str | None = None) -> str:
+        done = subprocess.run(
+            command, input=data, capture_output=True, text=True, timeout=60, check=False,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "KUBECONFIG": str(self.admin)},
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+    def kubectl(self, *arguments: str, data: str | None = None) -> str:
+        return self.run(self.binary, "kubectl", "-n", NAMESPACE, *arguments, data=data)
+
+    def get(self, *what: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", *what, "-o", "json"))
+        return found
+
+    def listed(self, kind: str, labels: str = "app.kubernetes.io/component=module") -> set[str]:
+        return {item["metadata"]["name"] for item in self.get(kind, "-l", labels)["items"]}
+
+    def install(self, *modules: dict[str, Any]) -> None:
+        values = {
+            "gateway": {"deviceId": "gw-1", "iothubHostname": "hub.test"},
+            "credential": {"existingSecret": "gw-credential"},
+            "image": {"registry": "r"},
+            "storage": {"className": "none"},
+            "modules": list(modules),
+        }
+        helm = shutil.which("helm") or HOME / "cache" / "bin" / "helm"
+        command = ("upgrade", "--install", "gw", CHART, "--namespace", NAMESPACE, "--values", "-")
+        self.run(helm, *command, data=json.dumps(values))
+
+    def uninstall(self) -> None:
+        helm = shutil.which("helm") or HOME / "cache" / "bin" / "helm"
+        self.run(helm, "uninstall", "gw", "--namespace", NAMESPACE)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A running control plane with a namespace that enforces the restricted pod standard."""
+    folder = tmp_path_factory.mktemp("cluster")
+    made = ControlPlane(folder, kube_binary(), free_port())
+    etcd, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+    for command in (
+        ("openssl", "genrsa", "-out", "sa.key", "2048"),
+        ("openssl", "rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"),
+    ):
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=30)
+    (folder / "tokens.csv").write_text("admin-token,admin,1,system:masters\n")
+    made.admin.write_text(made.config("admin-token"))
+    made.admin.chmod(0o600)
+    components = {
+        "etcd": (
+            "--data-dir=etcd", f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}", "--unsafe-no-fsync",
+        ),
+        "kube-apiserver": (
+            f"--etcd-servers={etcd}", "--cert-dir=pki", f"--secure-port={made.port}",
+            "--bind-address=127.0.0.1", "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-account-key-file=sa.pub",
+            "--service-account-signing-key-file=sa.key", "--authorization-mode=RBAC",
+            "--service-cluster-ip-range=10.99.0.0/24", "--token-auth-file=tokens.csv",
+            "--endpoint-reconciler-type=none",
+        ),
+        "kube-controller-manager": (
+            f"--kubeconfig={made.admin}", "--leader-elect=false", "--secure-port=0",
+            "--controllers=deployment-controller,replicaset-controller,garbage-collector-controller,"
+            "serviceaccount-controller",
+        ),
+    }  # fmt: skip
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for name, flags in components.items():
+            with (folder / f"{name}.log").open("wb") as log:
+                process = subprocess.Popen([made.binary, name, *flags], cwd=folder, stdout=log, stderr=log)
+            started.append(process)
+            if name == "kube-apiserver":
+                _wait_for_api(made, started)
+        namespace = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+        }
+        made.kubectl("apply", "-f", "-", data=json.dumps(namespace))
+        yield made
+    finally:
+        for process in reversed(started):
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+            process.kill()
+            process.wait(timeout=10)
+
+
+def _wait_for_api(made: ControlPlane, started: list[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            made.run(made.binary, "kubectl", "get", "--raw", "/readyz")
+        except AssertionError as error:
+            dead = [process.args for process in started if process.poll() is not None]
+            assert not dead, f"ended: {dead}, see the logs in {made.folder}"
+            if time.monotonic() > deadline:
+                pytest.fail(f"API server not ready in 90 s: {error}")
+            time.sleep(0.5)
+        else:
+            return
+
+
+@pytest.fixture
+async def gateway(cluster: ControlPlane, tmp_path: Path, certificates: Path) -> AsyncIterator[Daemon]:
+    """The installed chart, and its daemon as a process with the rights of its ServiceAccount. Hub: away."""
+    cluster.install(SENSOR, OTHER)
+    daemon = Daemon(
+        cluster=cluster,
+        folder=tmp_path,
+        hub=f"127.0.0.1:{free_port()}",
+        device_key="ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM=",
+        trust=(certificates / "ca.pem").read_text(),
+    )
+    daemon.state.mkdir()
+    store = KeyStore.open(daemon.state, Owner("gw-1", daemon.hub))
+    store.remember("sensor", "1")
+    store.remember("Other.One", "2")
+    await daemon.start()
+    await until("ready", daemon.is_ready)
+    yield daemon
+    if daemon.process is not None:
+        await daemon.stop(signal.SIGKILL)
+
+
+async def test_module_pods_pass_the_restricted_pod_standard(cluster: ControlPlane, gateway: Daemon) -> None:
+    assert cluster.listed("deployments") == {"gw-sensor", "gw-other-one"}
+    await until("a pod for each module and the daemon", lambda: len(cluster.get("pods")["items"]) == 3)
+
+
+async def test_tokens_are_judged_by_the_api_server(cluster: ControlPlane, gateway: Daemon) -> None:
+    def token(account: str, *options: str) -> str:
+        return cluster.kubectl("create", "token", account, *options).strip()
+
+    ours = "--audience=edgeha-gw"
+    bound = cluster.get("pods", "-l", "net.azure-devices.edge.module=sensor")["items"][0]["metadata"]["name"]
+    cases = [
+        (token("gw-sensor", ours), 200),
+        (token("gw-sensor", ours, "--bound-object-kind=Pod", f"--bound-object-name={bound}"), 200),
+        (token("gw-sensor"), 401),
+        (token("gw-sensor", "--audience=edgeha-other"), 401),
+        (token("gw-other-one", ours), 403),
+        (token("gw-daemon", ours), 403),
+        (token("default", ours), 403),
+        ("admin-token", 401),
+    ]
+    body = json.dumps({"keyId": "primary", "algo": "HMACSHA256", "data": "AA=="})
+    url = f"{gateway.url}/modules/sensor/genid/1/sign?api-version=2020-07-07"
+    async with aiohttp.ClientSession() as session:
+        found = []
+        for bearer, _ in cases:
+            async with session.post(url, data=body, headers={"Authorization": f"Bearer {bearer}"}) as answer:
+                found.append(answer.status)
+    assert found == [status for _, status in cases]
+
+
+async def test_the_daemon_may_do_no_more_than_it_needs(cluster: ControlPlane, gateway: Daemon) -> None:
+    me = f"--as=system:serviceaccount:{NAMESPACE}:gw-daemon"
+    asked = {
+        ("get", "secrets"): "no",
+        ("get", "configmaps/gw-trust-bundle"): "no",
+        ("get", "configmaps/gw-modules"): "yes",
+        ("update", "configmaps/gw-modules"): "no",
+        ("create", "pods"): "no",
+        ("create", "serviceaccounts --subresource=token"): "no",
+        ("delete", "persistentvolumeclaims"): "no",
+        ("create", "tokenreviews.authentication.k8s.io"): "yes",
+        ("list", "deployments"): "yes",
+    }
+    for (verb, what), expected in asked.items():
+        done = subprocess.run(
+            [cluster.binary, "kubectl", "-n", NAMESPACE, "auth", "can-i", verb, *what.split(), me],
+            env={"KUBECONFIG": str(cluster.admin), "HOME": str(cluster.folder)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.stdout.strip() == expected, f"{verb} {what}"
+
+
+async def test_a_change_to_one_module_reaches_only_its_objects(
+    cluster: ControlPlane, gateway: Daemon
+) -> None:
+    def version(name: str, field: str = "generation") -> Any:
+        return cluster.get("deployment", name)["metadata"][field]
+
+    before = version("gw-other-one", "resourceVersion"), version("gw-daemon"), version("gw-sensor")
+    cluster.install(SENSOR | {"image": "r/sensor:2"}, OTHER)
+    await until("a new generation of the sensor", lambda: version("gw-sensor") > before[2])
+    assert (version("gw-other-one", "resourceVersion"), version("gw-daemon")) == before[:2]
+    cluster.install(SENSOR)
+    await until("the other is gone", lambda: cluster.listed("deployments,serviceaccounts") == {"gw-sensor"})
+
+
+async def test_uninstalling_takes_the_modules_and_leaves_the_claim(
+    cluster: ControlPlane, gateway: Daemon
+) -> None:
+    claim = cluster.get("pvc", "gw-state")["metadata"]["uid"]
+    # In life, the daemon's pod goes with its Deployment.
+    await gateway.stop(signal.SIGKILL)
+    cluster.uninstall()
+    await until(
+        "the modules' objects are collected", lambda: not cluster.listed("deployments,serviceaccounts"), 60
+    )
+    assert cluster.get("pvc", "gw-state")["metadata"]["uid"] == claim
+    cluster.install(SENSOR)
+    assert cluster.get("pvc", "gw-state")["metadata"]["uid"] == claim
