@@ -18,15 +18,15 @@ import yaml
 
 from edgeha_lab import engine, hub, process
 from edgeha_lab.build import Build
+from edgeha_lab.cache import fingerprint
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, say, step, wait_for
 
 _CREATE_LIMIT = 420.0
-_READY_LIMIT = 180.0
+_READY_LIMIT = 90.0
 _NETWORKS = [ipaddress.ip_network(f"172.29.{third}.0/24") for third in range(256)]
 _WORKERS = 2
 _SHARED_ON_NODE = "/srv/lab-shared-directory"
-_POD_RESOLVER_ON_NODE = "/kind/pod-resolv.conf"
 
 
 def up(instance: Instance, build: Build) -> None:
@@ -38,7 +38,7 @@ def up(instance: Instance, build: Build) -> None:
     _write_record(instance, record | {"nodes": known(instance).get("nodes", {})})
     if not _is_whole(instance, build):
         _delete_cluster(instance, build)
-        _create(instance, build, gateway)
+        _create(instance, build)
     _write_record(instance, record | {"nodes": addresses(instance)})
     _load_modules(instance, build)
     _wait_until_it_works(instance, build)
@@ -64,6 +64,7 @@ def down(instance: Instance, kind: str) -> None:
                     limit=_CREATE_LIMIT,
                 )
         engine.remove_network(instance.network)
+        engine.open_network(_bridge(instance))
     shutil.rmtree(instance.folder, ignore_errors=True)
 
 
@@ -109,12 +110,18 @@ def _network(instance: Instance) -> str:
             raise LabError(
                 f"every subnet of 172.29.0.0/16 is in use on this machine: {', '.join(map(str, used))}"
             )
-        engine.docker_output(
-            "network", "create", "--driver", "bridge", "--subnet", str(free), instance.network
-        )
+        options = ["--opt", f"com.docker.network.bridge.name={_bridge(instance)}"]
+        options += ["--subnet", str(free), "--gateway", str(free[1])]
+        engine.docker_output("network", "create", "--driver", "bridge", *options, instance.network)
+    engine.close_network(_bridge(instance))
     return engine.docker_output(
         "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", instance.network
     ).strip()
+
+
+def _bridge(instance: Instance) -> str:
+    """Name of the network's bridge on this host (15 characters at the most)."""
+    return f"lab-{fingerprint(instance.name)[:8]}"
 
 
 def _is_whole(instance: Instance, build: Build) -> bool:
@@ -160,12 +167,9 @@ def _delete_cluster(instance: Instance, build: Build) -> None:
             )
 
 
-def _create(instance: Instance, build: Build, gateway: str) -> None:
+def _create(instance: Instance, build: Build) -> None:
     instance.shared.mkdir(exist_ok=True)
     instance.shared.chmod(0o755)
-    # Pods resolve the cluster's names only: nothing in the lab asks a name server outside of it.
-    resolver = instance.folder / "pod-resolv.conf"
-    resolver.write_text(f"nameserver {gateway}\n")
     config = instance.folder / "kind.yaml"
     config.write_text(yaml.safe_dump(_kind_config(instance), sort_keys=False))
     log = instance.logs / "kind.log"
@@ -181,19 +185,11 @@ def _create(instance: Instance, build: Build, gateway: str) -> None:
 
 
 def _kind_config(instance: Instance) -> dict[str, Any]:
-    mounts = [
-        {"hostPath": str(instance.shared), "containerPath": _SHARED_ON_NODE},
-        {
-            "hostPath": str(instance.folder / "pod-resolv.conf"),
-            "containerPath": _POD_RESOLVER_ON_NODE,
-            "readOnly": True,
-        },
-    ]
+    mounts = [{"hostPath": str(instance.shared), "containerPath": _SHARED_ON_NODE}]
     kubelet = {
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "cgroupDriver": "cgroupfs",
-        "resolvConf": _POD_RESOLVER_ON_NODE,
         # Forgives writes to rlimits and oom_score_adj that a restricted host forbids.
         "featureGates": {"KubeletInUserNamespace": True},
     }

@@ -189,3 +189,24 @@ def docker_output(*words: str, limit: float = 60) -> str:
 def remove_network(name: str) -> None:
     if name in docker_output("network", "ls", "--format", "{{.Name}}").split():
         docker_output("network", "rm", name)
+
+
+def _egress_rule(bridge: str) -> list[str]:
+    return ["DOCKER-USER", "-i", bridge, "!", "-o", bridge, "-j", "REJECT"]
+
+
+def close_network(bridge: str) -> None:
+    """Lets nothing out of a lab's network: its nodes reach each other and this host, and no one else."""
+    if not _has_rule(bridge):
+        process.output(["iptables", "--wait", "-I", *_egress_rule(bridge)])
+
+
+def open_network(bridge: str) -> None:
+    """Takes the rule of `close_network` away."""
+    if _has_rule(bridge):
+        process.output(["iptables", "--wait", "-D", *_egress_rule(bridge)])
+
+
+def _has_rule(bridge: str) -> bool:
+    check = ["iptables", "--wait", "-C", *_egress_rule(bridge)]
+    return subprocess.run(check, capture_output=True, check=False).returncode == 0
