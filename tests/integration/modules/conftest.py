@@ -44,6 +44,11 @@ class Hub:
         return sorted(str(device["deviceId"]) for device in found)
 
 
+@pytest.fixture(name="free_port", scope="session")
+def free_port_fixture() -> Callable[[], int]:
+    return free_port
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -1,0 +1,207 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What needs a cluster: rights, storage classes and check mode, judged by a real control plane."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.integration.modules import control_plane
+from tests.integration.modules.control_plane import ControlPlane
+
+if TYPE_CHECKING:
+    from tests.integration.modules.conftest import Hub, Run
+
+ROOT = Path(__file__).resolve().parents[3]
+HELM = shutil.which("helm") or str(control_plane.HOME / "cache" / "bin" / "helm")
+NODE = {
+    "apiVersion": "v1",
+    "kind": "Node",
+    "metadata": {"name": "machine-1", "labels": {"kubernetes.io/hostname": "machine-1"}},
+}
+NODE_STATUS = {
+    "status": {
+        "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}],
+        "nodeInfo": {"kubeletVersion": "v1.34.4", "architecture": "amd64"},
+    }
+}
+CLASSES = [
+    {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": name},
+        "provisioner": provisioner,
+    }
+    for name, provisioner in (("nfs-client", "nfs.csi.k8s.io"), ("one-node", "rancher.io/local-path"))
+]
+READER = [
+    {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader"}},
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": "reader"},
+        "rules": [
+            {"apiGroups": ["", "apps"], "resources": ["*"], "verbs": ["get", "list"]},
+            {"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": ["list"]},
+        ],
+    },
+    {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "reader"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
+        "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": "default"}],
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[ControlPlane]:
+    ports = (free_port(), free_port(), free_port())
+    with control_plane.running(tmp_path_factory.mktemp("cluster"), ports) as made:
+        yield made
+
+
+@pytest.fixture
+def machine(cluster: ControlPlane) -> ControlPlane:
+    """A control plane with a machine that says it is ready, storage classes, and a user who may only read."""
+    objects = {"apiVersion": "v1", "kind": "List", "items": [NODE, *CLASSES, *READER]}
+    cluster.kubectl("apply", "-f", "-", data=objects)
+    cluster.kubectl("patch", "node", "machine-1", "--subresource=status", "-p", json.dumps(NODE_STATUS))
+    # The API server taints a new node until its kubelet reports; here nobody does.
+    cluster.kubectl("patch", "node", "machine-1", "-p", '{"spec": {"taints": null}}')
+    return cluster
+
+
+@pytest.fixture
+def inventory(hub: Hub, machine: ControlPlane, tmp_path: Path) -> Callable[..., Path]:
+    def write(**changes: Any) -> Path:
+        (tmp_path / "gw.json").write_text((ROOT / "inventories/local/files/demo.json").read_text())
+        variables = {
+            "edge_cluster_mode": "existing",
+            "edge_kubeconfig": str(machine.admin),
+            "edge_storage_backend": "class",
+            "edge_storage_class": "nfs-client",
+            "edge_image_registry": "registry.example",
+            "edge_ca_bundle": hub.ca_file,
+            "edge_runtime_helm_binary": HELM,
+            "iothub_hostname": hub.hostname,
+            "iothub_policy_key": hub.keys["iothubowner"],
+            "edge_gateways": [{"name": "gw-1", "deployment": "gw.json"}],
+            **changes,
+        }
+        path = tmp_path / "hosts.yml"
+        groups: dict[str, Any] = {"edge_clusters": {"hosts": {"plant07": {}}}}
+        path.write_text(yaml.safe_dump({"all": {"children": groups, "vars": variables}}))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def site(run_playbook: Callable[..., Run], inventory: Callable[..., Path]) -> Callable[..., Run]:
+    """Return a function that runs site.yml with these variables changed."""
+
+    def run(*options: str, **changes: Any) -> Run:
+        return run_playbook(["-i", str(inventory(**changes)), "site.yml", *options])
+
+    return run
+
+
+def one_error(run: Run, *words: str) -> None:
+    assert run.code != 0
+    assert run.changed == 0
+    text = " ".join(run.failures[0].split())
+    assert text.startswith("Preflight found 1 problem(s)"), run.failures[0]
+    missing = [part for word in words for part in word.split() if part not in text]
+    assert not missing, run.failures[0]
+
+
+def test_unknown_storage_class(hub: Hub, site: Callable[..., Run]) -> None:
+    one_error(
+        site(edge_storage_class="nfs-cleint"), "has no storage class nfs-cleint", "did you mean nfs-client?"
+    )
+    assert hub.device_ids() == []
+
+
+def test_storage_class_of_one_node(site: Callable[..., Run]) -> None:
+    one_error(site(edge_storage_class="one-node"), "one-node rancher.io/local-path one node at a time")
+
+
+def test_no_machine_takes_pods(machine: ControlPlane, site: Callable[..., Run]) -> None:
+    machine.kubectl("cordon", "machine-1")
+    one_error(site(), "0 of at least 1 nodes take pods", "cordoned or tainted: machine-1")
+    machine.kubectl("uncordon", "machine-1")
+
+
+def test_each_missing_right_is_named(
+    machine: ControlPlane, site: Callable[..., Run], tmp_path: Path, hub: Hub
+) -> None:
+    kubeconfig = tmp_path / "reader"
+    kubeconfig.write_text(machine.config(machine.kubectl("create", "token", "reader").strip()))
+    run = site(edge_kubeconfig=str(kubeconfig))
+    assert run.code != 0
+    assert run.changed == 0
+    text = " ".join(run.failures[0].split())
+    for right in (
+        "namespaces in the whole cluster",
+        "priorityclasses.scheduling.k8s.io in the whole",
+        "deployments.apps in the",
+        "secrets in the namespace edge-gw-1",
+        "rolebindings.rbac.authorization.k8s.io",
+    ):
+        assert all(part in text for part in right.split()), (right, run.failures[0])
+    # What the user may do is not complained about.
+    assert "may not list nodes" not in text
+    assert hub.device_ids() == []
+
+
+def test_token_that_is_refused(machine: ControlPlane, site: Callable[..., Run], tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "stranger"
+    kubeconfig.write_text(machine.config("no-such-token"))
+    one_error(site(edge_kubeconfig=str(kubeconfig)), "refuses the credentials of the kubeconfig")
+
+
+def test_check_mode_on_a_bare_cluster_changes_nothing_and_says_what_would(
+    hub: Hub, machine: ControlPlane, site: Callable[..., Run]
+) -> None:
+    run = site("--check", "--diff", "-vvv")
+    assert (run.code, run.failures) == (0, []), run.text
+    # A device, a namespace and a release; the Secret's namespace is only pretended to be there.
+    assert run.changed == 3
+    assert run.results["Create the gateways' namespaces"]["changed"]
+    assert run.results["Store the devices' keys"].get("skipped")
+    assert "edge-gw-1" not in machine.kubectl("get", "namespaces", "-o", "name")
+    assert hub.device_ids() == []
+
+
+def test_keys_stay_in_the_secret(hub: Hub, machine: ControlPlane, site: Callable[..., Run]) -> None:
+    """Helm gives up waiting, because no machine runs the pod; all that comes before it is real."""
+    run = site("-vvv", "--diff", edge_runtime_timeout="3s")
+    assert run.code != 0
+    assert hub.device_ids() == ["gw-1"]
+    secret = json.loads(machine.kubectl("get", "secret", "gw-1-device", "-n", "edge-gw-1", "-o", "json"))
+    encoded = secret["data"]["device-key"]
+    key = base64.b64decode(encoded).decode()
+    helm = subprocess.run(
+        [HELM, "get", "all", "gw-1", "-n", "edge-gw-1", "--kubeconfig", str(machine.admin)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "deviceId: gw-1" in helm.stdout
+    for where in (run.text, helm.stdout):
+        for secret_text in (key, encoded, hub.keys["iothubowner"]):
+            assert secret_text not in where
