@@ -200,7 +200,10 @@ def right_problems(missing: Sequence[tuple[str, str, str, str]]) -> list[tuple[s
 
 
 def pod_view(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{"name", "component", "module", "node", "phase", "ready"}`` of a Pod object of a gateway."""
+    """Return ``{"name", "component", "module", "node", "phase", "ready", "trouble"}`` of a gateway's Pod.
+
+    trouble: why it is not ready, as far as the pod tells, in one line; None when it tells nothing.
+    """
     metadata, status = pod.get("metadata") or {}, pod.get("status") or {}
     labels = metadata.get("labels") or {}
     conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or []}
@@ -211,4 +214,27 @@ def pod_view(pod: Mapping[str, Any]) -> dict[str, Any]:
         "node": (pod.get("spec") or {}).get("nodeName"),
         "phase": status.get("phase"),
         "ready": conditions.get("Ready") == "True" and not metadata.get("deletionTimestamp"),
+        "trouble": _trouble(status),
     }
+
+
+def _trouble(status: Mapping[str, Any]) -> str | None:
+    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    for container in containers:
+        state = container.get("state") or {}
+        waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+        last = (container.get("lastState") or {}).get("terminated") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            exit_code = f" (last exit code {last['exitCode']})" if "exitCode" in last else ""
+            return f"container {container.get('name')}: {waiting['reason']}{exit_code}"
+        if ended.get("exitCode"):
+            return f"container {container.get('name')}: ended with exit code {ended['exitCode']}"
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"not scheduled: {condition.get('message') or condition.get('reason')}"
+    running = [
+        c.get("name")
+        for c in containers
+        if (c.get("state") or {}).get("running") is not None and not c.get("ready")
+    ]
+    return f"running but not ready: {', '.join(map(str, running))}" if running else None

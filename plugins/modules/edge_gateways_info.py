@@ -73,7 +73,7 @@ gateways:
       type: str
       returned: always
     pods:
-      description: Its pods with name, component, module, node, phase and ready.
+      description: Its pods with name, component, module, node, phase, ready, and trouble if there is any.
       type: list
       elements: dict
       returned: always

@@ -190,6 +190,7 @@ def test_keys_stay_in_the_secret(hub: Hub, machine: ControlPlane, site: Callable
     """Helm gives up waiting, because no machine runs the pod; all that comes before it is real."""
     run = site("-vvv", "--diff", edge_runtime_timeout="3s")
     assert run.code != 0
+    assert "Gateway gw-1" in run.failures[-1]
     assert hub.device_ids() == ["gw-1"]
     secret = json.loads(machine.kubectl("get", "secret", "gw-1-device", "-n", "edge-gw-1", "-o", "json"))
     encoded = secret["data"]["device-key"]

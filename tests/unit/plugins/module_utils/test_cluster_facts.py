@@ -63,6 +63,52 @@ def test_too_few_nodes_are_named() -> None:
     assert fix
 
 
+def container(state: dict[str, Any], **extra: Any) -> dict[str, Any]:
+    return {"name": "daemon", "state": state, **extra}
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        ({}, None),
+        ({"containerStatuses": [container({"running": {}}, ready=True)]}, None),
+        ({"containerStatuses": [container({"running": {}}, ready=False)]}, "running but not ready: daemon"),
+        ({"containerStatuses": [container({"waiting": {"reason": "ContainerCreating"}})]}, None),
+        (
+            {"containerStatuses": [container({"waiting": {"reason": "ErrImagePull"}})]},
+            "container daemon: ErrImagePull",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    container(
+                        {"waiting": {"reason": "CrashLoopBackOff"}},
+                        lastState={"terminated": {"exitCode": 78}},
+                    )
+                ]
+            },
+            "container daemon: CrashLoopBackOff (last exit code 78)",
+        ),
+        (
+            {"initContainerStatuses": [container({"terminated": {"exitCode": 1}})]},
+            "container daemon: ended with exit code 1",
+        ),
+        (
+            {"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}]},
+            "not scheduled: 0/3 nodes",
+        ),
+    ],
+)
+def test_trouble_of_a_pod(status: dict[str, Any], trouble: str | None) -> None:
+    assert cluster_facts.pod_view({"status": status})["trouble"] == trouble
+
+
+def test_pod_that_is_being_deleted_is_not_ready() -> None:
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    assert cluster_facts.pod_view({"status": status})["ready"]
+    assert not cluster_facts.pod_view({"metadata": {"deletionTimestamp": "now"}, "status": status})["ready"]
+
+
 @pytest.mark.parametrize(("version", "old"), [("v1.28.9", True), ("v1.29.0+k3s1", False), ("v1.34.4", False)])
 def test_version(version: str, old: bool) -> None:
     assert bool(cluster_facts.version_problems(version, "1.29")) is old
