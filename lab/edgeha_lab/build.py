@@ -309,7 +309,6 @@ def _this_recipe() -> list[Path]:
 def _module_images(base: str) -> Path:
     runtime = paths.CHECKOUT / "runtime"
     sensor = paths.LAB_SOURCES / "images" / "sensor"
-    lock = paths.CHECKOUT / "requirements" / "requirements.lock"
     tag = collection_version()
     log = _log("module-images")
 
@@ -324,7 +323,9 @@ def _module_images(base: str) -> Path:
             ]
             engine.docker("save", "--output", folder / "modules.tar", *names, log=log)
 
-    key = fingerprint(runtime, sensor, lock, base, tag, *_this_recipe())
+    key = fingerprint(
+        runtime, sensor, _requirements(runtime), _requirements(sensor), base, tag, *_this_recipe()
+    )
     return cached("modules", key, make)[0] / "modules.tar"
 
 
@@ -338,12 +339,8 @@ def _python_image(name: str, source: Path, parts: list[str], work: Path, base: s
             shutil.copytree(place, context / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(place, context)
-    lock = paths.CHECKOUT / "requirements" / "requirements.lock"
-    cut = paths.CHECKOUT / "runtime" / "lock_subset.py"
     requirements = context / "requirements.txt"
-    requirements.write_text(
-        process.output([sys.executable, cut, "--lock", lock, "--roots", source / "requirements.in"])
-    )
+    requirements.write_text(_requirements(source))
     manylinux = [f"--platform={name}_{platform.machine()}" for name in ("manylinux2014", "manylinux_2_28")]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--no-deps"]
     # The image's Python is Debian's, whatever Python runs here.
@@ -353,6 +350,13 @@ def _python_image(name: str, source: Path, parts: list[str], work: Path, base: s
     _docker_build(context, name, log, BASE_IMAGE=base, PIP_NO_INDEX="1")
     shutil.rmtree(context)
     return name
+
+
+def _requirements(source: Path) -> str:
+    """What an image needs, cut out of the one lock: versions with their hashes."""
+    lock = paths.CHECKOUT / "requirements" / "requirements.lock"
+    cut = paths.CHECKOUT / "runtime" / "lock_subset.py"
+    return process.output([sys.executable, cut, "--lock", lock, "--roots", source / "requirements.in"])
 
 
 def _proxy_image(name: str, source: Path, work: Path, log: Path) -> str:

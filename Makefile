@@ -1,0 +1,87 @@
+# What people type. Each stage prints its seconds; its log is build/logs/STAGE.log.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help system venv demo demo-down test test-all static go-tests unit build sanity integration molecule e2e \
+        bench-demo lock clean
+
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+stage := tools/stage
+lock := requirements/requirements.lock
+venv := .venv/installed-$(shell sha256sum $(lock) | cut -c1-16)
+
+# apt packages of the lab: an engine (used only where none runs), the base image's maker, and what both call
+APT_PACKAGES := debootstrap docker.io git iproute2 iptables openssl python3-venv
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
+
+demo: system venv ## a running gateway on this machine, from nothing: lab, site.yml, summary
+	@$(stage) --show lab-up -- lab/lab up
+	@$(stage) --show site -- env ANSIBLE_FORCE_COLOR=$(if $(CI),0,$(if $(NO_COLOR),0,1)) ansible-playbook site.yml
+	@echo "The gateway runs. Look at its messages with 'lab/lab hub log', remove everything with 'make demo-down'."
+
+demo-down: ## remove everything that the demo made
+	@if [ -x $(BIN)/python ]; then lab/lab down; fi
+
+test: system venv ## all that CI runs
+	@rm -f build/stages.jsonl
+	@$(MAKE) --no-print-directory static build go-tests unit sanity integration molecule e2e
+	@tools/stage-summary
+
+test-all: test ## and what does not fit there: the power cuts
+	@$(stage) e2e-slow -- tools/e2e tests/e2e --run-slow
+
+system:
+	@if ! dpkg --status $(APT_PACKAGES) >/dev/null 2>&1; then \
+	  $(stage) system -- sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(APT_PACKAGES)'; fi
+
+venv: $(venv) ## the virtual environment, from the lock
+
+$(venv): $(lock)
+	@rm -rf .venv
+	@$(stage) venv -- sh -c 'python3 -m venv .venv && .venv/bin/pip install --require-hashes --requirement $(lock)'
+	@touch $@
+
+static: venv
+	@$(stage) ruff -- sh -c 'ruff check . && ruff format --check .'
+	@$(stage) yamllint -- yamllint --strict .
+	@$(stage) mypy -- mypy lab/edgeha_lab lab/iothub-emulator/iothub_emulator runtime/edgeha_runtime \
+	  .collections/ansible_collections/edgeha/iotedge/plugins
+	@$(stage) ansible-lint -- ansible-lint --profile production --offline --strict
+
+build: venv
+	@$(stage) --show build -- lab/lab build
+
+go-tests:
+	@$(stage) go-tests -- sh -c 'set -e; for module in lab/tools runtime/workload-proxy; do \
+	  (cd $$module && test -z "$$(gofmt -l .)" && go vet ./... && go test ./...); done; \
+	  cd lab/kubernetes && test -z "$$(gofmt -l .)"'
+
+unit: venv
+	@$(stage) unit -- pytest --numprocesses 2 tests/unit
+
+sanity: venv
+	@$(stage) sanity -- tools/sanity
+
+integration: venv
+	@$(stage) chart -- helm lint --strict charts/edge-runtime --values charts/edge-runtime/ci/example-values.yaml
+	@$(stage) integration -- pytest --numprocesses 2 tests/integration
+
+molecule: venv
+	@$(stage) molecule -- tools/molecule --scenario-name kind
+
+e2e: venv
+	@$(stage) e2e -- tools/e2e tests/e2e
+
+bench-demo: system ## cold and warm seconds of demo and test, into build/bench/demo.json
+	@python3 tools/bench-demo
+
+lock: ## make the lock anew from requirements.in (needs uv)
+	uv pip compile --python-version 3.11 --generate-hashes --no-header --quiet --upgrade \
+	  requirements/requirements.in --output-file $(lock)
+
+clean: ## remove builds, caches and labs of this machine
+	@if [ -x $(BIN)/python ]; then lab/lab clean; fi
+	rm -rf build .venv
