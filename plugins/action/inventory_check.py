@@ -76,7 +76,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         result.update(
             changed=False,
             problems=[problem.as_dict() for problem in problems],
-            warnings=findings.notes,
+            warnings=[*findings.notes, *_misread(variables)],
             # A hub or a cluster is contacted only with variables that can be right.
             usable={
                 "iothub": _usable(bad, *HUB_VARIABLES),
@@ -133,6 +133,16 @@ def _value(template: Any) -> Any:
     except AnsibleError as error:
         # The last line of the chain says what is missing; the ones above repeat the template.
         return inventory_rules.Unreadable(str(error).strip().splitlines()[-1][:300])
+
+
+def _misread(variables: Mapping[str, Any]) -> list[str]:
+    """Return a warning when Ansible took a deployment manifest for an inventory, which it does in silence."""
+    if "modulesContent" not in variables.get("groups", {}):
+        return []
+    return [
+        "a deployment manifest in the inventory's folder was read as an inventory: "
+        "name the hosts file and not its folder (-i FOLDER/hosts.yml)"
+    ]
 
 
 def _text(value: Any) -> str:

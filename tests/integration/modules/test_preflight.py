@@ -216,6 +216,13 @@ def test_inventory_without_clusters(site: Callable[..., Run], tmp_path: Path) ->
     assert "no host in the group edge_clusters" in run.failures[0]
 
 
+def test_manifest_that_was_read_as_inventory_is_pointed_out(
+    site: Callable[..., Run], inventory: Callable[..., Path]
+) -> None:
+    run = site(inventory().parent)
+    assert "was read as an inventory" in run.text
+
+
 def test_secrets_stay_out_of_the_output(
     site: Callable[..., Run], hub: Hub, inventory: Callable[..., Path]
 ) -> None:
