@@ -46,10 +46,10 @@ class Health:
         app.router.add_get("/readyz", self._readyz)
         return app
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _healthz(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, _request: web.Request) -> web.Response:
         reasons = self.not_ready()
         text = "".join(f"{reason}\n" for reason in reasons) or "ok\n"
         return web.Response(text=text, status=503 if reasons else 200)
@@ -140,7 +140,7 @@ async def _main() -> int:
         _log.error(str(error))
         return EXIT_REFUSED
     except OSError as error:
-        _log.error(f"cannot start: {error}")
+        _log.error("cannot start: %s", error)
         return EXIT_REFUSED
     except Exception:
         # The kubelet starts the daemon anew; the line says what for.

@@ -92,7 +92,7 @@ class Callers:
 
         Raises CallerRefusedError, or ReviewUnavailableError when the API server cannot be asked.
         """
-        scheme, _, token = (authorization or "").partition(" ")
+        scheme, _space, token = (authorization or "").partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
             raise CallerRefusedError(
@@ -105,7 +105,7 @@ class Callers:
             raise CallerRefusedError(401, f"the token is not valid for audience {self._audience}")
         if not review.username.startswith(_USER_PREFIX):
             raise CallerRefusedError(403, f"{review.username} is not a ServiceAccount")
-        namespace, _, account = review.username.removeprefix(_USER_PREFIX).partition(":")
+        namespace, _colon, account = review.username.removeprefix(_USER_PREFIX).partition(":")
         module = self._modules().get(account) if namespace == self._namespace else None
         if module is None:
             raise CallerRefusedError(

@@ -146,7 +146,7 @@ class HubClient:
                 },
             },
         }
-        _, body = await self._request("PUT", module, document, accept=(200, 201), if_match=True)
+        _status, body = await self._request("PUT", module, document, accept=(200, 201), if_match=True)
         return self._identity(module, body)
 
     async def delete_module(self, module: str) -> None:

@@ -169,7 +169,7 @@ class Cluster:
         while True:
             # lightkube calls it an iterable; it is a generator, and must be closed to end its connection.
             stream = cast(
-                "AsyncGenerator[tuple[str, Any], None]",
+                AsyncGenerator[tuple[str, Any], None],
                 self._client.watch(
                     resource, namespace=self._namespace, server_timeout=WATCH_SECONDS, **query
                 ),

@@ -184,7 +184,7 @@ def _container(module: Module, generation: str, settings: Settings) -> Manifest:
         "IOTEDGE_WORKLOADURI": f"http://127.0.0.1:{PROXY_PORT}",
     }
     env: list[Manifest] = [{"name": name, "value": value} for name, value in sorted(contract.items())]
-    if not any(name == "NODE_NAME" for name, _ in module.env):
+    if not any(name == "NODE_NAME" for name, _value in module.env):
         env.append({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
     # Kubernetes expands $(NAME) in values; a manifest's text is meant literally.
     env += [{"name": name, "value": value.replace("$(", "$$(")} for name, value in module.env]

@@ -127,9 +127,9 @@ class Modules:
             problems = await work()
             if problems != self._problems[side]:
                 for name, reason in problems.items():
-                    _log.error(f"{side}: {reason}", extra=fields(**({"module": name} if name else {})))
+                    _log.error("%s: %s", side, reason, extra=fields(**({"module": name} if name else {})))
                 if not problems:
-                    _log.info(f"{side}: all well")
+                    _log.info("%s: all well", side)
                 self._problems[side] = problems
             failures = failures + 1 if problems else 0
             pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1] if problems else RESYNC_SECONDS

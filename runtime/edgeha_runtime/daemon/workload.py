@@ -160,7 +160,7 @@ class WorkloadApi:
         digest = base64.b64encode(hmac.digest(key, data, "sha256")).decode()
         return web.json_response({"digest": digest})
 
-    async def _trust_bundle(self, _: web.Request) -> web.Response:
+    async def _trust_bundle(self, _request: web.Request) -> web.Response:
         # The contract calls it base64 of PEM; stock daemons send the PEM text and clients load it as such.
         return web.json_response({"certificate": self._trust.pem})
 
