@@ -82,6 +82,23 @@ options:
     type: list
     elements: str
     default: []
+  gateways:
+    description:
+      - Tell of these gateways where they run and what is installed of them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description:
+          - Name of the gateway, which is the name of its Helm release.
+        type: str
+        required: true
+      namespace:
+        description:
+          - Namespace of the gateway.
+        type: str
+        required: true
 extends_documentation_fragment:
   - edgeha.iotedge.cluster
   - edgeha.iotedge.cluster.attributes
@@ -164,19 +181,25 @@ cluster:
       description: Name and existence of each of O(namespaces).
       type: dict
       returned: when it is reachable
+    gateways:
+      description:
+        - Name, namespace, node and pods of each gateway, as M(edgeha.iotedge.edge_gateways_info) tells.
+        - C(release) holds status, revision and values of its newest Helm revision, null when there is none.
+        - C(key_digest) is a fingerprint of the key in its Secret, null when there is none.
+      type: list
+      elements: dict
+      returned: when it is reachable and the user may read them
 """
 
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_client, cluster_facts
-
-
-def list_objects(client: Any, api_version: str, kind: str, fields: str | None = None) -> list[dict[str, Any]]:
-    listed = client.resources.get(api_version=api_version, kind=kind).get(field_selector=fields)
-    found: list[dict[str, Any]] = listed.to_dict()["items"]
-    return found
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    cluster_client,
+    cluster_facts,
+    gateway_objects,
+)
 
 
 def missing_rights(client: Any, rights: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
@@ -219,12 +242,24 @@ def optional(
 ) -> list[dict[str, Any]] | None:
     """Return objects, None when the user may not list them."""
     try:
-        return list_objects(client, api_version, kind, fields)
+        return gateway_objects.list_objects(client, api_version, kind, fields=fields)
     except Exception as error:
         # The library makes an exception class for each status; only "forbidden" means that we do without.
         if getattr(error, "status", None) == 403:
             return None
         raise
+
+
+def look_at_gateways(client: Any, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the state of the gateways that the user may read; `rights` tells of the others."""
+    found = []
+    for entry in wanted:
+        try:
+            found.append(gateway_objects.state_of(client, entry["name"], entry["namespace"]))
+        except Exception as error:
+            if getattr(error, "status", None) != 403:
+                raise
+    return found
 
 
 def namespace_exists(client: Any, name: str) -> bool:
@@ -293,6 +328,7 @@ def look(client: Any, params: dict[str, Any]) -> tuple[dict[str, Any], list[tupl
         "nodes": nodes,
         "storage_classes": classes,
         "namespaces": {name: namespace_exists(client, name) for name in params["namespaces"]},
+        "gateways": look_at_gateways(client, params["gateways"]),
     }
     return cluster, problems
 
@@ -329,6 +365,15 @@ def main() -> None:
                 },
             },
             "namespaces": {"type": "list", "elements": "str", "default": []},
+            "gateways": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "namespace": {"type": "str", "required": True},
+                },
+            },
         },
         supports_check_mode=True,
     )

@@ -80,22 +80,9 @@ gateways:
 """
 
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
-from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_client, cluster_facts
-
-
-def look(client: Any, name: str, namespace: str) -> dict[str, Any]:
-    """Return what the module tells about one gateway."""
-    selector = f"app.kubernetes.io/name=edge-runtime,app.kubernetes.io/instance={name}"
-    pod_resource = client.resources.get(api_version="v1", kind="Pod")
-    found = pod_resource.get(namespace=namespace, label_selector=selector)
-    pods = [cluster_facts.pod_view(pod) for pod in found.to_dict()["items"]]
-    # A pod on a lost node stays listed beside its replacement: the one that works comes first.
-    pods.sort(key=lambda pod: (not pod["ready"], str(pod["name"])))
-    nodes = [pod["node"] for pod in pods if pod["component"] == "daemon" and pod["node"]]
-    return {"name": name, "namespace": namespace, "node": nodes[0] if nodes else None, "pods": pods}
+from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_client, gateway_objects
 
 
 def main() -> None:
@@ -119,7 +106,10 @@ def main() -> None:
     try:
         client = cluster_client.connect(module.params, str(Path(module.tmpdir) / "discovery.json"))
         with cluster_client.guard(client.client.configuration.host):
-            found = [look(client, entry["name"], entry["namespace"]) for entry in module.params["gateways"]]
+            found = [
+                gateway_objects.pods_of(client, entry["name"], entry["namespace"])
+                for entry in module.params["gateways"]
+            ]
     except cluster_client.ClusterError as error:
         module.fail_json(msg=f"The cluster cannot be read. {error}")
     module.exit_json(changed=False, gateways=found)

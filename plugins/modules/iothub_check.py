@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: iothub_check
-short_description: Look for problems between this machine and an Azure IoT Hub
+short_description: Look for problems with an Azure IoT Hub and at devices on it
 version_added: 0.1.0
 author:
   - edgeha developers (@edgeha)
@@ -30,6 +30,38 @@ options:
       - Seconds that this machine's clock and the hub's may differ.
     type: int
     default: 60
+  devices:
+    description:
+      - Tell of these devices whether they are as wanted, so that nothing needs to be run for those that are.
+      - They are not read when there is a problem.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      device_id:
+        description:
+          - Id of the device.
+        type: str
+        required: true
+      edge:
+        description:
+          - As in M(edgeha.iotedge.iothub_devices).
+        type: bool
+      tags:
+        description:
+          - As in M(edgeha.iotedge.iothub_devices).
+        type: dict
+      modules:
+        description:
+          - Modules of the device to tell of.
+        type: list
+        elements: str
+        default: []
+  active_within:
+    description:
+      - A module is ready when it is connected and was active in the last so many seconds.
+    type: int
+    default: 300
 extends_documentation_fragment:
   - edgeha.iotedge.iothub
   - edgeha.iotedge.iothub.attributes
@@ -69,6 +101,29 @@ problems:
       description: What to do about it.
       type: str
       returned: always
+devices:
+  description: The devices in the order of the list.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    device_id:
+      description: Id of the device.
+      type: str
+      returned: always
+    as_wanted:
+      description: Whether M(edgeha.iotedge.iothub_devices) would change nothing.
+      type: bool
+      returned: always
+    key_digest:
+      description: Fingerprint of its primary key, null when it has none.
+      type: str
+      returned: always
+    modules:
+      description: The modules as M(edgeha.iotedge.iothub_wait) returns them.
+      type: list
+      elements: dict
+      returned: always
 clock_offset:
   description: Seconds the hub's clock is ahead of this machine's, null when the hub was not reached.
   returned: always
@@ -76,10 +131,21 @@ clock_offset:
 """
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_auth, iothub_client, iothub_module
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    activity,
+    iothub_auth,
+    iothub_client,
+    iothub_device,
+    iothub_module,
+    releases,
+)
+
+MAX_THREADS = 8
 
 RIGHT_NAMES = {
     "registry_read": "RegistryRead",
@@ -108,10 +174,41 @@ def probe(client: iothub_client.HubClient, right: str) -> bool:
     return True
 
 
+def look(client: iothub_client.HubClient, wanted: dict[str, Any], after: datetime) -> dict[str, Any]:
+    """Return what the module tells of one device. after: modules must have been active since."""
+    desired = iothub_device.DesiredDevice(wanted["device_id"], edge=wanted["edge"], tags=wanted["tags"])
+    identity = client.get_device(desired.device_id)
+    twin = client.get_twin(desired.device_id) if identity and desired.tags is not None else None
+    try:
+        as_wanted = not iothub_device.plan(identity, desired, (twin or {}).get("tags")).changed
+    except iothub_device.UnsupportedChange:
+        as_wanted = False
+    keys = ((identity or {}).get("authentication") or {}).get("symmetricKey") or {}
+    modules: list[dict[str, Any]] = []
+    # The modules of a disabled device cannot be read under SAS.
+    readable = identity is not None and identity.get("status") != "disabled"
+    if wanted["modules"]:
+        found = client.list_modules(desired.device_id) if readable else []
+        states = activity.states(desired.device_id, found, wanted["modules"])
+        modules = [{**state.as_dict(), "ready": state.ready(after)} for state in states]
+    return {
+        "device_id": desired.device_id,
+        "as_wanted": as_wanted,
+        "key_digest": releases.key_digest(keys["primaryKey"]) if keys.get("primaryKey") else None,
+        "modules": modules,
+    }
+
+
+def look_at_devices(params: dict[str, Any]) -> list[dict[str, Any]]:
+    client = iothub_module.client(params)
+    after = datetime.now(UTC) - timedelta(seconds=params["active_within"])
+    with ThreadPoolExecutor(max_workers=MAX_THREADS) as pool:
+        return list(pool.map(lambda wanted: look(client, wanted, after), params["devices"]))
+
+
 def find_problems(params: dict[str, Any]) -> tuple[list[tuple[str, str]], float | None]:
     """Return (fact, fix) for each problem, and the clock difference when the hub answered."""
     policy = params["policy_name"]
-    client = None
     try:
         client = iothub_module.client(params)
         granted = {right: probe(client, right) for right in params["rights"]}
@@ -168,6 +265,18 @@ def main() -> None:
                 "default": list(RIGHT_NAMES),
             },
             "clock_limit": {"type": "int", "default": 60},
+            "devices": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "device_id": {"type": "str", "required": True},
+                    "edge": {"type": "bool"},
+                    "tags": {"type": "dict"},
+                    "modules": {"type": "list", "elements": "str", "default": []},
+                },
+            },
+            "active_within": {"type": "int", "default": 300},
         },
         mutually_exclusive=iothub_module.MUTUALLY_EXCLUSIVE,
         required_one_of=iothub_module.REQUIRED_ONE_OF,
@@ -175,10 +284,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     found, offset = find_problems(module.params)
+    devices: list[dict[str, Any]] = []
+    if not found:
+        try:
+            devices = look_at_devices(module.params)
+        except iothub_client.HubError as error:
+            found.append((error.fact, iothub_module.explain(error)))
     subject = f"iothub {module.params['hostname'] or 'of the connection string'}"
     module.exit_json(
         changed=False,
         problems=[{"subject": subject, "fact": fact, "fix": fix} for fact, fix in found],
+        devices=devices,
         clock_offset=None if offset is None else round(offset, 1),
     )
 

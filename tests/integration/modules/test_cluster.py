@@ -206,3 +206,12 @@ def test_keys_stay_in_the_secret(hub: Hub, machine: ControlPlane, site: Callable
     for where in (run.text, helm.stdout):
         for secret_text in (key, encoded, hub.keys["iothubowner"]):
             assert secret_text not in where
+
+    # The next run sees what Helm left behind, with the same values, and finishes it instead of passing it by.
+    again = site("--diff", edge_runtime_timeout="3s")
+    seen = again.results["Look at the cluster"]["cluster"]["gateways"][0]
+    assert (seen["release"]["status"], seen["release"]["revision"]) == ("failed", 1)
+    assert seen["key_digest"] == again.results["Check the hub"]["devices"][0]["key_digest"]
+    assert again.results["Register the gateways' devices"]["skipped"]
+    assert "rollback" in str(again.results["Finish what an earlier run left half-way"])
+    assert "Gateway gw-1" in again.failures[-1]

@@ -1,0 +1,138 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Helm releases of gateways: what they are to be, what is there, and which of them need work. Pure.
+
+One look at the cluster and one at the hub tell which gateways are as wanted; nothing is run for those.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gzip
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+SECRET_NAME = "{name}-device"  # noqa: S105 - the name of a Secret and not a secret
+SECRET_KEY = "device-key"  # noqa: S105 - as above
+
+
+def wanted(
+    gateways: Sequence[Mapping[str, Any]],
+    modules: Sequence[Sequence[Mapping[str, Any]]],
+    settings: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    """Return ``{"name", "namespace", "device_id", "values"}`` for each gateway, with values of the chart.
+
+    modules:  for each gateway the modules of its manifest, see `deployment.Manifest`.
+    settings: ``iothub_hostname``, ``image_registry``, ``trust_bundle``, ``https_proxy``, ``no_proxy``,
+              ``toleration_seconds`` and ``chart_digest``.
+    """
+    return [
+        {
+            "name": gateway["name"],
+            "namespace": gateway["namespace"],
+            "device_id": gateway["device_id"],
+            "values": {
+                "gateway": {
+                    "name": gateway["name"],
+                    "deviceId": gateway["device_id"],
+                    "iothubHostname": settings["iothub_hostname"],
+                },
+                "credential": {"existingSecret": SECRET_NAME.format(name=gateway["name"])},
+                "image": {"registry": settings["image_registry"]},
+                "storage": {
+                    "className": gateway["storage"]["class"],
+                    "size": gateway["storage"]["size"],
+                    "accessMode": gateway["storage"]["access_mode"],
+                },
+                "trustBundle": settings["trust_bundle"],
+                "network": {"httpsProxy": settings["https_proxy"], "noProxy": settings["no_proxy"]},
+                "modules": [dict(module) for module in of_gateway],
+                "tolerationSeconds": int(settings["toleration_seconds"]),
+                "chartDigest": settings["chart_digest"],
+            },
+        }
+        for gateway, of_gateway in zip(gateways, modules, strict=True)
+    ]
+
+
+def unsettled(
+    releases: Iterable[Mapping[str, Any]],
+    observed: Iterable[Mapping[str, Any]],
+    devices: Iterable[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return the releases of gateways that are not known to be as wanted.
+
+    Each has ``unfinished`` besides: the revision that a run before left half-way, None when there is none.
+    Helm refuses to touch a release whose last operation was interrupted, and kubernetes.core takes one that
+    failed for unchanged when its values are the same; a rollback to that revision puts both right.
+
+    releases: as `wanted` returns them. observed: what the cluster has, as `edgeha.iotedge.cluster_info` tells
+    of gateways. devices: what the hub has, as `edgeha.iotedge.iothub_check` tells of devices. A gateway is as
+    wanted when its device is, its Secret holds the device's key, and its release is deployed with its values.
+    """
+    there = {entry["name"]: entry for entry in observed}
+    hub = {entry["device_id"]: entry for entry in devices}
+    found = []
+    for release in releases:
+        gateway = there.get(release["name"]) or {}
+        device = hub.get(release["device_id"]) or {}
+        deployed = gateway.get("release") or {}
+        settled = (
+            gateway.get("namespace") == release["namespace"]
+            and bool(device.get("as_wanted"))
+            and bool(device.get("key_digest"))
+            and device["key_digest"] == gateway.get("key_digest")
+            and deployed.get("status") == "deployed"
+            and deployed.get("values") == release["values"]
+        )
+        if not settled:
+            status = str(deployed.get("status", ""))
+            same = deployed.get("values") == release["values"]
+            stuck = status.startswith("pending") or (status == "failed" and same)
+            found.append({**release, "unfinished": deployed["revision"] if stuck else None})
+    return found
+
+
+def key_digest(key: str) -> str:
+    """Return a fingerprint of a key that can be shown: 64 bits of SHA-256, over at least 128 random bits."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def secret_digest(secret: Mapping[str, Any] | None) -> str | None:
+    """Return the fingerprint of the key in a gateway's Secret, None when there is none."""
+    encoded = ((secret or {}).get("data") or {}).get(SECRET_KEY)
+    try:
+        return key_digest(base64.b64decode(encoded, validate=True).decode()) if encoded else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def latest_release(secrets: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return ``{"status", "revision", "values"}`` of the newest revision among Helm's Secrets of one release.
+
+    Helm keeps a revision as JSON, gzipped and in base64, inside of a Secret's own base64. None when there is
+    no revision; a revision that cannot be read has no values.
+    """
+    newest: Mapping[str, Any] | None = None
+    revision = -1
+    for secret in secrets:
+        labels = (secret.get("metadata") or {}).get("labels") or {}
+        number = str(labels.get("version", ""))
+        if number.isdigit() and int(number) > revision:
+            newest, revision = labels | {"data": (secret.get("data") or {}).get("release", "")}, int(number)
+    if newest is None:
+        return None
+    values: Any = None
+    try:
+        packed = base64.b64decode(base64.b64decode(newest["data"], validate=True), validate=True)
+        document = json.loads(gzip.decompress(packed))
+        values = document.get("config") or {}
+    except (binascii.Error, ValueError, OSError, EOFError):
+        values = None
+    return {"status": newest.get("status"), "revision": revision, "values": values}

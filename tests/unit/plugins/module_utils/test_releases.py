@@ -1,0 +1,117 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import pytest
+from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules, releases
+
+SETTINGS = {
+    "iothub_hostname": "hub.example",
+    "image_registry": "registry.example",
+    "trust_bundle": "",
+    "https_proxy": "",
+    "no_proxy": "",
+    "toleration_seconds": "30",
+    "chart_digest": "abc",
+}
+KEY = "a2V5a2V5a2V5a2V5a2V5a2V5"
+[RELEASE] = releases.wanted(
+    inventory_rules.normalise_gateways([{"name": "gw", "device_id": "dev"}], {}, "nfs"),
+    [[{"name": "sensor", "image": "s:1", "env": {}, "imagePullPolicy": "IfNotPresent"}]],
+    SETTINGS,
+)
+DEVICE = {"device_id": "dev", "as_wanted": True, "key_digest": releases.key_digest(KEY)}
+GATEWAY = {
+    "name": "gw",
+    "namespace": "edge-gw",
+    "key_digest": releases.key_digest(KEY),
+    "release": {"status": "deployed", "revision": 3, "values": RELEASE["values"]},
+}
+
+
+def deployed(**changes: Any) -> dict[str, Any]:
+    return {"release": {**GATEWAY["release"], **changes}}  # type: ignore[dict-item]
+
+
+def test_values_of_the_chart() -> None:
+    values = RELEASE["values"]
+    assert values["gateway"] == {"name": "gw", "deviceId": "dev", "iothubHostname": "hub.example"}
+    assert values["credential"] == {"existingSecret": "gw-device"}
+    assert values["storage"] == {"className": "nfs", "size": "1Gi", "accessMode": "ReadWriteMany"}
+    assert values["tolerationSeconds"] == 30
+    assert [module["name"] for module in values["modules"]] == ["sensor"]
+
+
+def test_gateway_that_is_as_wanted_needs_nothing() -> None:
+    assert releases.unsettled([RELEASE], [GATEWAY], [DEVICE]) == []
+
+
+@pytest.mark.parametrize(
+    ("gateway", "device", "unfinished"),
+    [
+        ({"key_digest": None}, {}, None),
+        ({"key_digest": "other"}, {}, None),
+        ({"namespace": "other"}, {}, None),
+        ({"release": None}, {}, None),
+        (deployed(values={}), {}, None),
+        (deployed(values=None), {}, None),
+        (deployed(status="failed"), {}, 3),
+        (deployed(status="failed", values={}), {}, None),
+        (deployed(status="pending-install"), {}, 3),
+        (deployed(status="pending-upgrade", values={}), {}, 3),
+        ({}, {"as_wanted": False}, None),
+        ({}, {"key_digest": None}, None),
+        ({"key_digest": None}, {"key_digest": None}, None),
+    ],
+)
+def test_any_difference_asks_for_work(
+    gateway: dict[str, Any], device: dict[str, Any], unfinished: int | None
+) -> None:
+    [todo] = releases.unsettled([RELEASE], [{**GATEWAY, **gateway}], [{**DEVICE, **device}])
+    assert todo == {**RELEASE, "unfinished": unfinished}
+
+
+def test_without_a_look_everything_is_to_be_done() -> None:
+    assert [todo["name"] for todo in releases.unsettled([RELEASE], [], [])] == ["gw"]
+
+
+def helm_secret(revision: int, status: str, config: Any) -> dict[str, Any]:
+    packed = base64.b64encode(gzip.compress(json.dumps({"config": config}).encode()))
+    return {
+        "metadata": {"labels": {"version": str(revision), "status": status}},
+        "data": {"release": base64.b64encode(packed).decode()},
+    }
+
+
+def test_newest_revision_counts_and_not_the_last_in_the_list() -> None:
+    secrets = [
+        helm_secret(10, "deployed", {"a": 1}),
+        helm_secret(9, "superseded", {}),
+        helm_secret(2, "failed", {}),
+    ]
+    assert releases.latest_release(secrets) == {"status": "deployed", "revision": 10, "values": {"a": 1}}
+    assert releases.latest_release([]) is None
+
+
+@pytest.mark.parametrize("data", ["", "!", base64.b64encode(b"no gzip").decode()])
+def test_revision_that_cannot_be_read_has_no_values(data: str) -> None:
+    secret = {**helm_secret(1, "deployed", {}), "data": {"release": data}}
+    found = releases.latest_release([secret])
+    assert found is not None
+    assert found["values"] is None
+
+
+def test_fingerprint_of_a_secret_is_that_of_its_key_and_not_the_key() -> None:
+    secret = {"data": {"device-key": base64.b64encode(KEY.encode()).decode()}}
+    digest = releases.secret_digest(secret)
+    assert digest == releases.key_digest(KEY)
+    assert KEY not in digest
+    assert releases.secret_digest(None) is None
+    assert releases.secret_digest({"data": {"device-key": "!"}}) is None
