@@ -1,0 +1,151 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ansible-playbook, as an operator starts it, with nothing of this shell's settings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.lab import ROOT, Lab
+
+BIN = Path(sys.executable).parent
+RUN_LIMIT_SECONDS = 400
+_RECAP = re.compile(r"^(\S+)\s*: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. text: all that was printed. started: Unix time."""
+
+    code: int
+    text: str
+    started: float
+
+    @property
+    def recap(self) -> dict[str, tuple[int, int]]:
+        """(changed, failed or unreachable) by host."""
+        hosts = _RECAP.findall(self.text)
+        return {host: (int(changed), int(away) + int(failed)) for host, changed, away, failed in hosts}
+
+    @property
+    def changed(self) -> int:
+        """Tasks that changed something; a run that says nothing about it is an error."""
+        assert "lab" in self.recap, self.text
+        return sum(changed for changed, _ in self.recap.values())
+
+    def changed_tasks(self) -> list[str]:
+        """Names of these tasks, for messages."""
+        name, found = "", []
+        for line in self.text.splitlines():
+            if line.startswith("TASK ["):
+                name = line.partition("[")[2].rpartition("]")[0]
+            elif line.startswith("changed:"):
+                found.append(name)
+        return found
+
+    def finished(self) -> Run:
+        """Fail with the end of the output unless the run ended well."""
+        assert self.code == 0, self.text[-6000:]
+        return self
+
+
+class Playbooks:
+    """Runs playbooks against a lab. folder: where homes and temporary files of the runs are."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self._lab = lab
+        self.folder = folder
+        self._count = 0
+        for name in ("home", "tmp"):
+            (folder / name).mkdir(mode=0o700)
+
+    def environment(self, extra: dict[str, str] | None = None) -> dict[str, str]:
+        """What a run sees: nothing of Ansible's, Helm's or Kubernetes' settings in this shell."""
+        return {
+            "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self.folder / "home"),
+            "TMPDIR": str(self.folder / "tmp"),
+            "LC_ALL": "C.UTF-8",
+            "ANSIBLE_NOCOLOR": "1",
+            "EDGEHA_LAB_HOME": str(self._lab.home),
+            "EDGEHA_LAB_STATE": str(self._lab.state),
+            **(extra or {}),
+        }
+
+    def run(self, *words: str, cwd: Path = ROOT, **options: Any) -> Run:
+        """Run to the end. Keywords as for `start`."""
+        with self.start(*words, cwd=cwd, **options) as run:
+            return run.wait()
+
+    @contextlib.contextmanager
+    def start(
+        self,
+        *words: str,
+        cwd: Path = ROOT,
+        variables: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Iterator[Started]:
+        """Start a run in a process group of its own, which is gone when the block ends.
+
+        variables: extra variables, given in a file that only this user can read.
+        """
+        self._count += 1
+        log = self.folder / f"run-{self._count}.log"
+        command = [str(BIN / "ansible-playbook"), *words]
+        if variables is not None:
+            given = self.folder / f"run-{self._count}.json"
+            given.touch(mode=0o600)
+            given.write_text(json.dumps(variables))
+            command += ["--extra-vars", f"@{given}"]
+        began = time.time()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=cwd, env=self.environment(environment), start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
+        started = Started(process, log, began)
+        try:
+            yield started
+        finally:
+            started.end()
+
+
+@dataclass
+class Started:
+    """A run that goes on."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    began: float
+
+    def wait(self, limit: float = RUN_LIMIT_SECONDS) -> Run:
+        try:
+            code = self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the run did not end in {limit:g} s:\n{self._text()[-6000:]}") from None
+        return Run(code, self._text(), self.began)
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does: SIGINT to every process of the terminal's foreground group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def _text(self) -> str:
+        return self.log.read_text(errors="replace")
