@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeha_lab import build, cluster, engine, faults, hub, paths
+from edgeha_lab import build, cluster, engine, faults, host, hub, paths
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, fail, say, step
 
@@ -98,6 +98,7 @@ def _build(_: argparse.Namespace) -> None:
 def _up(arguments: argparse.Namespace) -> None:
     instance: Instance = arguments.name
     with _alone():
+        host.raise_limits()
         cluster.up(instance, build.build())
         hub.start(instance, cluster.known(instance)["gateway"])
 
@@ -176,6 +177,7 @@ def _remove(instance: Instance) -> None:
         cluster.down(instance, str(paths.binaries() / "kind"))
     if not paths.instances():
         engine.stop()
+        host.restore_limits()
     say(f"lab {instance.name} is down; builds stay in {paths.cache()} ('lab clean' removes them)")
 
 
