@@ -142,4 +142,4 @@ def first_run(lab: Lab, playbooks: Playbooks, gateway: Gateway) -> FirstRun:
 @pytest.fixture(scope="session")
 def second_run(lab: Lab, playbooks: Playbooks, gateway: Gateway, first_run: FirstRun) -> Observed:
     """The same again, which is also the plain checkout's run of the three ways."""
-    return observed(lab, lambda: playbooks.run("site.yml", variables=site_of(gateway)).finished())
+    return observed(lab, lambda: playbooks.run("site.yml", "-vvv", variables=site_of(gateway)).finished())

@@ -17,7 +17,8 @@ from testinfra.host import Host
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCENARIO = Path(__file__).resolve().parents[1]
-STATE = Path(os.environ["EDGEHA_LAB_STATE"])
+LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
+STATE = LAB_HOME / "run" / os.environ["EDGEHA_LAB_NAME"]
 NAMESPACE = "edge-demo-gw"
 
 testinfra_hosts = ["local://"]
@@ -53,7 +54,7 @@ def test_cluster_dns_and_service_addresses_work_across_nodes(host: Host, kubectl
     """The sensor's proxy finds the daemon by its service name: name, service address, pod on any node."""
     (sensor,) = kubectl("get", "pods", "--selector", "app.kubernetes.io/component=module")["items"]
     words = ["kubectl", "--kubeconfig", STATE / "kubeconfig", "--namespace", NAMESPACE, "exec"]
-    words += [sensor["metadata"]["name"], "--container", "sensor", "--", "python3", "-c"]
+    words += [sensor["metadata"]["name"], "--container", "module", "--", "python3", "-c"]
     words += ['\'import socket;socket.create_connection(("demo-gw-daemon",35001),5);print("reached")\'']
     assert host.check_output(" ".join(map(str, words))) == "reached"
 
@@ -73,7 +74,7 @@ def test_check_mode_on_the_finished_cluster_finds_nothing_to_change() -> None:
         ["ansible-playbook", "--check", "--diff", "converge.yml",
          "--inventory", "inventory/hosts.yml"],
         cwd=SCENARIO, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".collections"), "ANSIBLE_NOCOLOR": "1"},
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".collections"), "ANSIBLE_FORCE_COLOR": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     recap = re.findall(r"^(\S+)\s*:.* changed=(\d+) .*failed=(\d+)", done.stdout, re.MULTILINE)
