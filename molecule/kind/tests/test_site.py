@@ -74,7 +74,7 @@ def test_check_mode_on_the_finished_cluster_finds_nothing_to_change() -> None:
         ["ansible-playbook", "--check", "--diff", "converge.yml",
          "--inventory", "inventory/hosts.yml"],
         cwd=SCENARIO, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(PROJECT / ".collections"), "ANSIBLE_FORCE_COLOR": "0"},
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections", "ANSIBLE_FORCE_COLOR": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     recap = re.findall(r"^(\S+)\s*:.* changed=(\d+) .*failed=(\d+)", done.stdout, re.MULTILINE)
