@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edgeha_lab import paths
+from edgeha_lab import paths, process
 
 _KEY_LENGTH = 16
 
@@ -49,6 +49,7 @@ def cached(name: str, key: str, build: Callable[[Path], None]) -> tuple[Path, bo
     if folder.is_dir():
         return folder, False
     work = folder.with_name(folder.name + ".partial")
+    _unmount_below(work)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     build(work)
@@ -66,3 +67,10 @@ def _drop_older(name: str, newest: Path) -> None:
     ]
     for folder in sorted(others, key=lambda place: place.stat().st_mtime, reverse=True)[1:]:
         shutil.rmtree(folder)
+
+
+def _unmount_below(folder: Path) -> None:
+    """An interrupted debootstrap leaves /proc mounted in its root: never delete through a mount."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in sorted((mount for mount in mounts if mount.startswith(f"{folder}/")), reverse=True):
+        process.output(["umount", mount])

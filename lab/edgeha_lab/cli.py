@@ -174,7 +174,7 @@ def _down(arguments: argparse.Namespace) -> None:
 
 def _remove(instance: Instance) -> None:
     if instance.folder.exists():
-        cluster.down(instance, str(paths.binaries() / "kind"))
+        cluster.down(instance, paths.binaries() / "kind")
     if not paths.instances():
         engine.stop()
         host.restore_limits()

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -37,32 +38,18 @@ def up(instance: Instance, build: Build) -> None:
     record = {"topology": "kind", "node_image": build.node_image, "gateway": gateway}
     _write_record(instance, record | {"nodes": known(instance).get("nodes", {})})
     if not _is_whole(instance, build):
-        _delete_cluster(instance, build)
+        _delete_cluster(instance, build.kind)
         _create(instance, build)
     _write_record(instance, record | {"nodes": addresses(instance)})
     _load_modules(instance, build)
     _wait_until_it_works(instance, build)
 
 
-def down(instance: Instance, kind: str) -> None:
+def down(instance: Instance, kind: Path) -> None:
     """Removes everything the instance made: cluster, hub, network, files."""
     hub.stop(instance)
     if engine.is_running():
-        if nodes(instance):
-            with step(f"removing cluster {instance.cluster}"):
-                process.output(
-                    [
-                        kind,
-                        "delete",
-                        "cluster",
-                        "--name",
-                        instance.cluster,
-                        "--kubeconfig",
-                        instance.kubeconfig,
-                    ],
-                    env=_kind_environment(instance),
-                    limit=_CREATE_LIMIT,
-                )
+        _delete_cluster(instance, kind)
         engine.remove_network(instance.network)
         engine.open_network(_bridge(instance))
     shutil.rmtree(instance.folder, ignore_errors=True)
@@ -149,19 +136,11 @@ def _api_answers(instance: Instance, build: Build) -> bool:
     return subprocess.run([str(word) for word in command], capture_output=True, check=False).returncode == 0
 
 
-def _delete_cluster(instance: Instance, build: Build) -> None:
+def _delete_cluster(instance: Instance, kind: Path) -> None:
     if nodes(instance):
-        with step(f"removing what is left of cluster {instance.cluster}"):
+        with step(f"removing cluster {instance.cluster}"):
             process.output(
-                [
-                    build.kind,
-                    "delete",
-                    "cluster",
-                    "--name",
-                    instance.cluster,
-                    "--kubeconfig",
-                    instance.kubeconfig,
-                ],
+                [kind, "delete", "cluster", "--name", instance.cluster, "--kubeconfig", instance.kubeconfig],
                 env=_kind_environment(instance),
                 limit=_CREATE_LIMIT,
             )

@@ -57,6 +57,9 @@ def ensure(shim: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (paths.cache() / "engine").mkdir(parents=True, exist_ok=True)
     _remember_host_network(folder)
+    # An engine that was killed leaves its process ids behind, and others may have them now.
+    (folder / "docker.pid").unlink(missing_ok=True)
+    shutil.rmtree(folder / "exec", ignore_errors=True)
     # A file of our own: the host's /etc/docker/daemon.json is for the host's engine.
     configuration = folder / "daemon.json"
     configuration.write_text("{}\n")
@@ -141,12 +144,15 @@ _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 
 
 def _remember_host_network(folder: Path) -> None:
+    file = folder / "host-network.json"
+    if file.exists():
+        return  # what an engine that was killed found is still what to go back to
     memory = {
         "iptables": process.output(["iptables-save"]),
         "ip_forward": _FORWARDING.read_text().strip(),
         "had_bridge": Path("/sys/class/net/docker0").exists(),
     }
-    (folder / "host-network.json").write_text(json.dumps(memory))
+    file.write_text(json.dumps(memory))
 
 
 def _restore_host_network(folder: Path) -> None:
