@@ -5,7 +5,8 @@ SHELL := /bin/bash
         bench-demo lock clean
 
 BIN := .venv/bin
-export PATH := $(CURDIR)/$(BIN):$(PATH)
+lab_home := $(or $(EDGEHA_LAB_HOME),$(HOME)/.cache/edgeha-lab)
+export PATH := $(CURDIR)/$(BIN):$(lab_home)/cache/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 stage := tools/stage
 lock := requirements/requirements.lock
