@@ -138,9 +138,9 @@ class Started:
             raise AssertionError(f"the run did not end in {limit:g} s:\n{self._text()[-6000:]}") from None
         return Run(code, self._text(), self.began)
 
-    def interrupt(self) -> None:
-        """What Ctrl-C does: SIGINT to every process of the terminal's foreground group."""
-        os.killpg(self.process.pid, signal.SIGINT)
+    def send(self, number: signal.Signals) -> None:
+        """Signal every process of the run, as a terminal does with Ctrl-C."""
+        os.killpg(self.process.pid, number)
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -4,7 +4,7 @@
 
 """The same site from a checkout, from an installed collection, and from an operator's own repository.
 
-All three act on the gateway of the first run, so each has to find nothing to change: a chart, a name or a path
+All three act on the gateway of the first run, so each has to find nothing to change: a name or a path
 that resolved to something else would show. The digest of the chart's files is part of that comparison.
 """
 
@@ -88,7 +88,7 @@ def test_what_is_published_is_the_product_alone(archive: Path) -> None:
         names = opened.getnames()
     tops = {name.partition("/")[0] for name in names}
     assert not tops & {"lab", "molecule", "tools", "build", ".venv", ".git", ".ci", ".collections"}
-    # ansible-test wants its lists of exceptions with the collection; no other part of tests/ is the product's.
+    # ansible-test wants its lists of exceptions with the collection; no other test is the product's.
     assert {name.split("/")[1] for name in names if name.startswith("tests/")} <= {"sanity"}
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".log"))]
     for needed in ("playbooks/site.yml", "charts/edge-runtime/templates/_helpers.tpl", "meta/runtime.yml"):

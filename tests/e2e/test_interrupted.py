@@ -1,0 +1,62 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A run that ends in the middle of the first installation: the same command goes on from there."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.e2e.conftest import observed, site_of
+from tests.e2e.lab import Gateway, Lab, wait_for
+from tests.e2e.playbook import Playbooks
+
+INSTALL_LIMIT_SECONDS = 60
+MESSAGES_LIMIT_SECONDS = 30
+
+
+@pytest.mark.parametrize(
+    "cause", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "the controller loses power"]
+)
+def test_next_run_finishes_what_was_begun(
+    lab: Lab, playbooks: Playbooks, cause: signal.Signals, request: pytest.FixtureRequest
+) -> None:
+    gateway = Gateway("e2e-interrupted")
+    lab.remove(gateway)
+    request.addfinalizer(lambda: lab.remove(gateway))
+    since = max((message.seq for message in lab.messages(gateway.name)), default=0)
+    with playbooks.start("site.yml", variables=site_of(gateway)) as run:
+        # Helm has made the objects and waits for the pods.
+        wait_for(
+            "Helm to be in the middle of the installation",
+            lambda: releases(lab, gateway) == ["pending-install"] and lab.pods(gateway, "daemon"),
+            INSTALL_LIMIT_SECONDS,
+            pause=0.2,
+        )
+        run.send(cause)
+        assert run.wait(limit=30).code != 0
+    # Otherwise it was over before it was interrupted.
+    assert releases(lab, gateway) != ["deployed"]
+
+    playbooks.run("site.yml", variables=site_of(gateway)).finished()
+    assert releases(lab, gateway)[-1] == "deployed"
+    assert not {"pending-install", "pending-upgrade", "pending-rollback"} & set(releases(lab, gateway))
+    messages = wait_for(
+        "messages at the hub", lambda: lab.messages(gateway.name, since), MESSAGES_LIMIT_SECONDS
+    )
+    assert {message.module for message in messages} == {"sensor"}
+    # Nothing is left over: one pod of each kind, and a run after that has nothing to do.
+    assert [len(lab.pods(gateway, component)) for component in ("daemon", "module")] == [1, 1]
+    seen = observed(lab, lambda: playbooks.run("site.yml", variables=site_of(gateway)).finished())
+    assert seen.run.changed == 0, seen.run.changed_tasks()
+    assert seen.differences == []
+
+
+def releases(lab: Lab, gateway: Gateway) -> list[str]:
+    """Status of each revision that Helm knows of a gateway, oldest first."""
+    secrets = lab.get("secrets", f"--namespace={gateway.namespace}", "--selector=owner=helm")["items"]
+    labels = [secret["metadata"]["labels"] for secret in secrets]
+    return [entry["status"] for entry in sorted(labels, key=lambda entry: int(entry["version"]))]
