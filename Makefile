@@ -31,8 +31,8 @@ test: system venv ## all that CI runs
 	@$(MAKE) --no-print-directory static build go-tests unit sanity integration molecule e2e
 	@tools/stage-summary
 
-test-all: test ## and what does not fit there: the power cuts
-	@$(stage) e2e-slow -- tools/e2e tests/e2e --run-slow
+test-all: ## and what does not fit there: the power cuts
+	@$(MAKE) --no-print-directory test E2E_FLAGS=--run-slow
 
 system:
 	@if ! dpkg --status $(APT_PACKAGES) >/dev/null 2>&1; then \
@@ -74,7 +74,7 @@ molecule: venv
 	@$(stage) molecule -- tools/molecule --scenario-name kind
 
 e2e: venv
-	@$(stage) e2e -- tools/e2e tests/e2e
+	@$(stage) e2e -- tools/e2e tests/e2e $(E2E_FLAGS)
 
 bench-demo: system ## cold and warm seconds of demo and test, into build/bench/demo.json
 	@python3 tools/bench-demo
