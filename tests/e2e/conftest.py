@@ -110,13 +110,24 @@ def site_of(gateway: Gateway) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def gateway(lab: Lab) -> Iterator[Gateway]:
-    """The gateway of the whole session, which is not there yet."""
-    made = Gateway("e2e-gw")
-    lab.remove(made)
-    yield made
-    if not os.environ.get("KEEP_LAB"):
-        lab.remove(made)
+def new_gateway(lab: Lab) -> Iterator[Callable[[str], Gateway]]:
+    """Return a function that names a gateway which is not there yet, and goes with the session."""
+    made: list[Gateway] = []
+
+    def name(text: str) -> Gateway:
+        made.append(Gateway(text))
+        lab.remove(made[-1])
+        return made[-1]
+
+    yield name
+    if made and not os.environ.get("KEEP_LAB"):
+        lab.remove(*made)
+
+
+@pytest.fixture(scope="session")
+def gateway(new_gateway: Callable[[str], Gateway]) -> Gateway:
+    """The gateway of the whole session; before the first run it is not there."""
+    return new_gateway("e2e-gw")
 
 
 @dataclass(frozen=True)

@@ -223,23 +223,27 @@ class Lab:
         """The daemon's state on this host: the claim's volume in the shared directory."""
         claim = self.get("persistentvolumeclaims", f"{gateway.name}-state", "--namespace", gateway.namespace)
         volume = self.get("persistentvolumes", claim["spec"]["volumeName"])["spec"]
-        path = (volume.get("hostPath") or volume.get("local"))["path"]
-        return self.state / "shared" / Path(path).name / "daemon"
+        return self._shared(volume) / "daemon"
 
-    def remove(self, gateway: Gateway) -> None:
-        """Make the lab as if the gateway had never been there: release, namespace, volume, device."""
-        releases = json.loads(self.helm("list", "--all-namespaces", "--all", "--output", "json"))
-        if any(gateway.namespace == release["namespace"] for release in releases):
-            # Objects that are not in the namespace go with the release only.
-            self.helm("uninstall", gateway.name, "--namespace", gateway.namespace, "--wait", "--timeout=60s")
+    def remove(self, *gateways: Gateway) -> None:
+        """Make the lab as if these had never been there: releases, namespaces, volumes, devices."""
+        namespaces = {gateway.namespace for gateway in gateways}
+        for release in json.loads(self.helm("list", "--all-namespaces", "--all", "--output", "json")):
+            if release["namespace"] in namespaces:
+                # Objects that are in no namespace go with the release only.
+                self.helm("uninstall", release["name"], "--namespace", release["namespace"])
         limit = f"--timeout={DELETE_LIMIT_SECONDS}s"
-        self.kubectl("delete", "namespace", gateway.namespace, "--ignore-not-found", limit)
+        self.kubectl("delete", "namespaces", *namespaces, "--ignore-not-found", limit)
         for volume in self.get("persistentvolumes")["items"]:
-            if volume["spec"]["claimRef"]["namespace"] == gateway.namespace:
+            if volume["spec"]["claimRef"]["namespace"] in namespaces:
                 self.kubectl("delete", "persistentvolume", volume["metadata"]["name"], limit)
-                path = (volume["spec"].get("hostPath") or volume["spec"].get("local"))["path"]
-                shutil.rmtree(self.state / "shared" / Path(path).name)
-        self.hub("DELETE", f"/devices/{gateway.name}", if_match="*")
+                shutil.rmtree(self._shared(volume["spec"]))
+        for gateway in gateways:
+            self.hub("DELETE", f"/devices/{gateway.name}", if_match="*")
+
+    def _shared(self, volume: Mapping[str, Any]) -> Path:
+        """A volume's folder in the directory that all nodes share with this host."""
+        return self.state / "shared" / Path((volume.get("hostPath") or volume["local"])["path"]).name
 
 
 @dataclass(frozen=True)

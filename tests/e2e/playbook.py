@@ -138,14 +138,32 @@ class Started:
             raise AssertionError(f"the run did not end in {limit:g} s:\n{self._text()[-6000:]}") from None
         return Run(code, self._text(), self.began)
 
-    def send(self, number: signal.Signals) -> None:
-        """Signal every process of the run, as a terminal does with Ctrl-C."""
-        os.killpg(self.process.pid, number)
+    def interrupt(self) -> None:
+        """What Ctrl-C does: SIGINT to the terminal's foreground group."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        """Kill whatever there is of the run. Ansible's workers are in sessions of their own."""
+        family = _descendants(self.process.pid)
+        for number in (self.process.pid, *family):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         self.process.wait(10)
 
     def _text(self) -> str:
         return self.log.read_text(errors="replace")
+
+
+def _descendants(ancestor: int) -> list[int]:
+    """Process ids of the children of a process, and of theirs."""
+    children: dict[int, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                # The name in brackets may hold anything; state and parent come after it.
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(folder.name))
+    found = list(children.get(ancestor, []))
+    for number in found:
+        found += children.get(number, [])
+    return found

@@ -19,7 +19,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,10 +211,11 @@ def test_the_same_gateway_without_a_mistake_is_not_refused(playbooks: Playbooks)
     assert run.changed == 0
 
 
-def test_the_rights_that_are_named_are_enough(lab: Lab, playbooks: Playbooks, tmp_path: Path) -> None:
+def test_the_rights_that_are_named_are_enough(
+    lab: Lab, playbooks: Playbooks, new_gateway: Callable[[str], Gateway], tmp_path: Path
+) -> None:
     """A user without any right gets those that preflight names, and no other: then the run ends well."""
-    gateway = Gateway("e2e-rights")
-    lab.remove(gateway)
+    gateway = new_gateway("e2e-rights")
     with _user(lab, tmp_path, "e2e-nobody", []) as kubeconfig:
         found = problems(
             playbooks.run("site.yml", variables=site_of(gateway) | {"edge_kubeconfig": kubeconfig})
@@ -233,7 +234,6 @@ def test_the_rights_that_are_named_are_enough(lab: Lab, playbooks: Playbooks, tm
         playbooks.run("site.yml", variables=variables | confirmed).finished()
         assert gateway.name not in lab.devices()
         assert not [name for name in lab.objects() if f"{gateway.name}-daemon" in name]
-    lab.remove(gateway)
 
 
 def _closed_port() -> int:
