@@ -12,6 +12,9 @@ stage := tools/stage
 lock := requirements/requirements.lock
 venv := .venv/installed-$(shell sha256sum $(lock) | cut -c1-16)
 
+# What Ansible, Helm and the Kubernetes client keep on the side stays in the checkout, and goes with demo-down.
+own_home := $(foreach name,ANSIBLE_HOME TMPDIR HELM_CACHE_HOME HELM_CONFIG_HOME HELM_DATA_HOME,$(name)=$(CURDIR)/build/home)
+
 # apt packages of the lab: an engine (used only where none runs), the base image's maker, and what both call
 APT_PACKAGES := debootstrap docker.io git iproute2 iptables openssl python3-venv
 
@@ -20,11 +23,13 @@ help: ## this list
 
 demo: system venv ## a running gateway on this machine, from nothing: lab, site.yml, summary
 	@$(stage) --show lab-up -- lab/lab up
-	@$(stage) --show site -- env ANSIBLE_FORCE_COLOR=$(if $(CI),0,$(if $(NO_COLOR),0,1)) ansible-playbook site.yml
+	@mkdir -p build/home
+	@$(stage) --show site -- env $(own_home) ANSIBLE_FORCE_COLOR=$(if $(CI)$(NO_COLOR),0,1) ansible-playbook site.yml
 	@echo "The gateway runs. Look at its messages with 'lab/lab hub log', remove everything with 'make demo-down'."
 
 demo-down: ## remove everything that the demo made
 	@if [ -x $(BIN)/python ]; then lab/lab down; fi
+	@rm -rf build/home
 
 test: system venv ## all that CI runs
 	@rm -f build/stages.jsonl

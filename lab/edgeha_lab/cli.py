@@ -159,6 +159,7 @@ def _status(arguments: argparse.Namespace) -> None:
 def _env(arguments: argparse.Namespace) -> None:
     instance: Instance = arguments.name
     print(f"export KUBECONFIG={instance.kubeconfig}")
+    print(f"export KUBECACHEDIR={instance.folder / 'kube-cache'}")
     print(f"export EDGEHA_LAB_STATE={instance.folder}")
     print(f"export PATH={paths.binaries()}:$PATH")
     if engine.is_running():

@@ -123,17 +123,17 @@ def _is_whole(instance: Instance, build: Build) -> bool:
     return images == {build.node_image} and _api_answers(instance, build)
 
 
+def _kubectl(instance: Instance, build: Build, *words: str) -> str:
+    command = [build.kubectl, "--kubeconfig", instance.kubeconfig, "--request-timeout=10s", *words]
+    # kubectl's cache would stay in the user's home when the lab is gone.
+    return process.output(command, env={"KUBECACHEDIR": str(instance.folder / "kube-cache")})
+
+
 def _api_answers(instance: Instance, build: Build) -> bool:
-    command = [
-        build.kubectl,
-        "--kubeconfig",
-        instance.kubeconfig,
-        "--request-timeout=5s",
-        "get",
-        "--raw",
-        "/readyz",
-    ]
-    return subprocess.run([str(word) for word in command], capture_output=True, check=False).returncode == 0
+    try:
+        return _kubectl(instance, build, "get", "--raw", "/readyz") == "ok"
+    except LabError:
+        return False
 
 
 def _delete_cluster(instance: Instance, kind: Path) -> None:
@@ -216,9 +216,7 @@ def _wait_until_it_works(instance: Instance, build: Build) -> None:
     """Nodes Ready, cluster DNS and the storage provisioner available."""
 
     def kubectl(*words: str) -> str:
-        return process.output(
-            [build.kubectl, "--kubeconfig", instance.kubeconfig, "--request-timeout=10s", *words]
-        )
+        return _kubectl(instance, build, *words)
 
     def all_ready() -> bool:
         ready = kubectl(
