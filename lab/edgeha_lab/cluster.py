@@ -124,9 +124,9 @@ def _is_whole(instance: Instance, build: Build) -> bool:
 
 
 def _kubectl(instance: Instance, build: Build, *words: str) -> str:
-    command = [build.kubectl, "--kubeconfig", instance.kubeconfig, "--request-timeout=10s", *words]
+    command: list[str | Path] = [build.kubectl, "--kubeconfig", instance.kubeconfig, "--request-timeout=10s"]
     # kubectl's cache would stay in the user's home when the lab is gone.
-    return process.output(command, env={"KUBECACHEDIR": str(instance.folder / "kube-cache")})
+    return process.output([*command, *words], env={"KUBECACHEDIR": str(instance.folder / "kube-cache")})
 
 
 def _api_answers(instance: Instance, build: Build) -> bool:
