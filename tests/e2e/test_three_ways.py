@@ -88,8 +88,8 @@ def test_what_is_published_is_the_product_alone(archive: Path) -> None:
         names = opened.getnames()
     tops = {name.partition("/")[0] for name in names}
     assert not tops & {"lab", "molecule", "tools", "build", ".venv", ".git", ".ci", ".collections"}
-    # ansible-test wants its lists of exceptions with the collection; no other test is the product's.
-    assert {name.split("/")[1] for name in names if name.startswith("tests/")} <= {"sanity"}
+    # ansible-test wants its settings with the collection; no other test is the product's.
+    assert {name.split("/")[1] for name in names if name.startswith("tests/")} <= {"sanity", "config.yml"}
     assert not [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".log"))]
     for needed in ("playbooks/site.yml", "charts/edge-runtime/templates/_helpers.tpl", "meta/runtime.yml"):
         assert needed in names
