@@ -72,7 +72,7 @@ def nodes(instance: Instance) -> dict[str, str]:
 
 def addresses(instance: Instance) -> dict[str, str]:
     """Address of each node in the instance's network."""
-    template = '{{(index .NetworkSettings.Networks "%s").IPAddress}}' % instance.network  # noqa: UP031  (braces)
+    template = '{{(index .NetworkSettings.Networks "' + instance.network + '").IPAddress}}'
     return {
         name: engine.docker_output("inspect", "--format", template, name).strip() for name in nodes(instance)
     }
