@@ -222,7 +222,9 @@ def _wait_until_it_works(instance: Instance, build: Build) -> None:
         ready = kubectl(
             "get", "nodes", "-o", 'jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}'
         ).split()
-        return ready == ["True"] * (1 + _WORKERS)
+        # A node is Ready a moment before the taint goes that keeps pods away from it.
+        taints = kubectl("get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}").split()
+        return ready == ["True"] * (1 + _WORKERS) and "node.kubernetes.io/not-ready" not in taints
 
     def available(namespace: str, name: str) -> bool:
         query = 'jsonpath={.status.conditions[?(@.type=="Available")].status}'

@@ -131,12 +131,13 @@ def storage_problems(
     classes: Sequence[Mapping[str, Any]],
     access_modes: Sequence[str],
     volumes: Sequence[Mapping[str, Any]] | None,
-    local_path_configs: Sequence[str] = (),
+    local_path_configs: Sequence[str] | None = (),
 ) -> list[tuple[str, str]]:
     """Return (fact, fix) when a StorageClass is missing or cannot do what is asked of it.
 
     classes: StorageClass objects. volumes: PersistentVolume objects, None when they could not be listed.
-    local_path_configs: ``config.json`` of each local-path-provisioner that was found.
+    local_path_configs: ``config.json`` of each local-path-provisioner that was found, None when they could
+        not be read: then what its classes can do is not known, and nothing is said against them.
     """
     names = sorted(str(entry["metadata"]["name"]) for entry in classes)
     found = next((entry for entry in classes if entry["metadata"]["name"] == name), None)
@@ -152,7 +153,9 @@ def storage_problems(
     provisioner = str(found.get("provisioner", ""))
     single = provisioner in SINGLE_NODE_PROVISIONERS
     if provisioner == LOCAL_PATH_PROVISIONER:
-        single = not any(local_path_is_shared(config, name) for config in local_path_configs)
+        single = local_path_configs is not None and not any(
+            local_path_is_shared(config, name) for config in local_path_configs
+        )
     if SHARED_MODE in access_modes and single:
         return [
             (

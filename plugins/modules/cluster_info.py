@@ -295,10 +295,12 @@ def look_at_storage(
     volumes = None
     if any(entry["provisioner"] == cluster_facts.STATIC_PROVISIONER for entry in there):
         volumes = optional(client, "v1", "PersistentVolume")
-    configs: list[str] = []
+    configs: list[str] | None = []
     if any(entry["provisioner"] == cluster_facts.LOCAL_PATH_PROVISIONER for entry in there):
         maps = optional(client, "v1", "ConfigMap", f"metadata.name={cluster_facts.LOCAL_PATH_CONFIG}")
-        configs = [(entry.get("data") or {}).get("config.json", "") for entry in maps or []]
+        configs = (
+            None if maps is None else [(entry.get("data") or {}).get("config.json", "") for entry in maps]
+        )
     problems: list[tuple[str, str]] = []
     for entry in wanted:
         problems += cluster_facts.storage_problems(

@@ -169,6 +169,12 @@ def test_local_path_is_of_one_node_unless_its_path_is_shared(config: str, shared
     assert cluster_facts.storage_problems("c", classes, ["ReadWriteOnce"], None, [config]) == []
 
 
+def test_a_local_path_class_is_not_judged_by_a_configuration_that_may_not_be_read() -> None:
+    classes = [storage_class("c", cluster_facts.LOCAL_PATH_PROVISIONER)]
+    assert cluster_facts.storage_problems("c", classes, ["ReadWriteMany"], None, None) == []
+    assert cluster_facts.storage_problems("c", classes, ["ReadWriteMany"], None, []) != []
+
+
 def test_unknown_storage_class_gets_the_nearest_name() -> None:
     [(fact, fix)] = cluster_facts.storage_problems("nfs-cleint", [storage_class("nfs-client", "x")], [], None)
     assert "no storage class nfs-cleint" in fact
