@@ -53,6 +53,15 @@ def ensure(shim: Path) -> None:
         return
     if not shutil.which("dockerd"):
         raise LabError("there is no Docker engine on this machine; 'make system' installs Debian's docker.io")
+    # Two engines would take each other's bridge and firewall rules away.
+    others = [
+        pid.name for pid in Path("/proc").iterdir() if pid.name.isdigit() and _is_dockerd(int(pid.name))
+    ]
+    if others:
+        raise LabError(
+            f"a Docker engine runs (process {', '.join(others)}) on a socket that is not Docker's own: set "
+            "DOCKER_HOST to use it, or stop it (a lab with another EDGEHA_LAB_HOME: 'lab down' there)"
+        )
     folder = _folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     (paths.cache() / "engine").mkdir(parents=True, exist_ok=True)
@@ -127,7 +136,7 @@ def _own_is_running() -> bool:
 def _is_dockerd(pid: int) -> bool:
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return "(dockerd)" in status and ") Z " not in status
 
