@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import os
 import re
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +25,13 @@ TOKENS = {
     "ServiceAccount token": re.compile(rb"eyJ[\w-]{20,}\.eyJ[\w-]{20,}\.[\w-]{40,}"),
     "private key": re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
 }
+
+
+class Keys(dict[str, str]):
+    """Keys (base64 text) by a name that may be shown; a report of a failed test shows no more."""
+
+    def __repr__(self) -> str:
+        return f"Keys of {sorted(self)}"
 
 
 def forms(key: str) -> set[bytes]:
@@ -47,31 +55,48 @@ def leaks(text: bytes | str, keys: Mapping[str, str], tokens: bool = True) -> li
     return found + ([name for name, pattern in TOKENS.items() if pattern.search(data)] if tokens else [])
 
 
-def wide_files(folders: list[Path], since: float, keys: Mapping[str, str]) -> list[str]:
+def wide_files(places: Iterable[Path], since: float, keys: Mapping[str, str]) -> list[str]:
     """Files changed since a moment (Unix time) that others may read and that hold a key.
 
     A key is found whatever the folders above allow: files are copied, folders are opened.
     """
     found = []
-    for file in _files(folders):
-        with contextlib.suppress(FileNotFoundError):
+    for file in _files(places):
+        with contextlib.suppress(OSError):
             status = file.lstat()
-            if (
-                status.st_mtime >= since - 1
-                and status.st_mode & 0o077
-                and status.st_size < LARGEST_FILE_BYTES
-            ):
-                names = leaks(file.read_bytes(), keys, tokens=False)
+            if status.st_mtime >= since - 1 and status.st_mode & 0o077:
+                names = leaks(_content(file, status.st_size), keys, tokens=False)
                 found += [f"{file} ({stat.filemode(status.st_mode)}): {name}" for name in names]
     return found
 
 
-def _files(folders: list[Path]) -> Iterator[Path]:
-    for folder in folders:
-        for path in folder.rglob("*"):
-            with contextlib.suppress(PermissionError, FileNotFoundError):
-                if path.is_file() and not path.is_symlink():
-                    yield path
+def made_since(folder: Path, since: float) -> list[Path]:
+    """What appeared in a folder that everybody on this machine uses."""
+    found = []
+    for entry in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if entry.lstat().st_ctime >= since - 1:
+                found.append(entry)
+    return found
+
+
+def _files(places: Iterable[Path]) -> Iterator[Path]:
+    """Ordinary files at and below these places, without what is mounted there and without links."""
+    for place in places:
+        if place.is_file() and not place.is_symlink():
+            yield place
+            continue
+        for folder, names, files in os.walk(place):
+            names[:] = [name for name in names if not Path(folder, name).is_mount()]
+            for name in files:
+                path = Path(folder, name)
+                with contextlib.suppress(OSError):
+                    if stat.S_ISREG(path.lstat().st_mode):
+                        yield path
+
+
+def _content(file: Path, size: int) -> bytes:
+    return file.read_bytes() if size < LARGEST_FILE_BYTES else b""
 
 
 class Watch:
@@ -121,6 +146,6 @@ class Watch:
     def _look(self, file: Path) -> None:
         status = file.stat()
         version = (status.st_mtime_ns, status.st_size)
-        if self._seen.get(file) != version and status.st_size < LARGEST_FILE_BYTES:
+        if self._seen.get(file) != version:
             self._seen[file] = version
-            self.files.append((file, status.st_mode, file.read_bytes()))
+            self.files.append((file, status.st_mode, _content(file, status.st_size)))

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.e2e.conftest import FirstRun
-from tests.e2e.evidence import Watch, leaks, wide_files
+from tests.e2e.evidence import Keys, Watch, leaks, made_since, wide_files
 from tests.e2e.lab import ROOT, Gateway, Lab, wait_for
 from tests.e2e.playbook import Playbooks
 
@@ -27,13 +27,12 @@ KINDS = (
     "configmaps,deployments,replicasets,pods,services,serviceaccounts,persistentvolumeclaims,roles,"
     "rolebindings,endpointslices,events,leases"
 )
-Keys = dict[str, str]
 
 
 @pytest.fixture(scope="module")
 def keys(lab: Lab, gateway: Gateway, first_run: FirstRun) -> Keys:
     """Every key that takes part, base64, by a name that may be shown."""
-    found = {f"key of policy {name}": key for name, key in lab.policy_keys.items()}
+    found = Keys({f"key of policy {name}": key for name, key in lab.policy_keys.items()})
     device = lab.hub("GET", f"/devices/{gateway.name}")
     for identity, name in ((device, "device"), (lab.module(gateway.name, "sensor"), "module sensor")):
         for which in ("primaryKey", "secondaryKey"):
@@ -99,8 +98,10 @@ def test_no_process_was_given_a_key_and_no_temporary_file_showed_one(first_run: 
 def test_no_file_that_others_may_read_holds_a_key(
     lab: Lab, playbooks: Playbooks, first_run: FirstRun, keys: Keys
 ) -> None:
-    folders = [lab.state, playbooks.folder, ROOT, Path(tempfile.gettempdir())]
-    assert wide_files(folders, first_run.run.started, keys) == []
+    since = first_run.run.started
+    checkout = [entry for entry in ROOT.iterdir() if entry.name not in (".git", ".venv")]
+    places = [lab.state, playbooks.folder, *checkout, *made_since(Path(tempfile.gettempdir()), since)]
+    assert wide_files(places, since, keys) == []
 
 
 def test_the_watch_sees_what_it_looks_for(playbooks: Playbooks, tmp_path: Path) -> None:
