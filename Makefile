@@ -13,7 +13,7 @@ lock := requirements/requirements.lock
 venv := .venv/installed-$(shell sha256sum $(lock) | cut -c1-16)
 
 # What Ansible, Helm and the Kubernetes client keep on the side stays in the checkout, and goes with demo-down.
-own_home := $(foreach name,ANSIBLE_HOME TMPDIR HELM_CACHE_HOME HELM_CONFIG_HOME HELM_DATA_HOME,$(name)=$(CURDIR)/build/home)
+own_home := $(foreach name,ANSIBLE_HOME TMPDIR HELM_CACHE_HOME HELM_CONFIG_HOME HELM_DATA_HOME KUBECACHEDIR,$(name)=$(CURDIR)/build/home)
 
 # apt packages of the lab: an engine (used only where none runs), the base image's maker, and what both call
 APT_PACKAGES := debootstrap docker.io git iproute2 iptables openssl python3-venv
