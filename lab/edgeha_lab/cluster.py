@@ -35,7 +35,7 @@ def up(instance: Instance, build: Build) -> None:
     instance.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     instance.logs.mkdir(exist_ok=True)
     gateway = _network(instance)
-    record = {"topology": "kind", "node_image": build.node_image, "gateway": gateway}
+    record = {"topology": "kind", "gateway": gateway}
     _write_record(instance, record | {"nodes": known(instance).get("nodes", {})})
     if not _is_whole(instance, build):
         _delete_cluster(instance, build.kind)
@@ -112,7 +112,7 @@ def _bridge(instance: Instance) -> str:
 
 
 def _is_whole(instance: Instance, build: Build) -> bool:
-    if known(instance).get("node_image") != build.node_image or not instance.kubeconfig.exists():
+    if not instance.kubeconfig.exists():
         return False
     states = nodes(instance)
     if len(states) != 1 + _WORKERS or set(states.values()) != {"running"}:

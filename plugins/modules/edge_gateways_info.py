@@ -34,13 +34,7 @@ options:
 extends_documentation_fragment:
   - edgeha.iotedge.cluster
   - edgeha.iotedge.cluster.attributes
-attributes:
-  check_mode:
-    description: Only reads.
-    support: full
-  diff_mode:
-    description: Only reads.
-    support: N/A
+  - edgeha.iotedge.read_only
 """
 
 EXAMPLES = r"""

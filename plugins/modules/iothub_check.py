@@ -65,13 +65,7 @@ options:
 extends_documentation_fragment:
   - edgeha.iotedge.iothub
   - edgeha.iotedge.iothub.attributes
-attributes:
-  check_mode:
-    description: Only reads.
-    support: full
-  diff_mode:
-    description: Only reads.
-    support: N/A
+  - edgeha.iotedge.read_only
 """
 
 EXAMPLES = r"""
