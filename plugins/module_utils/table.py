@@ -13,9 +13,11 @@ from collections.abc import Sequence
 def render(headers: Sequence[str], rows: Sequence[Sequence[object]], max_width: int = 60) -> list[str]:
     """Return the lines of a table: one row of headers, one of dashes, then the rows.
 
-    A cell longer than max_width characters goes on in further lines of its column: nothing is cut off.
+    A cell longer than max_width characters goes on in further lines of its column: nothing is cut off. A
+    single word stays whole, so that paths and names can be copied.
     """
-    cells = [[textwrap.wrap(str(cell), max_width) or [""] for cell in row] for row in rows]
+    wrapper = textwrap.TextWrapper(max_width, break_long_words=False, break_on_hyphens=False)
+    cells = [[wrapper.wrap(str(cell)) or [""] for cell in row] for row in rows]
     widths = [len(header) for header in headers]
     for row in cells:
         for column, lines in enumerate(row):
