@@ -14,6 +14,7 @@ from pathlib import Path
 
 from iothub_emulator import logs, messages
 from iothub_emulator.certificates import ensure_certificates
+from iothub_emulator.options import ServeOptions
 from iothub_emulator.state import State, StateError
 from iothub_emulator.store import open_for_reading
 
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
                 from iothub_emulator.server import serve
 
                 logs.configure()
-                serve(state, options.listen, options.https_port, options.mqtt_port, options.clock_offset)
+                serve(state, ServeOptions.from_arguments(options))
             case "log":
                 _log(state, options)
     except StateError as error:
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     init = commands.add_parser("init", help="make keys and certificates; again: add names, keep the rest")
     init.add_argument("--name", action="append", default=[], help="host name or IP address of the hub")
     serve = commands.add_parser("serve", help="serve HTTPS and MQTT in the foreground")
+    # Each is a field of ServeOptions too.
     serve.add_argument("--listen", required=True, metavar="IP", help="address to listen on")
     serve.add_argument("--https-port", type=int, default=443)
     serve.add_argument("--mqtt-port", type=int, default=8883)

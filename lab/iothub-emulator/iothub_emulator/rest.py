@@ -23,11 +23,14 @@ from iothub_emulator.connections import Connections
 from iothub_emulator.errors import HubError, UnauthorizedError, argument_invalid, unauthorized
 from iothub_emulator.identity import Identity
 from iothub_emulator.logs import event
+from iothub_emulator.operations import OperationClass
 from iothub_emulator.store import Store
 from iothub_emulator.twins import Document, Twin
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+BearerCheck = Callable[[str, Right], Awaitable[str]]
+"""(token, right that the call needs) -> who asks"""
 
 API_VERSIONS = frozenset(
     {
@@ -73,28 +76,50 @@ class RestApi:
         self._store = store
         self._connections = connections
         self._clock = clock
+        self._bearer: BearerCheck | None = None
         self.application = web.Application(middlewares=[self._envelope], client_max_size=_MAX_BODY_BYTES)
         read, write, service = Right.REGISTRY_READ, Right.REGISTRY_WRITE, Right.SERVICE_CONNECT
-        self._add("GET", "/devices", read, self._list_devices)
-        self._add("GET", "/devices/{id}", read, self._get_device)
-        self._add("PUT", "/devices/{id}", write, self._put_device)
-        self._add("DELETE", "/devices/{id}", write, self._delete_device)
-        self._add("GET", "/devices/{id}/modules", read, self._list_modules, own_device=True)
-        self._add("GET", "/devices/{id}/modules/{mid}", read, self._get_module, own_device=True)
-        self._add("PUT", "/devices/{id}/modules/{mid}", write, self._put_module, own_device=True)
-        self._add("DELETE", "/devices/{id}/modules/{mid}", write, self._delete_module, own_device=True)
+        self.add_route("GET", "/devices", read, self._list_devices)
+        self.add_route("GET", "/devices/{id}", read, self._get_device)
+        self.add_route("PUT", "/devices/{id}", write, self._put_device)
+        self.add_route("DELETE", "/devices/{id}", write, self._delete_device)
+        self.add_route("GET", "/devices/{id}/modules", read, self._list_modules, own_device=True)
+        self.add_route("GET", "/devices/{id}/modules/{mid}", read, self._get_module, own_device=True)
+        self.add_route("PUT", "/devices/{id}/modules/{mid}", write, self._put_module, own_device=True)
+        self.add_route("DELETE", "/devices/{id}/modules/{mid}", write, self._delete_module, own_device=True)
         for path in ("/twins/{id}", "/twins/{id}/modules/{mid}"):
-            self._add("GET", path, service, self._get_twin)
-            self._add("PATCH", path, service, self._write_twin)
-            self._add("PUT", path, service, self._write_twin)
-        self._add("GET", "/statistics/devices", read, self._count_devices)
+            self.add_route("GET", path, service, self._get_twin)
+            self.add_route("PATCH", path, service, self._write_twin)
+            self.add_route("PUT", path, service, self._write_twin)
+        self.add_route("GET", "/statistics/devices", read, self._count_devices)
+
+    def complete(self) -> None:
+        """Answer 501 for what nobody added. Call it last: the first route that fits is taken."""
         for method, path in _NOT_BUILT:
             self.application.router.add_route(method, path, _not_built)
 
-    def _add(
-        self, method: str, path: str, right: Right, handler: Handler, *, own_device: bool = False
+    def accept_bearer(self, check: BearerCheck) -> None:
+        """Let `check` judge Microsoft Entra tokens; it returns the caller's name or raises HubError."""
+        self._bearer = check
+
+    def add_route(
+        self,
+        method: str,
+        path: str,
+        right: Right,
+        handler: Handler,
+        *,
+        operation: OperationClass = OperationClass.OTHER,
+        own_device: bool = False,
     ) -> None:
+        """Add a call of the service API for policies that hold `right`.
+
+        `operation` is what it is metered as. With `own_device` also the device that the path names as
+        `{id}` may call it.
+        """
+
         async def checked(request: web.Request) -> web.StreamResponse:
+            request["operation"] = operation
             await self._authorize(request, right, own_device)
             version = request.query.get("api-version")
             if version not in API_VERSIONS:
@@ -109,7 +134,12 @@ class RestApi:
         """Raise UnauthorizedError unless a policy with `right`, or with `own_device` the device, asks."""
         header = request.headers.get("Authorization", "")
         if header.lower().startswith("bearer "):
-            raise HubError(501, "NotImplemented", "The emulator does not know Microsoft Entra tokens yet.")
+            if self._bearer is None:
+                raise HubError(
+                    501, "NotImplemented", "The emulator does not know Microsoft Entra tokens yet."
+                )
+            request["caller"] = await self._bearer(header[len("bearer ") :].strip(), right)
+            return
         token = SasToken.parse(header)
         path = [unquote(segment) for segment in request.rel_url.raw_path.strip("/").split("/")]
         self._authenticator.check_validity(token, path, self._clock.now())
@@ -158,7 +188,7 @@ class RestApi:
         return response
 
     def _error(self, error: HubError) -> web.Response:
-        response = _json(error.envelope(self._clock.now()), status=error.status)
+        response = json_response(error.envelope(self._clock.now()), status=error.status)
         response.headers["iothub-errorcode"] = error.code
         return response
 
@@ -168,7 +198,7 @@ class RestApi:
         except ValueError:
             raise argument_invalid("top is not a number") from None
         devices = await self._store.run(lambda database: registry.list_devices(database, top))
-        return _json([device.document() for device in devices])
+        return json_response([device.document() for device in devices])
 
     async def _get_device(self, request: web.Request) -> web.Response:
         device_id = request.match_info["id"]
@@ -176,7 +206,7 @@ class RestApi:
 
     async def _put_device(self, request: web.Request) -> web.Response:
         device_id, if_match = request.match_info["id"], request.headers.get("If-Match")
-        body = await _read_json(request)
+        body = await read_json(request)
         device = await self._store.run(
             lambda database: registry.put_device(database, device_id, body, if_match, self._clock.now())
         )
@@ -197,7 +227,7 @@ class RestApi:
             registry.require_enabled_device(database, device_id)
             return registry.list_modules(database, device_id)
 
-        return _json([module.document() for module in await self._store.run(operation)])
+        return json_response([module.document() for module in await self._store.run(operation)])
 
     async def _get_module(self, request: web.Request) -> web.Response:
         device_id, module_id = request.match_info["id"], request.match_info["mid"]
@@ -211,7 +241,7 @@ class RestApi:
     async def _put_module(self, request: web.Request) -> web.Response:
         device_id, module_id = request.match_info["id"], request.match_info["mid"]
         if_match = request.headers.get("If-Match")
-        body = await _read_json(request)
+        body = await read_json(request)
         module = await self._store.run(
             lambda database: registry.put_module(
                 database, device_id, module_id, body, if_match, self._clock.now()
@@ -241,7 +271,7 @@ class RestApi:
         """PATCH merges, PUT replaces; a connected device is told of its desired properties."""
         device_id, module_id = request.match_info["id"], request.match_info.get("mid", "")
         if_match, replace = request.headers.get("If-Match"), request.method == "PUT"
-        body = await _read_json(request)
+        body = await read_json(request)
 
         def operation(database: sqlite3.Connection) -> tuple[Document, Document | None, int]:
             identity = registry.get_identity(database, device_id, module_id)
@@ -256,33 +286,33 @@ class RestApi:
         return _twin(document)
 
     async def _count_devices(self, _request: web.Request) -> web.Response:
-        return _json(await self._store.run(registry.count_devices))
+        return json_response(await self._store.run(registry.count_devices))
 
 
 async def _not_built(request: web.Request) -> web.StreamResponse:
     raise HubError(501, "NotImplemented", f"The emulator does not have {request.method} {request.path} yet.")
 
 
-async def _read_json(request: web.Request) -> object:
+async def read_json(request: web.Request) -> object:
     try:
         return json.loads(await request.read())
     except ValueError:
         raise argument_invalid("the body is not JSON") from None
 
 
-def _json(body: Any, status: int = 200) -> web.Response:
+def json_response(body: Any, status: int = 200) -> web.Response:
     return web.Response(
         body=json.dumps(body).encode(), status=status, content_type="application/json", charset="utf-8"
     )
 
 
 def _identity(identity: Identity) -> web.Response:
-    response = _json(identity.document())
+    response = json_response(identity.document())
     response.headers["ETag"] = f'"{identity.etag}"'
     return response
 
 
 def _twin(document: Document) -> web.Response:
-    response = _json(document)
+    response = json_response(document)
     response.headers["ETag"] = f'"{document["etag"]}"'
     return response

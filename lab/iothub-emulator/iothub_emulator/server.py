@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import ssl
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 
 from aiohttp import web
 
@@ -16,14 +17,16 @@ from iothub_emulator import registry
 from iothub_emulator.auth import Authenticator
 from iothub_emulator.clock import HubClock
 from iothub_emulator.connections import Connections
+from iothub_emulator.features import FEATURES, Context
 from iothub_emulator.logs import event
 from iothub_emulator.mqtt_server import MqttServer
+from iothub_emulator.options import ServeOptions
 from iothub_emulator.rest import RestApi
 from iothub_emulator.state import State, StateError, write_private
 from iothub_emulator.store import Store
 
 
-def serve(state: State, listen: str, https_port: int, mqtt_port: int, clock_offset: float) -> None:
+def serve(state: State, options: ServeOptions) -> None:
     """Serve until SIGTERM or SIGINT. Raises StateError when it cannot start."""
     os.umask(0o077)
     names = state.names()
@@ -32,37 +35,50 @@ def serve(state: State, listen: str, https_port: int, mqtt_port: int, clock_offs
             f"{state.directory} is not set up; run init --state {state.directory} --name NAME first"
         )
     with state.server_lock():
-        asyncio.run(_serve(state, names, listen, https_port, mqtt_port, HubClock(clock_offset)))
+        asyncio.run(_serve(state, names, options))
 
 
-async def _serve(
-    state: State, names: list[str], listen: str, https_port: int, mqtt_port: int, clock: HubClock
-) -> None:
+async def _serve(state: State, names: list[str], options: ServeOptions) -> None:
+    listen, clock = options.listen, HubClock(options.clock_offset)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     tls = _tls_context(state)
     authenticator = Authenticator(names, state.policies())
     try:
-        store = Store(state.database)
+        store = Store(state.database, [part for feature in FEATURES for part in feature.schema])
     except sqlite3.Error as error:
         raise StateError(f"{state.database} cannot be opened: {error}") from error
     connections = Connections()
     mqtt = MqttServer(authenticator, store, connections, clock)
     rest = RestApi(authenticator, store, connections, clock)
+    context = Context(state, options, authenticator, store, connections, clock, rest, mqtt)
     runner = web.AppRunner(rest.application, access_log=None, shutdown_timeout=2)
+    features = AsyncExitStack()
     try:
         await store.run(lambda database: registry.mark_all_disconnected(database, clock.now()))
+        for feature in FEATURES:
+            await features.enter_async_context(feature.run(context))
+        rest.complete()
         await runner.setup()
-        await _listen(web.TCPSite(runner, listen, https_port, ssl_context=tls).start(), listen, https_port)
-        await _listen(mqtt.start(listen, mqtt_port, tls), listen, mqtt_port)
+        site = web.TCPSite(runner, listen, options.https_port, ssl_context=tls)
+        await _listen(site.start(), listen, options.https_port)
+        await _listen(mqtt.start(listen, options.mqtt_port, tls), listen, options.mqtt_port)
         write_private(state.pid_file, f"{os.getpid()}\n".encode())
-        event("listening", address=listen, https=https_port, mqtt=mqtt_port, names=names, offset=clock.offset)
+        event(
+            "listening",
+            address=listen,
+            https=options.https_port,
+            mqtt=options.mqtt_port,
+            names=names,
+            offset=clock.offset,
+        )
         await stop.wait()
         event("stopping")
     finally:
         await mqtt.stop()
         await runner.cleanup()
+        await features.aclose()
         await store.close()
         state.pid_file.unlink(missing_ok=True)
     event("stopped")

@@ -14,15 +14,34 @@ import contextlib
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+# Layout of the file itself: 1 had no table `parts`, 2 has it.
+_LAYOUT = 2
+
+
+@dataclass(frozen=True)
+class SchemaPart:
+    """Tables that one part of the hub brings along.
+
+    `steps` are SQL scripts that are only ever appended to: step N leads from version N to N + 1 of the
+    part, on a new file and on a kept one. A part whose rows belong to identities removes them with a
+    trigger AFTER DELETE ON identities.
+    """
+
+    name: str
+    steps: tuple[str, ...]
+
+
+_CORE = SchemaPart(
+    "core",
+    (
+        """
 CREATE TABLE identities (
     device_id TEXT NOT NULL,
     module_id TEXT NOT NULL,            -- '' is the device itself
@@ -76,7 +95,9 @@ CREATE TABLE messages (
     system TEXT NOT NULL,               -- JSON objects
     properties TEXT NOT NULL
 );
-"""
+""",
+    ),
+)
 
 _MAX_BATCH = 256
 Operation = Callable[[sqlite3.Connection], T]
@@ -93,11 +114,11 @@ class _Job(Generic[T]):
 class Store:
     """The hub's database. Operations are plain functions of a connection; they run in order."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, parts: Iterable[SchemaPart] = ()) -> None:
         self._jobs: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         # Opened here, so that a bad file is an error of the start and not of the first request.
-        self._connection = open_database(path)
+        self._connection = open_database(path, parts)
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self._thread.start()
@@ -176,21 +197,52 @@ def _settle(batch: list[_Job[Any]]) -> None:
             job.future.set_result(job.result)
 
 
-def open_database(path: Path) -> sqlite3.Connection:
-    """Open (and make, the first time) the database for writing."""
+def open_database(path: Path, parts: Iterable[SchemaPart] = ()) -> sqlite3.Connection:
+    """Open (and make, the first time) the database for writing, with the core's tables and `parts`.
+
+    A file of an older version is brought up to date, each step whole or not at all.
+    """
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        connection.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
-    elif version != _SCHEMA_VERSION:
+    try:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        _check_layout(connection, path)
+        for part in (_CORE, *parts):
+            _bring_up_to_date(connection, path, part)
+    except BaseException:
         connection.close()
-        raise sqlite3.DatabaseError(
-            f"{path} has layout {version}, this program knows {_SCHEMA_VERSION}; use another --state"
-        )
+        raise
     return connection
+
+
+def _check_layout(connection: sqlite3.Connection, path: Path) -> None:
+    layout = connection.execute("PRAGMA user_version").fetchone()[0]
+    if layout > _LAYOUT:
+        raise sqlite3.DatabaseError(
+            f"{path} has layout {layout}, this program knows {_LAYOUT}; use another --state"
+        )
+    if layout < _LAYOUT:
+        known = "INSERT INTO parts VALUES ('core', 1);" if layout == 1 else ""
+        connection.executescript(
+            "BEGIN IMMEDIATE;"
+            "CREATE TABLE parts (name TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;"
+            f"{known}PRAGMA user_version={_LAYOUT};COMMIT;"
+        )
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path, part: SchemaPart) -> None:
+    row = connection.execute("SELECT version FROM parts WHERE name = ?", (part.name,)).fetchone()
+    version = row["version"] if row else 0
+    if version > len(part.steps):
+        raise sqlite3.DatabaseError(
+            f"{path} has version {version} of {part.name}, this program knows {len(part.steps)}; "
+            "use another --state"
+        )
+    for number, step in enumerate(part.steps[version:], version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;{step}")
+        connection.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (part.name, number))
+        connection.execute("COMMIT")
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
