@@ -17,7 +17,8 @@ from iothub_emulator import registry
 from iothub_emulator.auth import Authenticator
 from iothub_emulator.clock import HubClock
 from iothub_emulator.connections import Connections
-from iothub_emulator.features import FEATURES, Context
+from iothub_emulator.feature import Context
+from iothub_emulator.features import FEATURES
 from iothub_emulator.logs import event
 from iothub_emulator.mqtt_server import MqttServer
 from iothub_emulator.options import ServeOptions
