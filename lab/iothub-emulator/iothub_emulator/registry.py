@@ -157,8 +157,7 @@ def put_module(
     if_match: str | None,
     now: float,
 ) -> Identity:
-    """Create (no If-Match) or replace (If-Match) a module of an enabled device."""
-    require_enabled_device(connection, device_id)
+    """Create (no If-Match) or replace (If-Match) a module of a device that the caller has looked up."""
     document = _check_body(body, {"deviceId": device_id, "moduleId": module_id})
     _check_id(module_id, "module id")
     existing = _check_write(
@@ -199,8 +198,7 @@ def delete_device(connection: sqlite3.Connection, device_id: str, if_match: str 
 def delete_module(
     connection: sqlite3.Connection, device_id: str, module_id: str, if_match: str | None
 ) -> None:
-    """Remove a module and its twin. If-Match is required."""
-    require_enabled_device(connection, device_id)
+    """Remove a module and its twin from a device that the caller has looked up. If-Match is required."""
     _check_delete(find(connection, device_id, module_id), if_match, module_not_found(device_id, module_id))
     if module_id in _SYSTEM_MODULES:
         raise argument_invalid(f"{module_id} belongs to the edge device and goes away with it")

@@ -43,10 +43,10 @@ API_VERSIONS = frozenset(
         "2024-03-31",
     }
 )
-_MAX_BODY_BYTES = 1024 * 1024
+# A bulk call may carry the twins of 100 devices.
+_MAX_BODY_BYTES = 8 * 1024 * 1024
 
 _NOT_BUILT = (
-    ("POST", "/devices"),
     ("POST", "/devices/query"),
     ("POST", "/devices/keys/regenerate"),
     ("POST", "/devices/{id}/applyConfigurationContent"),
@@ -242,19 +242,22 @@ class RestApi:
         device_id, module_id = request.match_info["id"], request.match_info["mid"]
         if_match = request.headers.get("If-Match")
         body = await read_json(request)
-        module = await self._store.run(
-            lambda database: registry.put_module(
-                database, device_id, module_id, body, if_match, self._clock.now()
-            )
-        )
-        return _identity(module)
+
+        def operation(database: sqlite3.Connection) -> Identity:
+            registry.require_enabled_device(database, device_id)
+            return registry.put_module(database, device_id, module_id, body, if_match, self._clock.now())
+
+        return _identity(await self._store.run(operation))
 
     async def _delete_module(self, request: web.Request) -> web.Response:
         device_id, module_id = request.match_info["id"], request.match_info["mid"]
         if_match = request.headers.get("If-Match")
-        await self._store.run(
-            lambda database: registry.delete_module(database, device_id, module_id, if_match)
-        )
+
+        def operation(database: sqlite3.Connection) -> None:
+            registry.require_enabled_device(database, device_id)
+            registry.delete_module(database, device_id, module_id, if_match)
+
+        await self._store.run(operation)
         self._connections.drop((device_id, module_id), "the module was deleted")
         return web.Response(status=204)
 
