@@ -6,47 +6,40 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options that every module that speaks to an IoT Hub has."""
+    """Options that every module that speaks to an IoT Hub has; with azure_login."""
 
     DOCUMENTATION = r"""
 options:
   hostname:
     description:
       - Host name of the hub, such as V(contoso.azure-devices.net); a port may follow after a colon.
-      - Required together with O(policy_key), unless O(connection_string) is given.
+      - Required unless O(connection_string) is given.
     type: str
   policy_name:
     description:
-      - Name of the shared access policy that O(policy_key) belongs to.
+      - Name of the shared access policy that O(policy_key) belongs to, or whose key O(fetch_key) fetches.
     type: str
     default: iothubowner
   policy_key:
     description:
-      - Primary or secondary key of the shared access policy, in base64.
+      - Primary or secondary key of the shared access policy, in base64, for O(auth=sas).
     type: str
   connection_string:
     description:
       - Service connection string of the hub, in place of O(hostname), O(policy_name) and O(policy_key).
     type: str
-  ca_file:
+  fetch_key:
     description:
-      - PEM file of certificate authorities that are trusted in addition to those of the system.
-    type: path
-  timeout:
+      - With another O(auth) than V(sas), fetch the key of O(policy_name) from Azure Resource Manager and sign
+        with it. Owners and contributors of a hub may do that without any of the hub's data roles.
+      - Otherwise calls carry a token of the login, which needs a role such as IoT Hub Data Contributor.
+    type: bool
+    default: false
+  token_scope:
     description:
-      - Seconds to wait for a connection and for each answer.
-      - A throttled hub queues calls for some seconds before it refuses them.
-    type: int
-    default: 30
-  retry_budget:
-    description:
-      - Seconds that one call may spend on waiting while the hub throttles it or fails.
-    type: int
-    default: 180
-requirements:
-  - No Python package beyond the standard library.
-notes:
-  - The environment variables E(https_proxy) and E(no_proxy) are honoured.
+      - Scope of the token when O(auth) is not V(sas), V(https://iothubs.azure.net/.default) when not given.
+        The cloud for the US government has V(https://iothubs.azure.us/.default).
+    type: str
 """
 
     ATTRIBUTES = r"""

@@ -60,6 +60,10 @@ class SasPolicy:
     name: str
     key: str = field(repr=False)
 
+    def authorization(self, hostname: str, now: float) -> tuple[str, float]:
+        """Return a token and when it ends; see rest_client.Credential. hostname and now as in `token`."""
+        return self.token(hostname, now), now + DEFAULT_TTL_SECONDS
+
     def token(self, hostname: str, now: float, ttl: int = DEFAULT_TTL_SECONDS) -> str:
         """Return a token for the hub ``hostname``; now is Unix time, ttl is seconds."""
         return sign(hostname, self.key, int(now) + ttl, self.name)

@@ -64,6 +64,7 @@ options:
     default: 300
 extends_documentation_fragment:
   - edgeha.iotedge.iothub
+  - edgeha.iotedge.azure_login
   - edgeha.iotedge.iothub.attributes
   - edgeha.iotedge.read_only
 """
@@ -137,6 +138,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     iothub_device,
     iothub_module,
     releases,
+    rest_client,
 )
 
 MAX_THREADS = 8
@@ -149,7 +151,7 @@ RIGHT_NAMES = {
 
 
 def probe(client: iothub_client.HubClient, right: str) -> bool:
-    """Return whether the policy has a right. Raises HubError for anything that is no answer to that."""
+    """Return whether the policy has a right. Raises ServiceError for anything that is no answer to that."""
     name = f"edgeha-preflight-{uuid.uuid4()}"
     try:
         if right == "registry_read":
@@ -159,7 +161,7 @@ def probe(client: iothub_client.HubClient, right: str) -> bool:
         else:
             # If-Match turns the PUT into an update, so a device that does not exist is never created.
             client.put_device({"deviceId": name, "status": "disabled"}, etag=str(uuid.uuid4()))
-    except iothub_client.HubResponseError as error:
+    except rest_client.ServiceResponseError as error:
         if error.status in (401, 403) and error.code != "IotHubQuotaExceeded":
             return False
         if error.status in (404, 412):
@@ -208,12 +210,12 @@ def find_problems(params: dict[str, Any]) -> tuple[list[tuple[str, str]], float 
         granted = {right: probe(client, right) for right in params["rights"]}
     except iothub_auth.CredentialError as error:
         return [(str(error), "copy the policy's primary key from the hub")], None
-    except iothub_client.HubUntrusted as error:
+    except rest_client.ServiceUntrusted as error:
         return [(error.fact, "name the authority that signed it in edge_ca_bundle (ca_file)")], None
-    except iothub_client.HubUnreachable as error:
+    except rest_client.ServiceUnreachable as error:
         fix = "check iothub_hostname, DNS, the firewall (443 outwards) and https_proxy"
         return [(f"cannot be reached: {error.fact}", fix)], None
-    except iothub_client.HubResponseError as error:
+    except rest_client.ServiceResponseError as error:
         return [
             (error.fact, "see the hub's message; check iothub_hostname and the hub's tier")
         ], error.clock_offset
@@ -272,17 +274,14 @@ def main() -> None:
             },
             "active_within": {"type": "int", "default": 300},
         },
-        mutually_exclusive=iothub_module.MUTUALLY_EXCLUSIVE,
-        required_one_of=iothub_module.REQUIRED_ONE_OF,
-        required_together=iothub_module.REQUIRED_TOGETHER,
-        supports_check_mode=True,
+        **iothub_module.RULES,
     )
     found, offset = find_problems(module.params)
     devices: list[dict[str, Any]] = []
     if not found:
         try:
             devices = look_at_devices(module.params)
-        except iothub_client.HubError as error:
+        except rest_client.ServiceError as error:
             found.append((error.fact, iothub_module.explain(error)))
     subject = f"iothub {module.params['hostname'] or 'of the connection string'}"
     module.exit_json(

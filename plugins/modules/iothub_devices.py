@@ -65,6 +65,7 @@ options:
     default: false
 extends_documentation_fragment:
   - edgeha.iotedge.iothub
+  - edgeha.iotedge.azure_login
   - edgeha.iotedge.iothub.attributes
 attributes:
   check_mode:
@@ -163,6 +164,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     iothub_client,
     iothub_device,
     iothub_module,
+    rest_client,
 )
 
 # More threads do not help: the hub's throttle and not the latency bounds a fleet.
@@ -195,7 +197,7 @@ def apply(
     if plan.action == "create":
         try:
             actual = client.put_device(plan.body, None)
-        except iothub_client.HubResponseError as error:
+        except rest_client.ServiceResponseError as error:
             if error.status != 409:
                 raise
             # It came into being since it was read, perhaps by our own call whose answer was lost.
@@ -270,7 +272,7 @@ def write(
     ) -> tuple[dict[str, Any] | None, str]:
         try:
             return apply(client, device, plan, *state), ""
-        except (iothub_client.HubError, iothub_device.UnsupportedChange) as error:
+        except (rest_client.ServiceError, iothub_device.UnsupportedChange) as error:
             # One device that fails does not keep the others from what they need.
             return None, f"device {device.device_id!r}: {iothub_module.explain(error)}"
 
@@ -346,14 +348,11 @@ def main() -> None:
             # no_log=False: this is a switch and not a key.
             "return_keys": {"type": "bool", "default": False, "no_log": False},
         },
-        mutually_exclusive=iothub_module.MUTUALLY_EXCLUSIVE,
-        required_one_of=iothub_module.REQUIRED_ONE_OF,
-        required_together=iothub_module.REQUIRED_TOGETHER,
-        supports_check_mode=True,
+        **iothub_module.RULES,
     )
     try:
         run(module)
-    except (iothub_client.HubError, iothub_auth.CredentialError) as error:
+    except (rest_client.ServiceError, iothub_auth.CredentialError) as error:
         module.fail_json(msg=iothub_module.explain(error))
 
 

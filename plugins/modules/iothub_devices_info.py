@@ -28,6 +28,7 @@ options:
     default: true
 extends_documentation_fragment:
   - edgeha.iotedge.iothub
+  - edgeha.iotedge.azure_login
   - edgeha.iotedge.iothub.attributes
   - edgeha.iotedge.read_only
 seealso:
@@ -113,6 +114,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     iothub_client,
     iothub_device,
     iothub_module,
+    rest_client,
 )
 
 MAX_THREADS = 8
@@ -149,10 +151,7 @@ def main() -> None:
             "device_ids": {"type": "list", "elements": "str", "required": True},
             "modules": {"type": "bool", "default": True},
         },
-        mutually_exclusive=iothub_module.MUTUALLY_EXCLUSIVE,
-        required_one_of=iothub_module.REQUIRED_ONE_OF,
-        required_together=iothub_module.REQUIRED_TOGETHER,
-        supports_check_mode=True,
+        **iothub_module.RULES,
     )
     ids = module.params["device_ids"]
     errors = iothub_device.list_errors(iothub_device.DesiredDevice(device_id) for device_id in ids)
@@ -162,7 +161,7 @@ def main() -> None:
         client = iothub_module.client(module.params)
         with ThreadPoolExecutor(max_workers=MAX_THREADS) as pool:
             found = list(pool.map(lambda device_id: look(client, device_id, module.params["modules"]), ids))
-    except (iothub_client.HubError, iothub_auth.CredentialError) as error:
+    except (rest_client.ServiceError, iothub_auth.CredentialError) as error:
         module.fail_json(msg=iothub_module.explain(error))
     module.exit_json(changed=False, devices=found)
 

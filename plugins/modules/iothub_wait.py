@@ -60,6 +60,7 @@ options:
     default: 5
 extends_documentation_fragment:
   - edgeha.iotedge.iothub
+  - edgeha.iotedge.azure_login
   - edgeha.iotedge.iothub.attributes
 attributes:
   check_mode:
@@ -130,6 +131,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     iothub_auth,
     iothub_client,
     iothub_module,
+    rest_client,
 )
 
 
@@ -141,7 +143,7 @@ def look(client: iothub_client.HubClient, device_id: str, modules: list[str]) ->
     """Return the state of the modules of one device; none of them exists when the device does not."""
     try:
         identities = client.list_modules(device_id)
-    except iothub_client.HubResponseError as error:
+    except rest_client.ServiceResponseError as error:
         # Under SAS a hub answers 401 for modules of a device that is missing or disabled, and 404 otherwise.
         if error.status not in (401, 404):
             raise
@@ -200,10 +202,7 @@ def main() -> None:
             "wait_timeout": {"type": "int", "default": 300},
             "poll_interval": {"type": "float", "default": 5},
         },
-        mutually_exclusive=iothub_module.MUTUALLY_EXCLUSIVE,
-        required_one_of=iothub_module.REQUIRED_ONE_OF,
-        required_together=iothub_module.REQUIRED_TOGETHER,
-        supports_check_mode=True,
+        **iothub_module.RULES,
     )
     given = module.params["active_after"]
     if given and activity.parse_time(given) is None:
@@ -212,7 +211,7 @@ def main() -> None:
         module.fail_json(msg="poll_interval must be at least 0.1 s")
     try:
         states, after, waited = wait(iothub_module.client(module.params), module.params, module.check_mode)
-    except (DeviceDisabledError, iothub_client.HubError, iothub_auth.CredentialError) as error:
+    except (DeviceDisabledError, rest_client.ServiceError, iothub_auth.CredentialError) as error:
         module.fail_json(msg=iothub_module.explain(error))
     report = {
         "modules": [{**state.as_dict(), "ready": state.ready(after)} for state in states],
