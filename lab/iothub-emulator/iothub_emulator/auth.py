@@ -27,6 +27,7 @@ class Right(Flag):
     REGISTRY_WRITE = auto()
     SERVICE_CONNECT = auto()
     DEVICE_CONNECT = auto()
+    PROVISIONING = auto()
 
 
 POLICY_RIGHTS = {
@@ -35,6 +36,8 @@ POLICY_RIGHTS = {
     "device": Right.DEVICE_CONNECT,
     "registryRead": Right.REGISTRY_READ,
     "registryReadWrite": Right.REGISTRY_READ | Right.REGISTRY_WRITE,
+    # Of the provisioning service, and no policy of the hub.
+    "provisioningserviceowner": Right.PROVISIONING,
 }
 
 

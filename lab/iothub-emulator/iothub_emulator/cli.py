@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--clock-offset", type=float, default=0.0, metavar="SECONDS", help="how far the hub's clock is ahead"
     )
+    serve.add_argument("--dps-port", type=int, metavar="PORT", help="serve a provisioning service here too")
     log = commands.add_parser("log", help="print the messages in order of arrival")
     log.add_argument("--json", action="store_true", help="one JSON object per line")
     log.add_argument("--follow", action="store_true", help="go on as messages arrive")
@@ -76,6 +77,7 @@ def _init(state: State, names: list[str]) -> None:
     state.create()
     all_names = state.add_names(names)
     state.ensure_policies()
+    state.id_scope()
     written = ensure_certificates(state, all_names)
     print(f"{state.directory}: hub {', '.join(all_names)}; wrote {', '.join(written) or 'nothing new'}")
 

@@ -15,6 +15,7 @@ class ServeOptions:
     https_port: int = 443
     mqtt_port: int = 8883
     clock_offset: float = 0.0
+    dps_port: int | None = None
 
     @classmethod
     def from_arguments(cls, arguments: Namespace) -> "ServeOptions":

@@ -7,13 +7,11 @@ import asyncio
 import os
 import signal
 import sqlite3
-import ssl
-from collections.abc import Awaitable
 from contextlib import AsyncExitStack
 
 from aiohttp import web
 
-from iothub_emulator import registry
+from iothub_emulator import registry, tls
 from iothub_emulator.auth import Authenticator
 from iothub_emulator.clock import HubClock
 from iothub_emulator.connections import Connections
@@ -44,7 +42,7 @@ async def _serve(state: State, names: list[str], options: ServeOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tls = _tls_context(state)
+    https_tls = tls.server_context(state)
     authenticator = Authenticator(names, state.policies())
     try:
         store = Store(state.database, [part for feature in FEATURES for part in feature.schema])
@@ -62,9 +60,9 @@ async def _serve(state: State, names: list[str], options: ServeOptions) -> None:
             await features.enter_async_context(feature.run(context))
         rest.complete()
         await runner.setup()
-        site = web.TCPSite(runner, listen, options.https_port, ssl_context=tls)
-        await _listen(site.start(), listen, options.https_port)
-        await _listen(mqtt.start(listen, options.mqtt_port, tls), listen, options.mqtt_port)
+        site = web.TCPSite(runner, listen, options.https_port, ssl_context=https_tls)
+        await tls.listen(site.start(), listen, options.https_port)
+        await tls.listen(mqtt.start(listen, options.mqtt_port, https_tls), listen, options.mqtt_port)
         write_private(state.pid_file, f"{os.getpid()}\n".encode())
         event(
             "listening",
@@ -83,26 +81,3 @@ async def _serve(state: State, names: list[str], options: ServeOptions) -> None:
         await store.close()
         state.pid_file.unlink(missing_ok=True)
     event("stopped")
-
-
-async def _listen(start: Awaitable[None], address: str, port: int) -> None:
-    try:
-        await start
-    except OSError as error:
-        raise StateError(
-            f"cannot listen on {address}:{port}: {error.strerror or error}; is the address this machine's, "
-            "is the port free, may this user open it?"
-        ) from error
-
-
-def _tls_context(state: State) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(state.server_certificate, state.server_key)
-    except (OSError, ssl.SSLError) as error:
-        raise StateError(
-            f"{state.server_certificate} and {state.server_key} cannot be used ({error}); "
-            f"run init --state {state.directory} again"
-        ) from error
-    return context

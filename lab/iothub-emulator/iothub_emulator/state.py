@@ -7,6 +7,7 @@ ca.pem, ca.key              the hub's own certificate authority
 server.pem, server.key      the certificate that HTTPS and MQTT serve
 policies.json               shared access policies: {"iothubowner": "<base64 key>", ...}
 hub.json                    {"names": [...]}: the host names and addresses the hub answers to
+dps.json                    {"idScope": "..."}: what devices name the provisioning service by
 hub.sqlite3                 identities, twins, messages
 serve.lock, serve.pid       held and written by the one running server
 """
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 POLICY_NAMES = ("iothubowner", "service", "device", "registryRead", "registryReadWrite")
+DPS_POLICY_NAMES = ("provisioningserviceowner",)
 
 
 class StateError(Exception):
@@ -40,6 +42,7 @@ class State:
         self.server_key = directory / "server.key"
         self.policies_file = directory / "policies.json"
         self.hub_file = directory / "hub.json"
+        self.dps_file = directory / "dps.json"
         self.database = directory / "hub.sqlite3"
         self.lock_file = directory / "serve.lock"
         self.pid_file = directory / "serve.pid"
@@ -74,24 +77,47 @@ class State:
         return names
 
     def policies(self) -> dict[str, str]:
-        """Policy name -> base64 key. Raises StateError when the file is missing or torn."""
+        """The hub's policies: name -> base64 key. Raises StateError when the file is missing or torn."""
+        return self._policies(POLICY_NAMES)
+
+    def dps_policies(self) -> dict[str, str]:
+        """The same of the provisioning service."""
+        return self._policies(DPS_POLICY_NAMES)
+
+    def _policies(self, names: tuple[str, ...]) -> dict[str, str]:
         if not self.policies_file.exists():
             raise StateError(f"{self.policies_file} is missing; run init --state {self.directory} first")
         policies = _load_json(self.policies_file)
-        missing = [name for name in POLICY_NAMES if not isinstance(policies.get(name), str)]
+        missing = [name for name in names if not isinstance(policies.get(name), str)]
         if missing:
             raise StateError(
-                f"{self.policies_file} lacks the policies {', '.join(missing)}; restore the file"
+                f"{self.policies_file} lacks the policies {', '.join(missing)}; run init again, or restore it"
             )
-        return {name: str(policies[name]) for name in POLICY_NAMES}
+        return {name: str(policies[name]) for name in names}
 
     def ensure_policies(self) -> None:
-        """Make keys for all policies once; keys that are there stay."""
+        """Make keys for all policies once; keys that are there stay.
+
+        A state from before the provisioning service gets the keys that it lacks.
+        """
+        keys: dict[str, object] = {}
         if self.policies_file.exists():
             self.policies()
-            return
-        keys = {name: b64encode(secrets.token_bytes(32)).decode() for name in POLICY_NAMES}
-        write_private(self.policies_file, json.dumps(keys, indent=2).encode() + b"\n")
+            keys = _load_json(self.policies_file)
+        wanted = POLICY_NAMES + DPS_POLICY_NAMES
+        if not keys.keys() >= set(wanted):
+            new = {name: b64encode(secrets.token_bytes(32)).decode() for name in wanted if name not in keys}
+            write_private(self.policies_file, json.dumps(keys | new, indent=2).encode() + b"\n")
+
+    def id_scope(self) -> str:
+        """The provisioning service's scope, made once."""
+        if not self.dps_file.exists():
+            scope = f"0ne{secrets.token_hex(4).upper()}"
+            write_private(self.dps_file, json.dumps({"idScope": scope}).encode() + b"\n", mode=0o644)
+        scope_kept = _load_json(self.dps_file).get("idScope")
+        if not isinstance(scope_kept, str) or not scope_kept.isalnum():
+            raise StateError(f"{self.dps_file}: 'idScope' is not letters and digits; restore the file")
+        return scope_kept
 
     @contextlib.contextmanager
     def server_lock(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -118,13 +118,20 @@ class Hub:
     mqtt_port = 8883  # fixed in the device library
 
     def __init__(
-        self, state: Path, address: str, *, name: str | None = None, clock_offset: float = 0
+        self,
+        state: Path,
+        address: str,
+        *,
+        name: str | None = None,
+        clock_offset: float = 0,
+        serve_options: Sequence[str] = (),
     ) -> None:
         self.state = state
         self.address = address
         self.name = name or address
         self.https_port = 8443
         self.clock_offset = clock_offset
+        self.serve_options = serve_options
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[Callable[[], None]] = []
         result = run_cli("init", "--state", str(state), "--name", self.name)
@@ -143,6 +150,7 @@ class Hub:
                     *(sys.executable, "-m", "iothub_emulator", "serve", "--state", str(self.state)),
                     *("--listen", self.address, "--https-port", str(self.https_port)),
                     *("--mqtt-port", str(self.mqtt_port), "--clock-offset", str(self.clock_offset)),
+                    *self.serve_options,
                 ],
                 env=os.environ | {"PYTHONPATH": str(EMULATOR)},
                 stderr=log,

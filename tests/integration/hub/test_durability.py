@@ -138,7 +138,8 @@ def test_init_twice_changes_nothing_and_a_new_name_only_the_server_certificate(t
 
     assert run_cli("init", "--state", str(state), "--name", "172.29.0.1").returncode == 0
     first = files()
-    assert first.keys() == {"ca.pem", "ca.key", "server.pem", "server.key", "policies.json", "hub.json"}
+    own = {"ca.pem", "ca.key", "server.pem", "server.key", "policies.json", "hub.json", "dps.json"}
+    assert first.keys() == own
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     for name in ("ca.key", "server.key", "policies.json"):
         assert stat.S_IMODE((state / name).stat().st_mode) == 0o600
