@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_auth
@@ -53,25 +53,132 @@ suboptions:
     description:
       - SHA-1 or SHA-256 thumbprint of the certificate for V(self_signed), 40 or 64 hexadecimal digits without
         separators.
-      - Left out, the one that is there is kept. An empty text removes it.
     type: str
   secondary_thumbprint:
     description:
-      - Thumbprint of the certificate that follows or precedes the first.
-      - Left out, the one that is there is kept. An empty text removes it.
+      - Thumbprint of the certificate that precedes or follows the first. Left out, there is none.
     type: str
 """
 
 
 @dataclass(frozen=True)
 class Authentication:
-    """The option as given. type: a key of TYPES. None: keep what is there; an empty thumbprint: none."""
+    """How an identity proves itself. type: a key of TYPES (or, of what is there, another of the hub's).
+
+    Wanted without keys, ``sas`` means: those that are there, or else the hub's. Thumbprints mean themselves.
+    """
 
     type: str = "sas"
     primary_key: str | None = field(default=None, repr=False)
     secondary_key: str | None = field(default=None, repr=False)
     primary_thumbprint: str | None = None
     secondary_thumbprint: str | None = None
+
+    @classmethod
+    def from_body(cls, member: Mapping[str, Any] | None) -> Authentication:
+        """Read the member ``authentication`` of an identity."""
+        member = member or {}
+        keys, prints = member.get("symmetricKey") or {}, member.get("x509Thumbprint") or {}
+        return cls._of_hub(
+            member.get("type"),
+            keys.get("primaryKey"),
+            keys.get("secondaryKey"),
+            prints.get("primaryThumbprint"),
+            prints.get("secondaryThumbprint"),
+        )
+
+    @classmethod
+    def from_twin(cls, twin: Mapping[str, Any]) -> Authentication:
+        """Read what a twin tells, which is all but the keys; thumbprints are capitalised there."""
+        prints = twin.get("x509Thumbprint") or {}
+        return cls._of_hub(
+            twin.get("authenticationType"),
+            None,
+            None,
+            prints.get("PrimaryThumbprint") or prints.get("primaryThumbprint"),
+            prints.get("SecondaryThumbprint") or prints.get("secondaryThumbprint"),
+        )
+
+    @classmethod
+    def _of_hub(cls, kind: Any, *values: Any) -> Authentication:
+        name = str(kind or "sas")
+        return cls(_NAMES.get(name, name), *(value or None for value in values))
+
+    @property
+    def has_keys(self) -> bool:
+        return bool(self.primary_key and self.secondary_key)
+
+    def keys(self) -> dict[str, str | None]:
+        """Return the keys: secrets."""
+        return {name: getattr(self, name) for name in _KEYS}
+
+    def thumbprints(self) -> dict[str, str | None]:
+        """Return the thumbprints of ``self_signed``, nothing for the other types."""
+        if self.type != "self_signed":
+            return {}
+        return {name: getattr(self, name) or None for name in _THUMBPRINTS}
+
+    def view(self) -> dict[str, Any]:
+        """Return what may be shown: type and thumbprints."""
+        return {"type": self.type, **self.thumbprints()}
+
+    def without_keys(self) -> Authentication:
+        return replace(self, primary_key=None, secondary_key=None)
+
+    def differs(self, actual: Authentication) -> bool:
+        """Return whether ``actual`` has to change to be this; keys count where both are known."""
+        if self.type != actual.type:
+            return True
+        if self.has_keys and actual.has_keys:
+            return _stripped(self.keys()) != _stripped(actual.keys())
+        # The hub keeps the case of what it was given, and it means nothing.
+        return _lower(self.thumbprints()) != _lower(actual.thumbprints())
+
+    def body(self) -> dict[str, Any]:
+        """Return the member ``authentication`` that makes an identity prove itself like this.
+
+        Empty keys make the hub mint a pair: they never exist anywhere before it did. To keep the keys that are
+        there, send back what was read instead.
+        """
+        member: dict[str, Any] = {"type": TYPES[self.type]}
+        if self.type == "sas":
+            keys = _stripped(self.keys())
+            member["symmetricKey"] = {
+                "primaryKey": keys["primary_key"],
+                "secondaryKey": keys["secondary_key"],
+            }
+        elif self.type == "self_signed":
+            member["x509Thumbprint"] = {
+                "primaryThumbprint": self.primary_thumbprint or None,
+                "secondaryThumbprint": self.secondary_thumbprint or None,
+            }
+        return member
+
+    def errors(self) -> list[str]:
+        """Return everything that is wrong with it as a wish; no message holds a key."""
+        if self.type not in TYPES:
+            return [f"authentication.type is {self.type!r}; it can be {', '.join(TYPES)}"]
+        found = []
+        keys = [name for name in _KEYS if getattr(self, name)]
+        thumbprints = [name for name in _THUMBPRINTS if getattr(self, name)]
+        if self.type != "sas" and keys:
+            found.append(f"authentication of type {self.type} takes no {' and '.join(keys)}")
+        elif len(keys) == 1:
+            found.append(
+                f"authentication.{keys[0]} stands alone; give both keys or none (then the hub makes them)"
+            )
+        if self.type != "self_signed" and thumbprints:
+            found.append(f"authentication of type {self.type} takes no {' and '.join(thumbprints)}")
+        elif self.type == "self_signed" and not thumbprints:
+            found.append(
+                "authentication of type self_signed needs primary_thumbprint or secondary_thumbprint"
+            )
+        for names, check in ((keys, key_error), (thumbprints, thumbprint_error)):
+            for name in names:
+                error = check(getattr(self, name))
+                if error:
+                    found.append(f"authentication.{name}: {error}")
+        return found
 
 
 def argument_spec() -> dict[str, Any]:
@@ -95,34 +202,6 @@ def parse(option: Mapping[str, Any] | None) -> Authentication | None:
     )
 
 
-def errors(wanted: Authentication | None) -> list[str]:
-    """Return everything that is wrong with it; no message holds a key."""
-    if wanted is None:
-        return []
-    found = []
-    keys = [name for name in _KEYS if getattr(wanted, name)]
-    thumbprints = [name for name in _THUMBPRINTS if getattr(wanted, name) is not None]
-    if wanted.type not in TYPES:
-        return [f"authentication.type is {wanted.type!r}; it can be {', '.join(TYPES)}"]
-    if wanted.type != "sas" and keys:
-        found.append(f"authentication of type {wanted.type} takes no {' and '.join(keys)}")
-    elif len(keys) == 1:
-        found.append(
-            f"authentication.{keys[0]} stands alone; give both keys or none (then the hub makes them)"
-        )
-    if wanted.type != "self_signed" and thumbprints:
-        found.append(f"authentication of type {wanted.type} takes no {' and '.join(thumbprints)}")
-    for name in keys:
-        error = key_error(getattr(wanted, name))
-        if error:
-            found.append(f"authentication.{name}: {error}")
-    for name in thumbprints:
-        error = thumbprint_error(getattr(wanted, name))
-        if error:
-            found.append(f"authentication.{name}: {error}")
-    return found
-
-
 def key_error(key: str) -> str | None:
     """Return what is wrong with a symmetric key, None when it is valid; never the key."""
     try:
@@ -133,8 +212,8 @@ def key_error(key: str) -> str | None:
 
 
 def thumbprint_error(thumbprint: str) -> str | None:
-    """Return what is wrong with a thumbprint, None when it is valid or empty."""
-    if not thumbprint or _THUMBPRINT.fullmatch(thumbprint):
+    """Return what is wrong with a thumbprint, None when it is valid."""
+    if _THUMBPRINT.fullmatch(thumbprint):
         return None
     return (
         f"{thumbprint[:70]!r} is no thumbprint: it takes 40 (SHA-1) or 64 (SHA-256) hexadecimal digits "
@@ -142,94 +221,9 @@ def thumbprint_error(thumbprint: str) -> str | None:
     )
 
 
-def missing_thumbprint(actual: Mapping[str, Any] | None, wanted: Authentication | None) -> str | None:
-    """Return an error when no thumbprint would be left. actual: as in `body`."""
-    if wanted is None or wanted.type != "self_signed" or any(_wanted_thumbprints(actual, wanted).values()):
-        return None
-    return "authentication of type self_signed needs primary_thumbprint or secondary_thumbprint"
+def _stripped(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: (value or "").strip() for name, value in values.items()}
 
 
-def body(actual: Mapping[str, Any] | None, wanted: Authentication | None) -> dict[str, Any]:
-    """Return the member ``authentication`` of a PUT.
-
-    actual: the member as the hub has it (with keys), None for a new identity. Empty keys make the hub mint
-    a pair: they never exist anywhere before it did.
-    """
-    if actual and not differs(actual, wanted):
-        return dict(actual)
-    wanted = wanted or Authentication()
-    if wanted.type == "sas":
-        keys = {"primaryKey": wanted.primary_key or "", "secondaryKey": wanted.secondary_key or ""}
-        return {"type": "sas", "symmetricKey": keys}
-    if wanted.type == "self_signed":
-        prints = _wanted_thumbprints(actual, wanted)
-        return {
-            "type": "selfSigned",
-            "x509Thumbprint": {
-                "primaryThumbprint": prints["primary_thumbprint"],
-                "secondaryThumbprint": prints["secondary_thumbprint"],
-            },
-        }
-    return {"type": TYPES[wanted.type]}
-
-
-def differs(actual: Mapping[str, Any] | None, wanted: Authentication | None) -> bool:
-    """Return whether the hub's member has to change; it never does when nothing is wanted."""
-    if wanted is None:
-        return False
-    actual = actual or {}
-    if actual.get("type") != TYPES[wanted.type]:
-        return True
-    if wanted.type == "sas" and wanted.primary_key:
-        there = actual.get("symmetricKey") or {}
-        return (there.get("primaryKey"), there.get("secondaryKey")) != (
-            wanted.primary_key.strip(),
-            str(wanted.secondary_key).strip(),
-        )
-    if wanted.type == "self_signed":
-        # The hub keeps the case of what it was given, and it means nothing.
-        return _lower(_thumbprints(actual)) != _lower(_wanted_thumbprints(actual, wanted))
-    return False
-
-
-def view(actual: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what may be shown of the hub's member: type and thumbprints, no keys."""
-    kind = str((actual or {}).get("type") or "sas")
-    shown: dict[str, Any] = {"type": _NAMES.get(kind, kind)}
-    if kind == "selfSigned":
-        shown |= _thumbprints(actual or {})
-    return shown
-
-
-def keys_of(actual: Mapping[str, Any] | None) -> dict[str, str | None]:
-    """Return the keys of the hub's member as ``primary_key`` and ``secondary_key``: secrets."""
-    keys = (actual or {}).get("symmetricKey") or {}
-    return {"primary_key": keys.get("primaryKey"), "secondary_key": keys.get("secondaryKey")}
-
-
-def keys_change(actual: Mapping[str, Any] | None, wanted: Authentication | None) -> bool:
-    """Return whether keys are replaced where type and thumbprints stay: a change that no view shows."""
-    return (
-        differs(actual, wanted)
-        and (actual or {}).get("type") == "sas"
-        and wanted is not None
-        and wanted.type == "sas"
-    )
-
-
-def _thumbprints(actual: Mapping[str, Any]) -> dict[str, str | None]:
-    there = actual.get("x509Thumbprint") or {}
-    return {
-        "primary_thumbprint": there.get("primaryThumbprint") or None,
-        "secondary_thumbprint": there.get("secondaryThumbprint") or None,
-    }
-
-
-def _wanted_thumbprints(actual: Mapping[str, Any] | None, wanted: Authentication) -> dict[str, str | None]:
-    there = _thumbprints(actual or {})
-    given = {name: getattr(wanted, name) for name in _THUMBPRINTS}
-    return {name: there[name] if value is None else value or None for name, value in given.items()}
-
-
-def _lower(prints: Mapping[str, str | None]) -> dict[str, str]:
-    return {name: (value or "").lower() for name, value in prints.items()}
+def _lower(values: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: (value or "").lower() for name, value in values.items()}

@@ -29,53 +29,54 @@ SELF_SIGNED: dict[str, Any] = {
 }
 
 
-def test_new_identity_gets_keys_of_the_hub() -> None:
+def test_keys_are_the_hubs_to_make_and_shown_nowhere() -> None:
     empty = {"type": "sas", "symmetricKey": {"primaryKey": "", "secondaryKey": ""}}
-    assert authentication.body(None, None) == empty
-    assert authentication.body(None, Authentication()) == empty
+    assert Authentication().body() == empty
+    given = Authentication("sas", KEY, OTHER)
+    assert given.body() == {"type": "sas", "symmetricKey": {"primaryKey": KEY, "secondaryKey": OTHER}}
+    assert KEY not in f"{given!r} {given.view()!r}"
+    assert given.view() == {"type": "sas"}
+    assert given.without_keys() == Authentication()
 
 
-def test_keys_that_are_there_are_sent_back() -> None:
-    assert authentication.body(SAS, None) == SAS
-    assert authentication.body(SAS, Authentication("sas")) == SAS
-    assert not authentication.differs(SAS, Authentication("sas"))
-    assert not authentication.differs(SAS, Authentication("sas", KEY, OTHER))
+def test_a_wish_differs_from_what_is_there() -> None:
+    there = Authentication.from_body(SAS)
+    assert there == Authentication("sas", KEY, OTHER)
+    assert not Authentication().differs(there)
+    assert not Authentication("sas", f" {KEY}\n", OTHER).differs(there)
+    assert Authentication("sas", OTHER, KEY).differs(there)
+    # A twin does not tell the keys, so nothing can be said of them.
+    assert not Authentication("sas", OTHER, KEY).differs(there.without_keys())
+    assert Authentication("certificate_authority").differs(there)
+    assert not Authentication("certificate_authority").differs(
+        Authentication.from_body({"type": "certificateAuthority"})
+    )
 
 
-def test_given_keys_replace_others_unseen() -> None:
-    wanted = Authentication("sas", OTHER, KEY)
-    assert authentication.differs(SAS, wanted)
-    assert authentication.keys_change(SAS, wanted)
-    assert not authentication.keys_change(SELF_SIGNED, wanted)
-    body = authentication.body(SAS, wanted)
-    assert body["symmetricKey"] == {"primaryKey": OTHER, "secondaryKey": KEY}
-    assert KEY not in repr(wanted)
-    assert authentication.view(body) == {"type": "sas"}
-
-
-def test_thumbprints_are_compared_without_case_and_kept_when_left_out() -> None:
-    assert not authentication.differs(SELF_SIGNED, Authentication("self_signed", None, None, SHA1.upper()))
-    wanted = Authentication("self_signed", primary_thumbprint=SHA256)
-    assert authentication.body(SELF_SIGNED, wanted)["x509Thumbprint"] == {
-        "primaryThumbprint": SHA256,
-        "secondaryThumbprint": SHA256,
+def test_thumbprints_are_compared_without_case_and_mean_themselves() -> None:
+    there = Authentication.from_body(SELF_SIGNED)
+    same = Authentication("self_signed", None, None, SHA1.upper(), SHA256.lower())
+    assert not same.differs(there)
+    fewer = Authentication("self_signed", primary_thumbprint=SHA1)
+    assert fewer.differs(there)
+    assert fewer.body() == {
+        "type": "selfSigned",
+        "x509Thumbprint": {"primaryThumbprint": SHA1, "secondaryThumbprint": None},
     }
-    removed = Authentication("self_signed", secondary_thumbprint="")
-    assert authentication.differs(SELF_SIGNED, removed)
-    assert authentication.body(SELF_SIGNED, removed)["x509Thumbprint"]["secondaryThumbprint"] is None
-
-
-def test_change_of_the_type_carries_nothing_over() -> None:
-    assert authentication.body(SELF_SIGNED, Authentication("certificate_authority")) == {
-        "type": "certificateAuthority"
-    }
-    minted = authentication.body(SELF_SIGNED, Authentication("sas"))
-    assert minted == {"type": "sas", "symmetricKey": {"primaryKey": "", "secondaryKey": ""}}
-    assert authentication.view(SELF_SIGNED) == {
+    assert there.view() == {
         "type": "self_signed",
         "primary_thumbprint": SHA1,
         "secondary_thumbprint": SHA256,
     }
+    assert Authentication("certificate_authority").body() == {"type": "certificateAuthority"}
+
+
+def test_twin_tells_type_and_thumbprints() -> None:
+    prints = {"PrimaryThumbprint": SHA1, "SecondaryThumbprint": None}
+    twin = {"authenticationType": "selfSigned", "x509Thumbprint": prints}
+    assert Authentication.from_twin(twin) == Authentication("self_signed", primary_thumbprint=SHA1)
+    # The hub's own modules have a type that nobody can ask for.
+    assert Authentication.from_twin({"authenticationType": "none"}).view() == {"type": "none"}
 
 
 @pytest.mark.parametrize(
@@ -90,27 +91,20 @@ def test_change_of_the_type_carries_nothing_over() -> None:
         (Authentication("self_signed", None, None, "zz" * 20), "hexadecimal"),
         (Authentication("self_signed", None, None, SHA1, "AB:" * 20), "secondary_thumbprint"),
         (Authentication("certificate_authority", None, None, SHA1), "takes no primary_thumbprint"),
+        (Authentication("self_signed"), "needs primary_thumbprint"),
         (Authentication("tpm"), "'tpm'"),
     ],
 )
 def test_one_mistake_is_one_error_without_the_key(wanted: Authentication, fact: str) -> None:
-    [error] = authentication.errors(wanted)
+    [error] = wanted.errors()
     assert fact in error
     assert KEY not in error
 
 
 def test_valid_ones_have_no_error() -> None:
-    assert authentication.errors(None) == []
-    assert authentication.errors(Authentication("sas", KEY, OTHER)) == []
-    assert authentication.errors(Authentication("self_signed", None, None, SHA1, "")) == []
-
-
-def test_self_signed_wants_a_thumbprint_unless_there_is_one() -> None:
-    wanted = Authentication("self_signed")
-    assert "needs" in (authentication.missing_thumbprint(None, wanted) or "")
-    assert "needs" in (authentication.missing_thumbprint(SAS, wanted) or "")
-    assert authentication.missing_thumbprint(SELF_SIGNED, wanted) is None
-    assert authentication.missing_thumbprint(None, Authentication("sas")) is None
+    assert Authentication().errors() == []
+    assert Authentication("sas", KEY, OTHER).errors() == []
+    assert Authentication("self_signed", None, None, SHA1, "").errors() == []
 
 
 def test_option_becomes_a_value_and_spec_hides_keys() -> None:
