@@ -137,7 +137,7 @@ class Authentication:
     def body(self) -> dict[str, Any]:
         """Return the member ``authentication`` that makes an identity prove itself like this.
 
-        Empty keys make the hub mint a pair: they never exist anywhere before it did. To keep the keys that are
+        Empty keys make the hub mint a pair: they never exist anywhere before it did. To keep keys that are
         there, send back what was read instead.
         """
         member: dict[str, Any] = {"type": TYPES[self.type]}
