@@ -9,10 +9,16 @@ The contract is the hub's service API, api-version 2021-04-12.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import rest_client
+
+
+# "Import and export IoT Hub device identities": entries of one bulk call.
+MAX_BULK = 100
+# "IoT Hub query language": rows of one page.
+MAX_PAGE = 1000
 
 
 class HubClient(rest_client.RestClient):
@@ -33,6 +39,58 @@ class HubClient(rest_client.RestClient):
     def delete_device(self, device_id: str, etag: str) -> None:
         """Delete a device identity, its modules and its twin."""
         self.request("DELETE", f"/devices/{rest_client.segment(device_id)}", if_match=etag)
+
+    def bulk(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Write up to MAX_BULK identities and twins in one call; return the errors by device id.
+
+        entries: each with ``id`` and ``importMode``, each device once. They are independent of each other:
+        those without an error are done. Entries that the hub throttles are sent again, within retry_budget.
+        """
+        left, failed, waited, attempt = list(entries), {}, 0.0, 0
+        while left:
+            try:
+                answer = self.request("POST", "/devices", body=[dict(entry) for entry in left]).body
+            except rest_client.ServiceResponseError as error:
+                # With any error in it the same result comes as 400.
+                if error.status != 400 or "isSuccessful" not in rest_client.as_object(error.body):
+                    raise
+                answer = error.body
+            errors = {str(error.get("deviceId")): error for error in answer.get("errors") or []}
+            throttled = {name for name, error in errors.items() if "Throttl" in str(error.get("errorCode"))}
+            pause = self.pause(429, attempt)
+            if waited + pause > self.retry_budget:
+                throttled = set()
+            failed |= {
+                name: f"{error.get('errorCode')}: {error.get('errorStatus') or 'no message'}"
+                for name, error in errors.items()
+                if name not in throttled
+            }
+            left = [entry for entry in left if entry["id"] in throttled]
+            if left:
+                self.sleep(pause)
+                waited, attempt = waited + pause, attempt + 1
+        return failed
+
+    def query(self, text: str, page_size: int = MAX_PAGE) -> Iterator[dict[str, Any]]:
+        """Return the rows of a query of the hub's query language, page by page.
+
+        What a query finds is late by a second or two, and a deleted device may be found for half an hour.
+        """
+        token: str | None = None
+        while True:
+            headers = {"x-ms-max-item-count": str(page_size)}
+            if token:
+                headers["x-ms-continuation"] = token
+            answer = self.request("POST", "/devices/query", body={"query": text}, headers=headers)
+            yield from answer.body or []
+            token = answer.headers.get("x-ms-continuation")
+            if not token:
+                return
+
+    def count_devices(self) -> int:
+        """Return about how many devices the hub has; the number is late like a query."""
+        body = rest_client.as_object(self.request("GET", "/statistics/devices").body)
+        return int(body.get("totalDeviceCount") or 0)
 
     def list_modules(self, device_id: str) -> list[dict[str, Any]]:
         """Return the module identities of a device (with their keys)."""
