@@ -47,7 +47,6 @@ API_VERSIONS = frozenset(
 _MAX_BODY_BYTES = 8 * 1024 * 1024
 
 _NOT_BUILT = (
-    ("POST", "/devices/query"),
     ("POST", "/devices/keys/regenerate"),
     ("POST", "/devices/{id}/applyConfigurationContent"),
     ("DELETE", "/devices/{id}/commands"),

@@ -119,6 +119,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         # Opened here, so that a bad file is an error of the start and not of the first request.
         self._connection = open_database(path, parts)
+        self._path = path
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
         self._thread.start()
@@ -137,6 +138,18 @@ class Store:
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation and wait until it is on disk."""
         return await self.submit(operation)
+
+    async def read(self, operation: Operation[T]) -> T:
+        """Run an operation that only reads, beside the queue: it sees all that is on disk by now.
+
+        For what takes long, so that nobody's write waits for it.
+        """
+        return await asyncio.to_thread(self._read, operation)
+
+    def _read(self, operation: Operation[T]) -> T:
+        with contextlib.closing(open_for_reading(self._path)) as connection:
+            connection.execute("BEGIN")
+            return operation(connection)
 
     async def close(self) -> None:
         """Finish what is queued and close the database."""

@@ -144,10 +144,24 @@ class Twin:
             "SELECT * FROM twins WHERE device_id = ? AND module_id = ?",
             (identity.device_id, identity.module_id),
         ).fetchone()
-        values = dict(row)
-        for column in ("tags", "desired", "desired_metadata", "reported", "reported_metadata"):
-            values[column] = json.loads(values[column])
-        return cls(**values)
+        return cls.from_row(row)
+
+    @classmethod
+    def from_row(cls, row: sqlite3.Row) -> "Twin":
+        """From a row that holds at least the columns of `twins`."""
+        return cls(
+            row["device_id"],
+            row["module_id"],
+            row["etag_number"],
+            row["version"],
+            json.loads(row["tags"]),
+            json.loads(row["desired"]),
+            json.loads(row["desired_metadata"]),
+            row["desired_version"],
+            json.loads(row["reported"]),
+            json.loads(row["reported_metadata"]),
+            row["reported_version"],
+        )
 
     def save(self, connection: sqlite3.Connection) -> None:
         connection.execute(

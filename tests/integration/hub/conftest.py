@@ -223,9 +223,13 @@ class Hub:
         body: Any = None,
         if_match: str | None = None,
         api_version: str | None = API_VERSION,
+        headers: dict[str, str] | None = None,
     ) -> requests.Response:
         """A bare HTTPS request, by default as iothubowner."""
-        headers = {"Authorization": token if token is not None else self.token(policy="iothubowner")}
+        headers = {
+            "Authorization": token if token is not None else self.token(policy="iothubowner"),
+            **(headers or {}),
+        }
         if if_match is not None:
             headers["If-Match"] = if_match
         return requests.request(

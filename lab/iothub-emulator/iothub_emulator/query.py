@@ -1,0 +1,242 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""POST /devices/query: runs queries on the twins of the store, page by page.
+
+A continuation token holds where the page ended, so a query needs no state and goes on after a restart.
+"""
+
+import json
+import sqlite3
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from aiohttp import web
+
+from iothub_emulator.auth import Right
+from iothub_emulator.errors import HubError, argument_invalid
+from iothub_emulator.feature import Context, Feature
+from iothub_emulator.identity import Identity
+from iothub_emulator.operations import OperationClass
+from iothub_emulator.query_language import (
+    UNDEFINED,
+    Collection,
+    Member,
+    Path,
+    Query,
+    QuerySyntaxError,
+    UnsupportedQueryError,
+    parse_query,
+)
+from iothub_emulator.rest import json_response, read_json
+from iothub_emulator.twins import Document, Twin
+
+_DEFAULT_PAGE = 100
+_MAX_PAGE = 1000
+_ROWS_AT_ONCE = 500
+
+_ROWS = {
+    collection: f"""
+    SELECT identities.*, etag_number, version, tags, desired, desired_metadata, desired_version,
+        reported, reported_metadata, reported_version
+    FROM identities JOIN twins USING (device_id, module_id)
+    WHERE (device_id, module_id) > (?, ?) AND module_id {modules} ''
+    ORDER BY device_id, module_id LIMIT {_ROWS_AT_ONCE}
+    """  # noqa: S608 - constants of this file
+    for collection, modules in ((Collection.DEVICES, "="), (Collection.MODULES, "<>"))
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some of a query's results; `continuation` is None with the last of them."""
+
+    items: list[Document]
+    raw: bool
+    continuation: str | None
+
+
+def parse(text: object) -> Query:
+    """Parse a query. Raises HubError 400 or 501."""
+    if not isinstance(text, str) or not text.strip():
+        raise argument_invalid("the body is not of the form {query: text}")
+    try:
+        return parse_query(text)
+    except QuerySyntaxError as error:
+        raise argument_invalid(f"the query cannot be read: {error}") from None
+    except UnsupportedQueryError as error:
+        raise HubError(501, "NotImplemented", f"The emulator does not have {error} yet.") from None
+
+
+def run_page(connection: sqlite3.Connection, query: Query, limit: int, continuation: str | None) -> Page:
+    """The next `limit` results. Raises HubError 400 for a continuation that is not this query's."""
+    place = _read_continuation(query, continuation)
+    if query.aggregates:
+        return _aggregated_page(connection, query, limit, place)
+    given = place.get("given", 0)
+    left = limit if query.top is None else min(limit, query.top - given)
+    items: list[Document] = []
+    last = (place.get("device", ""), place.get("module", ""))
+    for row in matching_rows(connection, query, last):
+        if len(items) >= left:
+            if query.top is not None and given + left >= query.top:
+                break
+            place = {"device": last[0], "module": last[1], "given": given + len(items)}
+            return Page(items, bool(query.columns), _write_continuation(query, place))
+        last = (row["device_id"], row["module_id"])
+        document = twin_document(row)
+        items.append(dict(query.project(document)) if query.columns else document)
+    return Page(items, bool(query.columns), None)
+
+
+def matching_rows(
+    connection: sqlite3.Connection, query: Query, after: tuple[str, str] = ("", "")
+) -> Iterator[sqlite3.Row]:
+    """Rows whose twins match, in the order of their ids, from the one after `after`."""
+    view = _view(query.condition_paths())
+    while True:
+        rows = connection.execute(_ROWS[query.collection], after).fetchall()
+        for row in rows:
+            if query.condition is None or query.matches(view(row)):
+                yield row
+        if len(rows) < _ROWS_AT_ONCE:
+            return
+        after = (rows[-1]["device_id"], rows[-1]["module_id"])
+
+
+def twin_document(row: sqlite3.Row) -> Document:
+    return Twin.from_row(row).for_service(Identity.from_row(row))
+
+
+# Members that are had without building the whole twin, which is most of a query's time.
+_CHEAP: dict[str, Callable[[sqlite3.Row], Any]] = {
+    "deviceId": lambda row: row["device_id"],
+    "moduleId": lambda row: row["module_id"] or UNDEFINED,
+    "status": lambda row: row["status"],
+    "connectionState": lambda row: "Connected" if row["connected"] else "Disconnected",
+    "authenticationType": lambda row: row["auth_type"],
+    "capabilities": lambda row: UNDEFINED if row["module_id"] else {"iotEdge": bool(row["edge"])},
+    "tags": lambda row: json.loads(row["tags"]),
+}
+
+
+def _properties(member: str) -> Callable[[sqlite3.Row], Document]:
+    return lambda row: json.loads(row[member]) | {"$version": row[f"{member}_version"]}
+
+
+_CHEAP_PROPERTIES = {member: _properties(member) for member in ("desired", "reported")}
+
+
+def _view(paths: set[Path]) -> Callable[[sqlite3.Row], Document]:
+    """What makes, of a row, as much of the twin as a condition on these members has to see."""
+    roots = {str(path[0]) for path in paths}
+    properties = {str(path[1]) if len(path) > 1 else "" for path in paths if path[0] == "properties"}
+    if (
+        not roots <= _CHEAP.keys() | {"properties"}
+        or not properties <= _CHEAP_PROPERTIES.keys()
+        or any(step == "$metadata" for path in paths for step in path)
+        or any(path[0] == "properties" and len(path) == 2 for path in paths)
+    ):
+        return twin_document
+    members = [(root, _CHEAP[root]) for root in roots if root != "properties"]
+    inner = [(name, _CHEAP_PROPERTIES[name]) for name in properties]
+
+    def view(row: sqlite3.Row) -> Document:
+        document = {name: value for name, make in members if (value := make(row)) is not UNDEFINED}
+        if inner:
+            document["properties"] = {name: make(row) for name, make in inner}
+        return document
+
+    return view
+
+
+def _aggregated_page(connection: sqlite3.Connection, query: Query, limit: int, place: dict[str, Any]) -> Page:
+    groups: dict[str, tuple[Document, int]] = {}
+    view = _view(set(query.group_by) | query.condition_paths())
+    for row in matching_rows(connection, query):
+        document = view(row)
+        values = [Member(path).evaluate(document) for path in query.group_by]
+        key = json.dumps([None if value is UNDEFINED else [value] for value in values], sort_keys=True)
+        known = groups.get(key)
+        groups[key] = (known[0], known[1] + 1) if known else (document, 1)
+    if not query.group_by and not groups:
+        groups[""] = ({}, 0)
+    rows = []
+    for document, count in groups.values():
+        item = {}
+        for column in query.columns:
+            value = count if column.path is None else Member(column.path).evaluate(document)
+            if value is not UNDEFINED:
+                item[column.name] = value
+        rows.append(item)
+    rows = rows[: query.top]
+    start = place.get("given", 0)
+    end = start + limit
+    more = _write_continuation(query, {"given": end}) if end < len(rows) else None
+    return Page(rows[start:end], True, more)
+
+
+def _digest(query: Query) -> str:
+    return sha256(query.text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _write_continuation(query: Query, place: dict[str, Any]) -> str:
+    return urlsafe_b64encode(json.dumps(place | {"query": _digest(query)}).encode()).decode()
+
+
+def _read_continuation(query: Query, continuation: str | None) -> dict[str, Any]:
+    if not continuation:
+        return {}
+    try:
+        place = json.loads(urlsafe_b64decode(continuation))
+        whole = (
+            place["query"] == _digest(query)
+            and isinstance(place.get("given", 0), int)
+            and all(isinstance(place.get(member, ""), str) for member in ("device", "module"))
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise argument_invalid("x-ms-continuation is not one of this query")
+    return dict(place)
+
+
+def _page_size(header: str | None) -> int:
+    if header is None:
+        return _DEFAULT_PAGE
+    try:
+        wanted = int(header)
+    except ValueError:
+        raise argument_invalid("x-ms-max-item-count is not a number") from None
+    return min(wanted, _MAX_PAGE) if wanted > 0 else _DEFAULT_PAGE
+
+
+def _handler(context: Context) -> Callable[[web.Request], Any]:
+    async def handle(request: web.Request) -> web.Response:
+        body = await read_json(request)
+        query = parse(body.get("query") if isinstance(body, dict) else None)
+        limit = _page_size(request.headers.get("x-ms-max-item-count"))
+        continuation = request.headers.get("x-ms-continuation")
+        page = await context.store.read(lambda database: run_page(database, query, limit, continuation))
+        response = json_response(page.items)
+        response.headers["x-ms-item-type"] = "Raw" if page.raw else "Twin"
+        if page.continuation is not None:
+            response.headers["x-ms-continuation"] = page.continuation
+        return response
+
+    return handle
+
+
+@asynccontextmanager
+async def _run(context: Context) -> AsyncIterator[None]:
+    context.rest.add_route(
+        "POST", "/devices/query", Right.SERVICE_CONNECT, _handler(context), operation=OperationClass.QUERY
+    )
+    yield
+
+
+FEATURE = Feature(_run)
