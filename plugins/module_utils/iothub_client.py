@@ -14,11 +14,12 @@ from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import rest_client
 
-
 # "Import and export IoT Hub device identities": entries of one bulk call.
 MAX_BULK = 100
 # "IoT Hub query language": rows of one page.
 MAX_PAGE = 1000
+# The one call that the client's own version does not have.
+_REGENERATE_API_VERSION = "2024-03-31"
 
 
 class HubClient(rest_client.RestClient):
@@ -29,7 +30,7 @@ class HubClient(rest_client.RestClient):
 
     def get_device(self, device_id: str) -> dict[str, Any] | None:
         """Return the device identity (with its keys), or None when the hub has none of that id."""
-        return self._get_or_none(f"/devices/{rest_client.segment(device_id)}", "DeviceNotFound")
+        return self._get_or_none(f"/devices/{rest_client.segment(device_id)}", "DeviceNotFound", "404001")
 
     def put_device(self, body: Mapping[str, Any], etag: str | None) -> dict[str, Any]:
         """Create (etag None) or replace (etag of the version that was read) a device identity."""
@@ -56,6 +57,8 @@ class HubClient(rest_client.RestClient):
                     raise
                 answer = error.body
             errors = {str(error.get("deviceId")): error for error in answer.get("errors") or []}
+            if not errors and not answer.get("isSuccessful"):
+                errors = {str(entry["id"]): {"errorCode": "no reason given"} for entry in left}
             throttled = {name for name, error in errors.items() if "Throttl" in str(error.get("errorCode"))}
             pause = self.pause(429, attempt)
             if waited + pause > self.retry_budget:
@@ -97,20 +100,65 @@ class HubClient(rest_client.RestClient):
         body = self.request("GET", f"/devices/{rest_client.segment(device_id)}/modules").body
         return [dict(entry) for entry in body] if isinstance(body, list) else []
 
-    def get_twin(self, device_id: str) -> dict[str, Any] | None:
-        """Return the device twin, or None when there is no such device."""
-        return self._get_or_none(f"/twins/{rest_client.segment(device_id)}", "DeviceNotFound")
+    def get_module(self, device_id: str, module_id: str) -> dict[str, Any] | None:
+        """Return the module identity (with its keys), or None when the device has none of that name.
 
-    def patch_twin(self, device_id: str, patch: Mapping[str, Any], etag: str) -> dict[str, Any]:
-        """Merge a patch (JSON merge patch: null removes) into the device twin."""
-        path = f"/twins/{rest_client.segment(device_id)}"
+        Under a shared access policy a hub answers 401 for the modules of a missing or a disabled device.
+        """
+        return self._get_or_none(_module_path("devices", device_id, module_id), "ModuleNotFound", "404010")
+
+    def put_module(self, body: Mapping[str, Any], etag: str | None) -> dict[str, Any]:
+        """Create (etag None) or replace (etag of the version that was read) a module identity."""
+        path = _module_path("devices", str(body["deviceId"]), str(body["moduleId"]))
+        return rest_client.as_object(self.request("PUT", path, body=dict(body), if_match=etag).body)
+
+    def delete_module(self, device_id: str, module_id: str, etag: str) -> None:
+        """Delete a module identity and its twin."""
+        self.request("DELETE", _module_path("devices", device_id, module_id), if_match=etag)
+
+    def get_twin(self, device_id: str, module_id: str = "") -> dict[str, Any] | None:
+        """Return the twin of a device, or of one of its modules; None when there is no such one."""
+        if module_id:
+            path = _module_path("twins", device_id, module_id)
+            return self._get_or_none(path, "ModuleNotFound", "404010", "DeviceNotFound", "404001")
+        return self._get_or_none(f"/twins/{rest_client.segment(device_id)}", "DeviceNotFound", "404001")
+
+    def patch_twin(
+        self, device_id: str, patch: Mapping[str, Any], etag: str, module_id: str = ""
+    ) -> dict[str, Any]:
+        """Merge a patch (JSON merge patch: null removes) into the twin of a device or of its module."""
+        device = f"/twins/{rest_client.segment(device_id)}"
+        path = _module_path("twins", device_id, module_id) if module_id else device
         return rest_client.as_object(self.request("PATCH", path, body=dict(patch), if_match=etag).body)
 
-    def _get_or_none(self, path: str, absent: str) -> dict[str, Any] | None:
+    def regenerate_keys(self, which: str, identities: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+        """Let the hub make new keys; return ``{"policyKey", "errors": [..], "rotatedKeys": [..]}``.
+
+        which: ``primaryKey``, ``secondaryKey`` or ``both``. identities: at most 100 of ``{"id", "moduleId"}``.
+        Some may fail while the others are done: that is an answer (207, or 400 when all failed) and no error.
+        """
+        try:
+            answer = self.request(
+                "POST",
+                "/devices/keys/regenerate",
+                body={"policyKey": which, "devices": [dict(identity) for identity in identities]},
+                query={"api-version": _REGENERATE_API_VERSION},
+            ).body
+        except rest_client.ServiceResponseError as error:
+            if error.status != 400 or "errors" not in rest_client.as_object(error.body):
+                raise
+            answer = error.body
+        return rest_client.as_object(answer)
+
+    def _get_or_none(self, path: str, *absent: str) -> dict[str, Any] | None:
         try:
             return rest_client.as_object(self.request("GET", path).body)
         except rest_client.ServiceResponseError as error:
             # 404 alone is not enough: a proxy or a wrong host says it too, and "absent" leads to a creation.
-            if error.status == 404 and error.code.startswith((absent, "404001")):
+            if error.status == 404 and error.code.startswith(absent):
                 return None
             raise
+
+
+def _module_path(kind: str, device_id: str, module_id: str) -> str:
+    return f"/{kind}/{rest_client.segment(device_id)}/modules/{rest_client.segment(module_id)}"
