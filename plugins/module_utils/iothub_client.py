@@ -134,7 +134,7 @@ class HubClient(rest_client.RestClient):
     def regenerate_keys(self, which: str, identities: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """Let the hub make new keys; return ``{"policyKey", "errors": [..], "rotatedKeys": [..]}``.
 
-        which: ``primaryKey``, ``secondaryKey`` or ``both``. identities: at most 100 of ``{"id", "moduleId"}``.
+        which: ``primaryKey``, ``secondaryKey`` or ``both``. identities: at most MAX_BULK ``{"id", "moduleId"}``.
         Some may fail while the others are done: that is an answer (207, or 400 when all failed) and no error.
         """
         try:
