@@ -37,6 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
                 serve(state, ServeOptions.from_arguments(options))
             case "log":
                 _log(state, options)
+            case "ca":
+                # Here for the same reason.
+                from iothub_emulator.trust import run_command
+
+                run_command(state, options)
     except StateError as error:
         print(f"iothub_emulator: {error}", file=sys.stderr)
         return 1
@@ -65,7 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument("--follow", action="store_true", help="go on as messages arrive")
     log.add_argument("--device", help="of this device and its modules only")
     log.add_argument("--after", type=int, default=0, metavar="SEQ", help="from the message after this number")
-    for command in (init, serve, log):
+    ca = commands.add_parser("ca", help="authorities whose certificates prove devices")
+    ca.add_argument("action", choices=("add", "list", "remove"))
+    ca.add_argument("file", nargs="?", type=Path, help="add: PEM file of the authority's certificate")
+    ca.add_argument("--name", help="add, remove: what the authority is called")
+    for command in (init, serve, log, ca):
         command.add_argument(
             "--state", type=Path, required=True, metavar="DIR", help="the hub's state directory"
         )

@@ -67,11 +67,6 @@ def derived_key(group_key: str, registration_id: str) -> str:
     return base64.b64encode(digest).decode()
 
 
-def thumbprints(certificate: x509.Certificate) -> set[str]:
-    """SHA-1 and SHA-256 of the DER, in upper case."""
-    return {certificate.fingerprint(kind).hex().upper() for kind in (hashes.SHA1(), hashes.SHA256())}  # noqa: S303 - the hub's contract
-
-
 def certificate_info(certificate: x509.Certificate) -> Document:
     """What the service shows of a certificate."""
     return {

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from iothub_emulator import registry, tls
 from iothub_emulator.auth import Authenticator
+from iothub_emulator.client_tls import client_tls_context
 from iothub_emulator.clock import HubClock
 from iothub_emulator.connections import Connections
 from iothub_emulator.feature import Context
@@ -23,6 +24,7 @@ from iothub_emulator.options import ServeOptions
 from iothub_emulator.rest import RestApi
 from iothub_emulator.state import State, StateError, write_private
 from iothub_emulator.store import Store
+from iothub_emulator.trust import DeviceAuthorities
 
 
 def serve(state: State, options: ServeOptions) -> None:
@@ -42,14 +44,14 @@ async def _serve(state: State, names: list[str], options: ServeOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    https_tls = tls.server_context(state)
+    https_tls, mqtt_tls = tls.server_context(state), client_tls_context(state)
     authenticator = Authenticator(names, state.policies())
     try:
         store = Store(state.database, [part for feature in FEATURES for part in feature.schema])
     except sqlite3.Error as error:
         raise StateError(f"{state.database} cannot be opened: {error}") from error
     connections = Connections()
-    mqtt = MqttServer(authenticator, store, connections, clock)
+    mqtt = MqttServer(authenticator, store, connections, clock, DeviceAuthorities(state.device_ca))
     rest = RestApi(authenticator, store, connections, clock)
     context = Context(state, options, authenticator, store, connections, clock, rest, mqtt)
     runner = web.AppRunner(rest.application, access_log=None, shutdown_timeout=2)
@@ -62,7 +64,7 @@ async def _serve(state: State, names: list[str], options: ServeOptions) -> None:
         await runner.setup()
         site = web.TCPSite(runner, listen, options.https_port, ssl_context=https_tls)
         await tls.listen(site.start(), listen, options.https_port)
-        await tls.listen(mqtt.start(listen, options.mqtt_port, https_tls), listen, options.mqtt_port)
+        await tls.listen(mqtt.start(listen, options.mqtt_port, mqtt_tls), listen, options.mqtt_port)
         write_private(state.pid_file, f"{os.getpid()}\n".encode())
         event(
             "listening",
