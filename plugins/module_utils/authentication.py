@@ -28,7 +28,8 @@ _THUMBPRINT = re.compile(r"(?:[0-9A-Fa-f]{40}|[0-9A-Fa-f]{64})")
 # them to it).
 DOCUMENTATION = r"""
 description:
-  - How it proves who it is. Left out, a new one gets V(sas) keys and one that is there keeps what it has.
+  - How it proves who it is. Left out, a new one gets V(sas) keys and one that is there keeps what
+    it has.
 type: dict
 suboptions:
   type:
@@ -41,8 +42,8 @@ suboptions:
   primary_key:
     description:
       - Key in base64, 16 to 64 bytes, for V(sas). Give both keys or none.
-      - Without keys the hub makes them, and those that are there are kept. Prefer that, such keys never leave
-        the hub.
+      - Without keys the hub makes them, and those that are there are kept. Prefer that, such keys
+        never leave the hub.
       - A key that is given here is hidden in every result of the task, with O(return_keys=true) too.
     type: str
   secondary_key:
@@ -51,8 +52,8 @@ suboptions:
     type: str
   primary_thumbprint:
     description:
-      - SHA-1 or SHA-256 thumbprint of the certificate for V(self_signed), 40 or 64 hexadecimal digits without
-        separators.
+      - SHA-1 or SHA-256 thumbprint of the certificate for V(self_signed), 40 or 64 hexadecimal
+        digits without separators.
     type: str
   secondary_thumbprint:
     description:
