@@ -16,30 +16,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-AGENT = "$edgeAgent"
-HUB = "$edgeHub"
+from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import (
+    AGENT,
+    HUB,
+    is_create_options,
+    is_image,
+    join,
+    join_create_options,
+    read_json,
+)
+from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import (
+    ManifestError as ManifestError,
+)
+
 # Kubernetes wants a DNS label of at most 63 characters; release name and module name are joined by a dash.
 _MODULE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-# Distribution's reference grammar, as far as a typing mistake can hurt: [host[:port]/]path[:tag][@digest].
-_IMAGE = re.compile(
-    r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
-    r"(?::[\w][\w.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?"
-)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PULL_POLICY = {"on-create": "Always", "never": "Never", "": "IfNotPresent"}
 _MODULE_KEYS = frozenset(
     {"type", "status", "restartPolicy", "settings", "env", "version", "imagePullPolicy", "startupOrder"}
 )
-# createOptions longer than a twin's string limit go on in createOptions01, 02...
-_CREATE_OPTIONS_PART = re.compile(r"createOptions\d{2}")
-
-
-class ManifestError(ValueError):
-    """The manifest cannot be used. errors: one line each, beginning with the JSON path."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("; ".join(errors))
-        self.errors = errors
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ class _Reader:
         value = parent.get(key)
         if isinstance(value, Mapping):
             return value
-        self.refuse(_join(path, key), "missing" if key not in parent else "must be an object")
+        self.refuse(join(path, key), "missing" if key not in parent else "must be an object")
         return None
 
     def optional(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
@@ -78,15 +74,7 @@ class _Reader:
 
 def parse(text: str) -> Manifest:
     """Read a deployment manifest; raises ManifestError with every error that was found."""
-    try:
-        document = json.loads(text, object_pairs_hook=_no_duplicates)
-    except json.JSONDecodeError as error:
-        raise ManifestError(
-            [f"$: not JSON: {error.msg} in line {error.lineno}, column {error.colno}"]
-        ) from error
-    except _DuplicateKeyError as error:
-        raise ManifestError([f"$: the key {error.args[0]!r} stands twice in one object"]) from error
-    return check(document)
+    return check(read_json(text))
 
 
 def check(document: Any) -> Manifest:
@@ -98,12 +86,12 @@ def check(document: Any) -> Manifest:
     for key in document:
         # moduleContent of a template, or a whole configuration: both belong to other tools.
         if key != "modulesContent":
-            reader.refuse(_join("$", str(key)), "unknown; only modulesContent is used")
+            reader.refuse(join("$", str(key)), "unknown; only modulesContent is used")
     result: list[dict[str, Any]] = []
     if content is not None:
         result = _agent(reader, content, "$.modulesContent")
         for key in content:
-            where = _join("$.modulesContent", str(key))
+            where = join("$.modulesContent", str(key))
             if key == HUB:
                 reader.notes.append(
                     f"{where}: has no effect in this version, modules speak to the hub directly"
@@ -119,30 +107,30 @@ def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[
     agent = reader.mapping(content, AGENT, path)
     if agent is None:
         return []
-    path = _join(path, AGENT)
+    path = join(path, AGENT)
     layered = [str(key) for key in agent if str(key).startswith("properties.desired.")]
     for key in layered:
-        reader.refuse(_join(path, key), "layered deployments are not supported in this version")
+        reader.refuse(join(path, key), "layered deployments are not supported in this version")
     if layered:
         return []
     desired = reader.mapping(agent, "properties.desired", path)
     if desired is None:
         return []
-    path = _join(path, "properties.desired")
+    path = join(path, "properties.desired")
     version = desired.get("schemaVersion")
     if not isinstance(version, str) or not re.fullmatch(r"1\.[01]", version):
-        reader.refuse(_join(path, "schemaVersion"), f"is {version!r}; 1.0 and 1.1 are known")
+        reader.refuse(join(path, "schemaVersion"), f"is {version!r}; 1.0 and 1.1 are known")
     for key in desired:
         if key == "systemModules":
             reader.notes.append(
-                f"{_join(path, key)}: has no effect in this version, edgeAgent and edgeHub do not run yet"
+                f"{join(path, key)}: has no effect in this version, edgeAgent and edgeHub do not run yet"
             )
         elif key not in ("schemaVersion", "runtime", "modules"):
-            reader.refuse(_join(path, str(key)), "unknown key of the desired properties")
-    _runtime(reader, reader.optional(desired, "runtime", path), _join(path, "runtime"))
+            reader.refuse(join(path, str(key)), "unknown key of the desired properties")
+    _runtime(reader, reader.optional(desired, "runtime", path), join(path, "runtime"))
     found = []
     for name, module in reader.optional(desired, "modules", path).items():
-        entry = _module(reader, str(name), module, _join(_join(path, "modules"), str(name)))
+        entry = _module(reader, str(name), module, join(join(path, "modules"), str(name)))
         if entry:
             found.append(entry)
     return found
@@ -150,16 +138,16 @@ def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[
 
 def _runtime(reader: _Reader, runtime: Mapping[str, Any], path: str) -> None:
     if runtime.get("type", "docker") != "docker":
-        reader.refuse(_join(path, "type"), f"is {runtime['type']!r}; only docker is known")
+        reader.refuse(join(path, "type"), f"is {runtime['type']!r}; only docker is known")
     settings = reader.optional(runtime, "settings", path)
-    spath = _join(path, "settings")
+    spath = join(path, "settings")
     for key, value in settings.items():
         if key == "registryCredentials" and value:
-            reader.refuse(_join(spath, key), "not supported in this version: use an image pull secret")
+            reader.refuse(join(spath, key), "not supported in this version: use an image pull secret")
         elif key not in ("minDockerVersion", "loggingOptions", "registryCredentials"):
-            reader.refuse(_join(spath, str(key)), "unknown key of the runtime's settings")
+            reader.refuse(join(spath, str(key)), "unknown key of the runtime's settings")
         elif key == "loggingOptions" and value:
-            reader.notes.append(f"{_join(spath, key)}: has no effect, the cluster keeps the logs")
+            reader.notes.append(f"{join(spath, key)}: has no effect, the cluster keeps the logs")
 
 
 def _module(reader: _Reader, name: str, module: Any, path: str) -> dict[str, Any] | None:
@@ -171,37 +159,37 @@ def _module(reader: _Reader, name: str, module: Any, path: str) -> dict[str, Any
         return None
     for key in module:
         if key not in _MODULE_KEYS:
-            reader.refuse(_join(path, str(key)), "unknown key of a module")
+            reader.refuse(join(path, str(key)), "unknown key of a module")
     if module.get("type", "docker") != "docker":
-        reader.refuse(_join(path, "type"), f"is {module['type']!r}; only docker is known")
+        reader.refuse(join(path, "type"), f"is {module['type']!r}; only docker is known")
     if module.get("status", "running") != "running":
         reader.refuse(
-            _join(path, "status"), f"is {module['status']!r}; only running is supported in this version"
+            join(path, "status"), f"is {module['status']!r}; only running is supported in this version"
         )
     if module.get("restartPolicy", "always") != "always":
         reader.refuse(
-            _join(path, "restartPolicy"),
+            join(path, "restartPolicy"),
             f"is {module['restartPolicy']!r}; only always is supported in this version",
         )
     if module.get("startupOrder") is not None:
-        reader.refuse(_join(path, "startupOrder"), "not supported in this version")
+        reader.refuse(join(path, "startupOrder"), "not supported in this version")
     pull = module.get("imagePullPolicy") or ""
     if pull not in _PULL_POLICY:
-        reader.refuse(_join(path, "imagePullPolicy"), f"is {pull!r}; on-create and never are known")
+        reader.refuse(join(path, "imagePullPolicy"), f"is {pull!r}; on-create and never are known")
     settings = reader.mapping(module, "settings", path)
-    spath = _join(path, "settings")
+    spath = join(path, "settings")
     if settings is None:
         return None
     image = settings.get("image")
-    if not isinstance(image, str) or not _IMAGE.fullmatch(image.strip()):
+    if not is_image(image):
         fact = f"{image!r} is not an image reference" if "image" in settings else "missing"
-        reader.refuse(_join(spath, "image"), fact)
+        reader.refuse(join(spath, "image"), fact)
     for key in settings:
-        if key not in ("image", "createOptions") and not _CREATE_OPTIONS_PART.fullmatch(str(key)):
-            reader.refuse(_join(spath, str(key)), "unknown key of settings")
+        if key != "image" and not is_create_options(str(key)):
+            reader.refuse(join(spath, str(key)), "unknown key of settings")
     env = _create_options(reader, settings, spath)
     # Variables of the module's own env win over those of createOptions, as in edgeAgent.
-    env.update(_env(reader, module.get("env"), _join(path, "env")))
+    env.update(_env(reader, module.get("env"), join(path, "env")))
     if len(reader.errors) > before:
         return None
     return {"name": name, "image": str(image).strip(), "env": env, "imagePullPolicy": _PULL_POLICY[pull]}
@@ -209,38 +197,24 @@ def _module(reader: _Reader, name: str, module: Any, path: str) -> dict[str, Any
 
 def _create_options(reader: _Reader, settings: Mapping[str, Any], path: str) -> dict[str, str]:
     """Return the variables of createOptions.Env; refuse every other option by its name."""
-    options_path = _join(path, "createOptions")
-    first = settings.get("createOptions", "")
-    if isinstance(first, Mapping):
-        options: Any = first
-    elif isinstance(first, str):
-        parts = [
-            first,
-            *(str(settings[key]) for key in sorted(settings) if _CREATE_OPTIONS_PART.fullmatch(str(key))),
-        ]
-        text = "".join(parts)
-        try:
-            options = json.loads(text) if text.strip() else {}
-        except ValueError as error:
-            reader.refuse(options_path, f"not JSON: {error}")
-            return {}
-    else:
-        options = None
-    if not isinstance(options, Mapping):
-        reader.refuse(options_path, "must be an object, or a text that holds one")
+    options_path = join(path, "createOptions")
+    try:
+        options = join_create_options(settings, path)
+    except ManifestError as error:
+        reader.errors.extend(error.errors)
         return {}
     for key in options:
         if key != "Env":
-            reader.refuse(_join(options_path, str(key)), "not supported in this version; only Env is")
+            reader.refuse(join(options_path, str(key)), "not supported in this version; only Env is")
     env: dict[str, str] = {}
     entries = options.get("Env") or []
     if not isinstance(entries, list):
-        reader.refuse(_join(options_path, "Env"), "must be a list of NAME=value")
+        reader.refuse(join(options_path, "Env"), "must be a list of NAME=value")
         return {}
     for index, entry in enumerate(entries):
         name, separator, value = entry.partition("=") if isinstance(entry, str) else ("", "", "")
         if not separator or not _ENV_NAME.fullmatch(name):
-            reader.refuse(f"{_join(options_path, 'Env')}[{index}]", "must be NAME=value")
+            reader.refuse(f"{join(options_path, 'Env')}[{index}]", "must be NAME=value")
         else:
             env[name] = value
     return env
@@ -254,7 +228,7 @@ def _env(reader: _Reader, env: Any, path: str) -> dict[str, str]:
         return {}
     found: dict[str, str] = {}
     for name, holder in env.items():
-        where = _join(path, str(name))
+        where = join(path, str(name))
         if not _ENV_NAME.fullmatch(str(name)):
             reader.refuse(where, "is not the name of an environment variable")
         elif not isinstance(holder, Mapping) or set(holder) != {"value"}:
@@ -262,27 +236,10 @@ def _env(reader: _Reader, env: Any, path: str) -> dict[str, str]:
         elif isinstance(holder["value"], str | int | float | bool):
             found[str(name)] = _text(holder["value"])
         else:
-            reader.refuse(_join(where, "value"), "must be a text, a number or a boolean")
+            reader.refuse(join(where, "value"), "must be a text, a number or a boolean")
     return found
 
 
 def _text(value: str | float | bool) -> str:
     # As edgeAgent does: JSON's spelling, so that true stays "true".
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if re.fullmatch(r"[A-Za-z_$][\w$-]*", key) else f"{path}[{json.dumps(key)}]"
-
-
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise _DuplicateKeyError(key)
-        result[key] = value
-    return result
