@@ -391,7 +391,12 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-LONG = st.text(alphabet='aä€😀"\\\ud800\n', min_size=0, max_size=2500)
+# Long enough for several parts, which text alone hardly ever is.
+LONG = st.builds(
+    lambda text, times: text * times,
+    st.text(alphabet='aä€😀"\\\ud800\n', min_size=1, max_size=5),
+    st.integers(100, 700),
+)
 OPTIONS = st.dictionaries(st.text(max_size=5) | LONG, JSON | LONG, max_size=4)
 
 
