@@ -213,7 +213,7 @@ def make_steps(module: AnsibleModule) -> item_list.Steps[DesiredModule, State]:
     def read(desired: DesiredModule) -> State:
         try:
             return identity_reader.read_module(client, desired.device_id, desired.module_id)
-        except identity_reader.DeviceMissing as error:
+        except identity_reader.IdentityMissing as error:
             if not desired.present:
                 return None
             if not module.check_mode:

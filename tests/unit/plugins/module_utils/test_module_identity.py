@@ -133,8 +133,8 @@ class Client:
 @pytest.mark.parametrize(
     ("device", "status", "expected", "fact"),
     [
-        (None, 401, identity_reader.DeviceMissing, "'line1' is not registered"),
-        (None, 404, identity_reader.DeviceMissing, "'line1' is not registered"),
+        (None, 401, identity_reader.IdentityMissing, "'line1' is not registered"),
+        (None, 404, identity_reader.IdentityMissing, "'line1' is not registered"),
         ({"status": "disabled"}, 401, item_list.Refused, "'line1' is disabled"),
         # A policy without the right is nothing else.
         ({"status": "enabled"}, 401, rest_client.ServiceResponseError, "HTTP 401"),
