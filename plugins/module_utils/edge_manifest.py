@@ -22,6 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils import twin_rules
+
 AGENT = "$edgeAgent"
 HUB = "$edgeHub"
 DESIRED = "properties.desired"
@@ -31,13 +33,8 @@ OTHER_SECRET = "(another secret)"  # noqa: S105 - as above
 PART_CHARACTERS = 512
 MAX_PARTS = 8
 MAX_MODULES = 50
-MAX_DESIRED_BYTES = 32 * 1024
-_MAX_VALUE_BYTES = 4096
-_MAX_KEY_BYTES = 1024
-_MAX_DEPTH = 10
 _MAX_INTEGER = 2**52
 _STARTUP_ORDERS = range(2**32)
-_BAD_KEY = re.compile(r"[\x00-\x1f\x7f-\x9f.$# ]")
 # The name of a container is made of it.
 _MODULE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 _ENV_NAME = re.compile(r"[^\s.$#+=]+")
@@ -344,6 +341,7 @@ class _Check:
     # routes with their paths, judged once all modules are known
     routes: list[tuple[str, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    bad_names: set[str] = field(default_factory=set)
 
     def refuse(self, path: str, text: str) -> None:
         self.errors.append(f"{path}: {text}")
@@ -500,6 +498,7 @@ class _Check:
 
     def named_module(self, name: str, module: Any, path: str, old: bool = False) -> None:
         if not _MODULE_NAME.fullmatch(name):
+            self.bad_names.add(name)
             self.refuse(
                 path, "a module's name is 1 to 128 letters, digits, - and _, and begins with none of the two"
             )
@@ -564,6 +563,7 @@ class _Check:
 
     def variable(self, name: str, holder: Any, path: str) -> None:
         if not _ENV_NAME.fullmatch(name):
+            self.bad_names.add(name)
             self.refuse(path, "is not the name of an environment variable")
         elif not isinstance(holder, Mapping) or set(holder) != {"value"}:
             self.refuse(path, 'must be {"value": ...}')
@@ -702,57 +702,25 @@ class _Check:
                     self.refuse(join(path, str(key)), f"unknown key; only {DESIRED} is used")
             if not layered and name not in self.names:
                 self.warn(path, f"sets properties of {name}, which is not in modules")
-        size = 0
+        whole: dict[str, Any] = {}
         for key, value in module.items():
-            where = join(path, str(key))
-            depth = 0
             if str(key).startswith(f"{DESIRED}."):
-                depth = str(key).count(".") - 1
-                self.keys_of_layer(str(key), where)
-                size += len(str(key)) - len(DESIRED)
-            elif not isinstance(value, Mapping):
-                self.refuse(where, "must be an object")
-                continue
-            written = _write(name, value)
-            self.twin_value(written, where, depth)
-            size += _size(written)
-        if size > MAX_DESIRED_BYTES:
-            self.refuse(path, f"{size} bytes of desired properties; a twin takes {MAX_DESIRED_BYTES}")
-
-    def keys_of_layer(self, key: str, path: str) -> None:
-        for part in key.removeprefix(f"{DESIRED}.").split("."):
-            if not part or _BAD_KEY.search(part):
-                self.refuse(
-                    path, f"the key {part!r} is empty or holds '$', '#', a space or a control character"
-                )
-
-    def twin_value(self, value: Any, path: str, depth: int) -> None:
-        """Collect what a twin refuses. depth: of this value below the desired properties."""
-        if isinstance(value, str) and len(_utf8(value)) > _MAX_VALUE_BYTES:
-            self.refuse(path, f"the text is longer than {_MAX_VALUE_BYTES} bytes")
-        elif isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_INTEGER:
-            self.refuse(path, "a twin takes whole numbers up to 2^52")
-        elif isinstance(value, float) and not math.isfinite(value):
-            self.refuse(path, "is not a number that JSON can write")
-        elif isinstance(value, list | tuple):
-            for index, inner in enumerate(value):
-                self.twin_value(inner, f"{path}[{index}]", depth + 1)
-        elif isinstance(value, Mapping):
-            if depth >= _MAX_DEPTH and value:
-                self.refuse(path, f"is nested deeper than {_MAX_DEPTH} levels")
-                return
-            for key, inner in value.items():
-                where = join(path, str(key))
-                if any(error.startswith(f"{where}: ") for error in self.errors):
-                    # Said already, in words that fit the place better.
-                    continue
-                if not isinstance(key, str) or not key or _BAD_KEY.search(key):
-                    self.refuse(
-                        where, "a key may hold no '.', '$', '#', space or control character, and not be empty"
-                    )
-                elif len(_utf8(key)) > _MAX_KEY_BYTES:
-                    self.refuse(path, f"a key is longer than {_MAX_KEY_BYTES} bytes")
-                self.twin_value(inner, where, depth + 1)
+                inner = whole
+                *parents, last = str(key).removeprefix(f"{DESIRED}.").split(".")
+                for part in parents:
+                    inner = inner.setdefault(part, {})
+                    if not isinstance(inner, dict):
+                        self.refuse(join(path, str(key)), "is set by another key of the layer too")
+                        return
+                inner[last] = _write(name, value)
+            elif isinstance(value, Mapping):
+                whole |= _write(name, value)
+            else:
+                self.refuse(join(path, str(key)), "must be an object")
+        for error in twin_rules.errors(whole, "desired", nulls=False):
+            # A name that was refused before was so in words that fit the place better.
+            if not any(f"the key {bad!r} " in error for bad in self.bad_names):
+                self.errors.append(f"{join(path, DESIRED)}{error.removeprefix('desired')}")
 
 
 def _write(module: str, value: Any) -> Any:
@@ -772,23 +740,6 @@ def _write(module: str, value: Any) -> Any:
             return result
         return {**{key: inner for key, inner in result.items() if not is_create_options(key)}, **parts}
     return result
-
-
-def _size(value: Any) -> int:
-    """Return the bytes a twin counts: keys and texts in UTF-8, 8 for a number, 4 for a boolean."""
-    if isinstance(value, Mapping):
-        return sum(len(_utf8(str(key))) + _size(inner) for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return sum(_size(inner) for inner in value)
-    if isinstance(value, str):
-        return len(_utf8(value))
-    if isinstance(value, bool):
-        return 4
-    return 8 if isinstance(value, int | float) else 0
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 # -- routes --------------------------------------------------------------------------------------------------
