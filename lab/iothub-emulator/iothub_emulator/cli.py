@@ -65,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
         "--clock-offset", type=float, default=0.0, metavar="SECONDS", help="how far the hub's clock is ahead"
     )
     serve.add_argument("--dps-port", type=int, metavar="PORT", help="serve a provisioning service here too")
+    serve.add_argument(
+        "--evaluation-interval",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="how often configurations are held against changed twins",
+    )
     log = commands.add_parser("log", help="print the messages in order of arrival")
     log.add_argument("--json", action="store_true", help="one JSON object per line")
     log.add_argument("--follow", action="store_true", help="go on as messages arrive")

@@ -16,6 +16,7 @@ class ServeOptions:
     mqtt_port: int = 8883
     clock_offset: float = 0.0
     dps_port: int | None = None
+    evaluation_interval: float = 1.0
 
     @classmethod
     def from_arguments(cls, arguments: Namespace) -> "ServeOptions":

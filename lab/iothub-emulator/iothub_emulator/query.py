@@ -33,20 +33,24 @@ from iothub_emulator.query_language import (
     parse_query,
 )
 from iothub_emulator.rest import json_response, read_json
-from iothub_emulator.twins import Document, Twin
+from iothub_emulator.twins import CONFIGURATIONS_COLUMN, Document, Twin
 
 _DEFAULT_PAGE = 100
 _MAX_PAGE = 1000
 _ROWS_AT_ONCE = 500
 
-_ROWS = {
-    collection: f"""
+TWIN_ROWS = f"""
     SELECT identities.*, etag_number, version, tags, desired, desired_metadata, desired_version,
-        reported, reported_metadata, reported_version
+        reported, reported_metadata, reported_version, {CONFIGURATIONS_COLUMN}
     FROM identities JOIN twins USING (device_id, module_id)
-    WHERE (device_id, module_id) > (?, ?) AND module_id {modules} ''
-    ORDER BY device_id, module_id LIMIT {_ROWS_AT_ONCE}
-    """  # noqa: S608 - constants of this file
+"""  # noqa: S608 - constants only, here and below
+"""Rows of which `twin_document` makes twins; a condition can follow."""
+
+_ROWS = {
+    collection: f"""{TWIN_ROWS}
+    WHERE (identities.device_id, identities.module_id) > (?, ?) AND identities.module_id {modules} ''
+    ORDER BY identities.device_id, identities.module_id LIMIT {_ROWS_AT_ONCE}
+    """
     for collection, modules in ((Collection.DEVICES, "="), (Collection.MODULES, "<>"))
 }
 
@@ -93,6 +97,14 @@ def run_page(connection: sqlite3.Connection, query: Query, limit: int, continuat
     return Page(items, bool(query.columns), None)
 
 
+def count(connection: sqlite3.Connection, query: Query) -> int:
+    """How many results a query has."""
+    if query.aggregates:
+        return len(_aggregate(connection, query))
+    found = sum(1 for _row in matching_rows(connection, query))
+    return found if query.top is None else min(found, query.top)
+
+
 def matching_rows(
     connection: sqlite3.Connection, query: Query, after: tuple[str, str] = ("", "")
 ) -> Iterator[sqlite3.Row]:
@@ -121,6 +133,9 @@ _CHEAP: dict[str, Callable[[sqlite3.Row], Any]] = {
     "authenticationType": lambda row: row["auth_type"],
     "capabilities": lambda row: UNDEFINED if row["module_id"] else {"iotEdge": bool(row["edge"])},
     "tags": lambda row: json.loads(row["tags"]),
+    "configurations": lambda row: {
+        name: {"status": status} for name, status in json.loads(row["configurations"]).items()
+    },
 }
 
 
@@ -155,6 +170,15 @@ def _view(paths: set[Path]) -> Callable[[sqlite3.Row], Document]:
 
 
 def _aggregated_page(connection: sqlite3.Connection, query: Query, limit: int, place: dict[str, Any]) -> Page:
+    rows = _aggregate(connection, query)
+    start = place.get("given", 0)
+    end = start + limit
+    more = _write_continuation(query, {"given": end}) if end < len(rows) else None
+    return Page(rows[start:end], True, more)
+
+
+def _aggregate(connection: sqlite3.Connection, query: Query) -> list[Document]:
+    """One row for each group; one for all when nothing is grouped."""
     groups: dict[str, tuple[Document, int]] = {}
     view = _view(set(query.group_by) | query.condition_paths())
     for row in matching_rows(connection, query):
@@ -173,11 +197,7 @@ def _aggregated_page(connection: sqlite3.Connection, query: Query, limit: int, p
             if value is not UNDEFINED:
                 item[column.name] = value
         rows.append(item)
-    rows = rows[: query.top]
-    start = place.get("given", 0)
-    end = start + limit
-    more = _write_continuation(query, {"given": end}) if end < len(rows) else None
-    return Page(rows[start:end], True, more)
+    return rows[: query.top]
 
 
 def _digest(query: Query) -> str:

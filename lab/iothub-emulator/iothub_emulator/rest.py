@@ -48,10 +48,7 @@ _MAX_BODY_BYTES = 8 * 1024 * 1024
 
 _NOT_BUILT = (
     ("POST", "/devices/keys/regenerate"),
-    ("POST", "/devices/{id}/applyConfigurationContent"),
     ("DELETE", "/devices/{id}/commands"),
-    ("*", "/configurations"),
-    ("*", "/configurations/{tail:.*}"),
     ("*", "/jobs"),
     ("*", "/jobs/{tail:.*}"),
     ("GET", "/statistics/service"),

@@ -96,6 +96,51 @@ CREATE TABLE messages (
     properties TEXT NOT NULL
 );
 """,
+        """
+CREATE TABLE configurations (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,     -- in the order of creation
+    id TEXT NOT NULL UNIQUE,
+    etag_number INTEGER NOT NULL,
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    schema_version TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    target_condition TEXT NOT NULL,
+    labels TEXT NOT NULL,               -- JSON objects
+    content TEXT NOT NULL,
+    metric_queries TEXT NOT NULL
+);
+CREATE TABLE configuration_targets (    -- what the last evaluation found, for each twin
+    device_id TEXT NOT NULL,
+    module_id TEXT NOT NULL,
+    configuration_id TEXT NOT NULL,
+    status TEXT NOT NULL,               -- Targeted or Applied
+    PRIMARY KEY (device_id, module_id, configuration_id)
+) WITHOUT ROWID;
+CREATE INDEX configuration_targets_by_id ON configuration_targets (configuration_id, status);
+CREATE TABLE waiting_content (          -- desired properties for modules that do not exist yet
+    device_id TEXT NOT NULL,
+    module_id TEXT NOT NULL,
+    content TEXT NOT NULL,              -- JSON object, as in modulesContent
+    PRIMARY KEY (device_id, module_id)
+) WITHOUT ROWID;
+CREATE TABLE changed_devices (          -- to be evaluated again
+    device_id TEXT PRIMARY KEY
+) WITHOUT ROWID;
+CREATE TRIGGER identity_saved AFTER INSERT ON identities
+WHEN EXISTS (SELECT 1 FROM configurations)
+    OR EXISTS (SELECT 1 FROM waiting_content WHERE device_id = new.device_id)
+BEGIN INSERT OR IGNORE INTO changed_devices VALUES (new.device_id); END;
+CREATE TRIGGER twin_saved AFTER INSERT ON twins
+WHEN EXISTS (SELECT 1 FROM configurations)
+BEGIN INSERT OR IGNORE INTO changed_devices VALUES (new.device_id); END;
+CREATE TRIGGER identity_deleted AFTER DELETE ON identities
+BEGIN
+    DELETE FROM configuration_targets WHERE device_id = old.device_id AND module_id = old.module_id;
+    DELETE FROM waiting_content
+    WHERE device_id = old.device_id AND (old.module_id = '' OR module_id = old.module_id);
+END;
+""",
     ),
 )
 

@@ -12,7 +12,7 @@ import re
 import sqlite3
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from iothub_emulator.clock import twin_time
@@ -20,6 +20,12 @@ from iothub_emulator.errors import argument_invalid
 from iothub_emulator.identity import Identity, check_if_match
 
 Document = dict[str, Any]
+
+CONFIGURATIONS_COLUMN = """(
+    SELECT json_group_object(configuration_id, configuration_targets.status) FROM configuration_targets
+    WHERE configuration_targets.device_id = twins.device_id
+        AND configuration_targets.module_id = twins.module_id
+) AS configurations"""
 
 _MAX_DEPTH = 10
 _MAX_STRING_BYTES = 4096
@@ -131,6 +137,8 @@ class Twin:
     reported: Document
     reported_metadata: Document
     reported_version: int
+    configurations: dict[str, str] = field(default_factory=dict)
+    """Configuration id -> Targeted or Applied; found by evaluation, not written with the twin."""
 
     @classmethod
     def create(cls, connection: sqlite3.Connection, device_id: str, module_id: str, now: float) -> None:
@@ -141,14 +149,14 @@ class Twin:
     @classmethod
     def load(cls, connection: sqlite3.Connection, identity: Identity) -> "Twin":
         row = connection.execute(
-            "SELECT * FROM twins WHERE device_id = ? AND module_id = ?",
+            f"SELECT *, {CONFIGURATIONS_COLUMN} FROM twins WHERE device_id = ? AND module_id = ?",  # noqa: S608
             (identity.device_id, identity.module_id),
         ).fetchone()
         return cls.from_row(row)
 
     @classmethod
     def from_row(cls, row: sqlite3.Row) -> "Twin":
-        """From a row that holds at least the columns of `twins`."""
+        """From a row with the columns of `twins` and CONFIGURATIONS_COLUMN."""
         return cls(
             row["device_id"],
             row["module_id"],
@@ -161,6 +169,7 @@ class Twin:
             json.loads(row["reported"]),
             json.loads(row["reported_metadata"]),
             row["reported_version"],
+            json.loads(row["configurations"]),
         )
 
     def save(self, connection: sqlite3.Connection) -> None:
@@ -226,6 +235,16 @@ class Twin:
         self.desired_metadata = stamp(self.desired_metadata, self.desired, patch, mark)
         return patch | {"$version": self.desired_version}
 
+    def replace_desired(self, desired: Mapping[str, Any], now: float) -> Document:
+        """Set all desired properties; returns what connected devices have to be told.
+
+        Raises HubError 400.
+        """
+        notice = self._write_desired(dict(desired), replace=True, now=now)
+        self.etag_number += 1
+        self.version += 1
+        return notice
+
     def report(self, body: object, now: float) -> int:
         """Apply a device's patch of its reported properties; returns the new version.
 
@@ -273,6 +292,10 @@ class Twin:
         if not self.module_id:
             document["capabilities"] = {"iotEdge": identity.edge}
             document |= identity.scopes()
+        if self.configurations or (identity.edge and not self.module_id):
+            document["configurations"] = {
+                name: {"status": status} for name, status in self.configurations.items()
+            }
         return document
 
     def for_device(self) -> Document:
