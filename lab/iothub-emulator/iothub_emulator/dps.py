@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Device Provisioning Service beside the hub, on a port of its own, linked to this one hub."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,9 +11,14 @@ from aiohttp import web
 
 from iothub_emulator import dps_records, tls
 from iothub_emulator.auth import Authenticator
+from iothub_emulator.client_tls import client_tls_context, serve_client_tls
+from iothub_emulator.dps_device_rest import add_device_routes
+from iothub_emulator.dps_mqtt import role_factory
+from iothub_emulator.dps_registration import Registrar
 from iothub_emulator.dps_rest import DpsRest
 from iothub_emulator.feature import Context, Feature
 from iothub_emulator.logs import event
+from iothub_emulator.trust import DeviceAuthorities
 
 
 @asynccontextmanager
@@ -25,14 +31,23 @@ async def _run(context: Context) -> AsyncIterator[None]:
     names, id_scope = state.names(), state.id_scope()
     authenticator = Authenticator(names, state.dps_policies())
     rest = DpsRest(authenticator, context.store, context.clock, names)
+    registrar = Registrar(id_scope, names, context.clock, DeviceAuthorities(state.device_ca))
+    add_device_routes(rest, registrar, context.store)
+    context.mqtt.add_role(role_factory(registrar, context.store, context.clock))
     runner = web.AppRunner(rest.application, access_log=None, shutdown_timeout=2)
+    server: asyncio.Server | None = None
     try:
         await runner.setup()
-        site = web.TCPSite(runner, listen, port, ssl_context=tls.server_context(state))
-        await tls.listen(site.start(), listen, port)
+        if runner.server is None:
+            raise RuntimeError("the application has no server")
+        # Devices may come with a certificate here as well.
+        start = serve_client_tls(runner.server, listen, port, client_tls_context(state))
+        server = await tls.listen(start, listen, port)
         event("dps-listening", address=listen, https=port, idScope=id_scope)
         yield
     finally:
+        if server is not None:
+            server.close()
         await runner.cleanup()
 
 

@@ -5,8 +5,11 @@
 
 import ssl
 from collections.abc import Awaitable
+from typing import TypeVar
 
 from iothub_emulator.state import State, StateError
+
+T = TypeVar("T")
 
 
 def server_context(state: State) -> ssl.SSLContext:
@@ -27,10 +30,10 @@ def unusable_certificate(state: State, error: Exception) -> StateError:
     )
 
 
-async def listen(start: Awaitable[object], address: str, port: int) -> None:
+async def listen(start: Awaitable[T], address: str, port: int) -> T:
     """Await the start of a listener. Raises StateError."""
     try:
-        await start
+        return await start
     except OSError as error:
         raise StateError(
             f"cannot listen on {address}:{port}: {error.strerror or error}; is the address this machine's, "

@@ -21,6 +21,7 @@ import paho.mqtt.client as paho  # type: ignore[import-untyped]  # the lock has 
 import pytest
 import requests
 from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, Message
+from azure.iot.deviceprovisioning import DeviceProvisioningClient, generate_sas_token
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.sastoken import SasToken
 
@@ -275,14 +276,55 @@ class Hub:
 
     def paho(self, device_id: str, key: str, *, ttl: int = 300, host: str | None = None) -> PahoDevice:
         """A Paho client that has got its answer to CONNECT."""
-        client = PahoDevice(
-            self,
+        return self.paho_as(
             f"{host or self.name}/{device_id}/?api-version={API_VERSION}",
             device_id,
             self.token(key=key, path=f"/devices/{device_id}", ttl=ttl),
         )
+
+    def paho_as(self, username: str, client_id: str, password: str) -> PahoDevice:
+        """The same for any user name."""
+        client = PahoDevice(self, username, client_id, password)
         self._clients.append(client.close)
         return client
+
+
+class Dps:
+    """The provisioning service of a hub."""
+
+    def __init__(self, hub: Hub, port: int) -> None:
+        self.hub = hub
+        self.host = f"{hub.name}:{port}"
+        self.key: str = json.loads((hub.state / "policies.json").read_text())["provisioningserviceowner"]
+        self.id_scope: str = json.loads((hub.state / "dps.json").read_text())["idScope"]
+
+    def client(self, key: str | None = None, policy: str = "provisioningserviceowner") -> Any:
+        """Microsoft's service client."""
+        return DeviceProvisioningClient.from_connection_string(
+            f"HostName={self.host};SharedAccessKeyName={policy};SharedAccessKey={key or self.key}",
+            connection_verify=str(self.hub.state / "ca.pem"),
+        )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        api_version: str = "2021-10-01",
+        headers: dict[str, str] | None = None,
+    ) -> requests.Response:
+        """A bare HTTPS request as the owner, for what the client hides."""
+        return requests.request(
+            method,
+            f"https://{self.host}{path}",
+            params={"api-version": api_version},
+            headers={"Authorization": generate_sas_token(self.host, "provisioningserviceowner", self.key)}
+            | (headers or {}),
+            json=body,
+            verify=str(self.hub.state / "ca.pem"),
+            timeout=10,
+        )
 
 
 HubFactory = Callable[..., Hub]
@@ -312,3 +354,14 @@ def make_hub(tmp_path: Path) -> Iterator[HubFactory]:
     for hub in hubs:
         if hub._process is not None:
             hub.stop(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def dps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dps]:
+    """The provisioning service of a running hub that the tests of a module share."""
+    address = free_address()
+    port = free_port(address)
+    hub = Hub(tmp_path_factory.mktemp("hub"), address, serve_options=["--dps-port", str(port)]).start()
+    yield Dps(hub, port)
+    assert hub.stop() == 0
+    assert not [event for event in hub.events() if event["level"] == "error"]

@@ -6,68 +6,18 @@
 import base64
 import json
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
-from azure.iot.deviceprovisioning import DeviceProvisioningClient, generate_sas_token
 
 from tests.integration.hub.certificates import issue
-from tests.integration.hub.conftest import Hub, HubFactory, free_address, free_port, run_cli
+from tests.integration.hub.conftest import Dps, HubFactory, free_address, free_port, run_cli
 
 KEY_1 = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 KEY_2 = "YWJjZGVmZ2hpamFiY2RlZmdoaWphYmNkZWZnaGlqYWI="
-
-
-class Dps:
-    """The provisioning service of a hub."""
-
-    def __init__(self, hub: Hub, port: int) -> None:
-        self.hub = hub
-        self.host = f"{hub.name}:{port}"
-        self.key: str = json.loads((hub.state / "policies.json").read_text())["provisioningserviceowner"]
-        self.id_scope: str = json.loads((hub.state / "dps.json").read_text())["idScope"]
-
-    def client(self, key: str | None = None, policy: str = "provisioningserviceowner") -> Any:
-        """Microsoft's service client."""
-        return DeviceProvisioningClient.from_connection_string(
-            f"HostName={self.host};SharedAccessKeyName={policy};SharedAccessKey={key or self.key}",
-            connection_verify=str(self.hub.state / "ca.pem"),
-        )
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Any = None,
-        api_version: str = "2021-10-01",
-        headers: dict[str, str] | None = None,
-    ) -> requests.Response:
-        """A bare HTTPS request as the owner, for what the client hides."""
-        return requests.request(
-            method,
-            f"https://{self.host}{path}",
-            params={"api-version": api_version},
-            headers={"Authorization": generate_sas_token(self.host, "provisioningserviceowner", self.key)}
-            | (headers or {}),
-            json=body,
-            verify=str(self.hub.state / "ca.pem"),
-            timeout=10,
-        )
-
-
-@pytest.fixture(scope="module")
-def dps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dps]:
-    address = free_address()
-    port = free_port(address)
-    hub = Hub(tmp_path_factory.mktemp("hub"), address, serve_options=["--dps-port", str(port)]).start()
-    yield Dps(hub, port)
-    assert hub.stop() == 0
-    assert not [event for event in hub.events() if event["level"] == "error"]
 
 
 def symmetric(registration_id: str, **more: Any) -> dict[str, Any]:
