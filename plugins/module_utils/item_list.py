@@ -28,6 +28,10 @@ class Refused(ValueError):  # noqa: N818 - says what it is
     """An item cannot be had as it is wanted; the message names the fact and the fix."""
 
 
+# What may keep one item from being done.
+_FAILURES = (rest_client.ServiceError, iothub_auth.CredentialError, Refused)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What to do for one item.
@@ -56,16 +60,19 @@ class Steps(Generic[Item, State]):
     label:  the item's name in the diff and in errors.
     read:   the item as the service has it.
     plan:   see Plan; raises Refused.
-    write:  carries out a plan that changes something; returns the state as it is then.
     entry:  what the module returns of an item, beside action.
+    write:  carries out a plan that changes something; returns the state as it is then.
+    write_many: in place of write, where the service takes many at once: returns for each of the plans that
+            change something the state as it is then, or the error that kept it from being done.
     """
 
     option: str
     label: Callable[[Item], str]
     read: Callable[[Item], State]
     plan: Callable[[Item, State], Plan]
-    write: Callable[[Item, Plan, State], State]
     entry: Callable[[Item, Plan, State], Mapping[str, Any]]
+    write: Callable[[Item, Plan, State], State] | None = None
+    write_many: Callable[[Sequence[tuple[Item, Plan, State]]], Sequence[State | Exception]] | None = None
 
 
 def repeated(option: str, keys: Iterable[Hashable], labels: Iterable[str]) -> list[str]:
@@ -136,7 +143,7 @@ def _gather(
     def one(index: int, item: Item) -> State:
         try:
             return read(item)
-        except (rest_client.ServiceError, iothub_auth.CredentialError, Refused) as error:
+        except _FAILURES as error:
             raise Refused(
                 f"{how.option}[{index}] {how.label(item)}: {iothub_module.explain(error)}"
             ) from error
@@ -168,21 +175,30 @@ def _write(
 ) -> list[State]:
     """Carry out all plans and return the states; fail with every error after all others are done."""
 
-    def one(index: int, item: Item, plan: Plan, state: State) -> tuple[State, str]:
-        if not plan.changed:
-            return state, ""
-        try:
-            return how.write(item, plan, state), ""
-        except (rest_client.ServiceError, iothub_auth.CredentialError, Refused) as error:
-            return state, f"{how.option}[{index}] {how.label(item)}: {iothub_module.explain(error)}"
+    work = [row for row in enumerate(zip(items, plans, states, strict=True)) if row[1][1].changed]
 
-    outcomes = iothub_module.each(one, range(len(items)), items, plans, states)
-    errors = [error for _state, error in outcomes if error]
+    def one(row: tuple[Item, Plan, State]) -> State | Exception:
+        if how.write is None:
+            raise TypeError("steps need write or write_many")
+        try:
+            return how.write(*row)
+        except _FAILURES as error:
+            return error
+
+    rows = [row for _index, row in work]
+    outcomes = how.write_many(rows) if how.write_many else iothub_module.each(one, rows)
+    after = list(states)
+    errors = []
+    for (index, (item, _plan, _state)), outcome in zip(work, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            errors.append(f"{how.option}[{index}] {how.label(item)}: {iothub_module.explain(outcome)}")
+        else:
+            after[index] = outcome
     if errors:
-        done = sum(plan.changed and not error for plan, (_state, error) in zip(plans, outcomes, strict=True))
+        done = len(work) - len(errors)
         module.fail_json(
             msg=f"{'; '.join(errors)}. Changed all the same: {done} of {how.option}; run again to finish.",
             errors=errors,
             changed=done > 0,
         )
-    return [state for state, _error in outcomes]
+    return after

@@ -38,7 +38,7 @@ class Service:
         self.there, self.stale, self.unread = set(there), stale, unread
 
     def steps(self) -> Steps[str, bool]:
-        return Steps("words", str, self.read, self.plan, self.write, lambda word, _p, state: {word: state})
+        return Steps("words", str, self.read, self.plan, lambda word, _p, state: {word: state}, self.write)
 
     def read(self, word: str) -> bool:
         if word == self.unread:
