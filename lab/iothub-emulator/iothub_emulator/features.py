@@ -3,7 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All parts of the hub, in the order in which they start."""
 
-from iothub_emulator import bulk, configurations, dps, query
+from iothub_emulator import bulk, configurations, dps, key_rotation, query
 from iothub_emulator.feature import Feature
 
-FEATURES: tuple[Feature, ...] = (bulk.FEATURE, query.FEATURE, configurations.FEATURE, dps.FEATURE)
+FEATURES: tuple[Feature, ...] = (
+    bulk.FEATURE,
+    key_rotation.FEATURE,
+    query.FEATURE,
+    configurations.FEATURE,
+    dps.FEATURE,
+)

@@ -161,7 +161,7 @@ def check_if_match(if_match: str | None, etag: str) -> None:
 def parse_authentication(value: object, *, module: bool) -> Authentication:
     """Read the `authentication` member. Left out, or sas with empty keys, means: make new keys."""
     if value is None:
-        return Authentication("sas", _new_key(), _new_key())
+        return Authentication("sas", new_key(), new_key())
     if not isinstance(value, dict):
         raise argument_invalid("authentication is not a JSON object")
     keys = _member_pair(value, "symmetricKey", "primaryKey", "secondaryKey")
@@ -171,7 +171,7 @@ def parse_authentication(value: object, *, module: bool) -> Authentication:
         if any(thumbprints):
             raise argument_invalid("authentication of type sas takes no thumbprints")
         if not any(keys):
-            return Authentication("sas", _new_key(), _new_key())
+            return Authentication("sas", new_key(), new_key())
         if not all(keys):
             raise argument_invalid("give both the primary and the secondary key, or neither")
         for key in keys:
@@ -219,5 +219,5 @@ def _check_key(key: str | None) -> None:
         raise argument_invalid("a symmetric key is the base64 of 16 to 64 bytes")
 
 
-def _new_key() -> str:
+def new_key() -> str:
     return b64encode(secrets.token_bytes(32)).decode()

@@ -83,6 +83,13 @@ def count_devices(connection: sqlite3.Connection) -> dict[str, int]:
     return {"totalDeviceCount": total, "enabledDeviceCount": enabled, "disabledDeviceCount": total - enabled}
 
 
+def count_connected(connection: sqlite3.Connection) -> dict[str, int]:
+    connected = connection.execute(
+        "SELECT count(*) FROM identities WHERE module_id = '' AND connected = 1"
+    ).fetchone()[0]
+    return {"connectedDeviceCount": connected}
+
+
 def require_enabled_device(connection: sqlite3.Connection, device_id: str) -> Identity:
     """The device whose modules are to be worked on.
 
@@ -118,7 +125,7 @@ def put_device(
         device_id=device_id,
         module_id="",
         generation_id=generation_id,
-        etag=_new_etag(),
+        etag=new_etag(),
         status=status,
         status_reason=reason,
         status_updated=NEVER,
@@ -365,7 +372,7 @@ def _new_module(
         device_id=device_id,
         module_id=module_id,
         generation_id=_new_generation(now),
-        etag=_new_etag(),
+        etag=new_etag(),
         status="enabled",
         status_reason=None,
         status_updated=NEVER,
@@ -385,7 +392,7 @@ def _delete(connection: sqlite3.Connection, device_id: str, module_id: str) -> N
         connection.execute(statement, (device_id, module_id))
 
 
-def _new_etag() -> str:
+def new_etag() -> str:
     return b64encode(str(secrets.randbelow(10**12)).encode()).decode()
 
 

@@ -8,6 +8,7 @@ Contract: the hub's service API 2021-04-12 (identities, modules, twins, statisti
 
 import json
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
@@ -47,11 +48,9 @@ API_VERSIONS = frozenset(
 _MAX_BODY_BYTES = 8 * 1024 * 1024
 
 _NOT_BUILT = (
-    ("POST", "/devices/keys/regenerate"),
     ("DELETE", "/devices/{id}/commands"),
     ("*", "/jobs"),
     ("*", "/jobs/{tail:.*}"),
-    ("GET", "/statistics/service"),
     ("POST", "/twins/{id}/methods"),
     ("POST", "/twins/{id}/modules/{mid}/methods"),
     ("*", "/digitaltwins/{tail:.*}"),
@@ -88,6 +87,7 @@ class RestApi:
             self.add_route("PATCH", path, service, self._write_twin)
             self.add_route("PUT", path, service, self._write_twin)
         self.add_route("GET", "/statistics/devices", read, self._count_devices)
+        self.add_route("GET", "/statistics/service", read, self._count_connected)
 
     def complete(self) -> None:
         """Answer 501 for what nobody added. Call it last: the first route that fits is taken."""
@@ -287,16 +287,36 @@ class RestApi:
     async def _count_devices(self, _request: web.Request) -> web.Response:
         return json_response(await self._store.run(registry.count_devices))
 
+    async def _count_connected(self, _request: web.Request) -> web.Response:
+        return json_response(await self._store.run(registry.count_connected))
+
 
 async def _not_built(request: web.Request) -> web.StreamResponse:
     raise HubError(501, "NotImplemented", f"The emulator does not have {request.method} {request.path} yet.")
 
 
 async def read_json(request: web.Request) -> object:
+    """The request's body. Raises HubError 400 unless it is JSON that can be stored and sent again."""
+    raw = await request.read()
     try:
-        return json.loads(await request.read())
-    except ValueError:
+        body: object = json.loads(raw, parse_constant=_refuse_constant, parse_float=_finite)
+        if b"\\u" in raw:
+            # Half of a surrogate pair is no character and cannot be written.
+            json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         raise argument_invalid("the body is not JSON") from None
+    return body
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def json_response(body: Any, status: int = 200) -> web.Response:

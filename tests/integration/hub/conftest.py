@@ -222,6 +222,7 @@ class Hub:
         *,
         token: str | None = None,
         body: Any = None,
+        raw_body: bytes | None = None,
         if_match: str | None = None,
         api_version: str | None = API_VERSION,
         headers: dict[str, str] | None = None,
@@ -239,6 +240,7 @@ class Hub:
             params={"api-version": api_version} if api_version else None,
             headers=headers,
             json=body,
+            data=raw_body,
             verify=str(self.state / "ca.pem"),
             timeout=10,
         )
