@@ -62,18 +62,21 @@ def format_time(moment: datetime | None) -> str | None:
 
 
 def states(
-    device_id: str, identities: Iterable[Mapping[str, Any]], wanted: Sequence[str] | None = None
+    device_id: str, modules: Iterable[Mapping[str, Any]], wanted: Sequence[str] | None = None
 ) -> list[ModuleState]:
-    """Return the state of a device's wanted modules (of all that exist when None) out of its identities."""
+    """Return the state of a device's wanted modules (of all that exist when None).
+
+    modules: their identities or their twins, which tell the same here; a hub allows far more reads of twins.
+    """
     found = {
-        str(identity.get("moduleId")): ModuleState(
+        str(module.get("moduleId")): ModuleState(
             device_id,
-            str(identity.get("moduleId")),
+            str(module.get("moduleId")),
             exists=True,
-            connected=identity.get("connectionState") == "Connected",
-            last_activity=parse_time(identity.get("lastActivityTime")),
+            connected=module.get("connectionState") == "Connected",
+            last_activity=parse_time(module.get("lastActivityTime")),
         )
-        for identity in identities
+        for module in modules
     }
     names = sorted(found) if wanted is None else list(wanted)
     return [found.get(name, ModuleState(device_id, name)) for name in names]

@@ -34,7 +34,7 @@ def pods_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
 
 
 def state_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
-    """Return `pods_of`, with ``key_digest`` and ``release`` (see `releases`) of the gateway."""
+    """Return `pods_of`, with ``key_digest``, ``identity_etag`` and ``release`` (see `releases`)."""
     secrets = list_objects(client, "v1", "Secret", namespace=namespace)
     by_name = {secret["metadata"]["name"]: secret for secret in secrets}
     helm = [
@@ -43,8 +43,10 @@ def state_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
         if secret.get("type") == "helm.sh/release.v1"
         and (secret["metadata"].get("labels") or {}).get("name") == name
     ]
+    secret = by_name.get(releases.SECRET_NAME.format(name=name))
     return {
         **pods_of(client, name, namespace),
-        "key_digest": releases.secret_digest(by_name.get(releases.SECRET_NAME.format(name=name))),
+        "key_digest": releases.secret_digest(secret),
+        "identity_etag": releases.secret_identity_etag(secret),
         "release": releases.latest_release(helm),
     }

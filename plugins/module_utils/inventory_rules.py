@@ -16,7 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import deployment, iothub_auth, iothub_device
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    deployment,
+    iothub_auth,
+    iothub_device,
+    twin_rules,
+)
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 
 PREFIXES = ("edge_", "iothub_")
@@ -413,8 +418,7 @@ class _Check:
             if error:
                 self.add(subject, error, "correct device_id, or leave it out to use the gateway's name")
         if isinstance(entry.get("tags"), Mapping):
-            error = iothub_device.tags_error(entry["tags"])
-            if error:
+            for error in twin_rules.errors(entry["tags"], "tags", nulls=True):
                 self.add(subject, error, "correct the tags")
         self.storage(subject, entry.get("storage"))
         state = entry.get("state", "present")

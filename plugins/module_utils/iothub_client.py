@@ -9,7 +9,7 @@ The contract is the hub's service API, api-version 2021-04-12.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import rest_client
@@ -47,7 +47,8 @@ class HubClient(rest_client.RestClient):
         entries: each with ``id`` and ``importMode``, each device once. They are independent of each other:
         those without an error are done. Entries that the hub throttles are sent again, within retry_budget.
         """
-        left, failed, waited, attempt = list(entries), {}, 0.0, 0
+        failed: dict[str, str] = {}
+        left, waited, attempt = list(entries), 0.0, 0
         while left:
             try:
                 answer = self.request("POST", "/devices", body=[dict(entry) for entry in left]).body
@@ -123,6 +124,11 @@ class HubClient(rest_client.RestClient):
             return self._get_or_none(path, "ModuleNotFound", "404010", "DeviceNotFound", "404001")
         return self._get_or_none(f"/twins/{rest_client.segment(device_id)}", "DeviceNotFound", "404001")
 
+    def module_twins(self, device_id: str, modules: Iterable[str]) -> list[dict[str, Any]]:
+        """Return the twins of those modules of a device that exist."""
+        twins = (self.get_twin(device_id, module_id) for module_id in modules)
+        return [twin for twin in twins if twin is not None]
+
     def patch_twin(
         self, device_id: str, patch: Mapping[str, Any], etag: str, module_id: str = ""
     ) -> dict[str, Any]:
@@ -134,7 +140,7 @@ class HubClient(rest_client.RestClient):
     def regenerate_keys(self, which: str, identities: Sequence[Mapping[str, str]]) -> dict[str, Any]:
         """Let the hub make new keys; return ``{"policyKey", "errors": [..], "rotatedKeys": [..]}``.
 
-        which: ``primaryKey``, ``secondaryKey`` or ``both``. identities: at most MAX_BULK ``{"id", "moduleId"}``.
+        which: ``primaryKey``, ``secondaryKey`` or ``both``. identities: ids of at most MAX_BULK of them.
         Some may fail while the others are done: that is an answer (207, or 400 when all failed) and no error.
         """
         try:

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SECRET_NAME = "{name}-device"  # noqa: S105 - the name of a Secret and not a secret
+IDENTITY_ETAG = "iotedge.edgeha.io/identity-etag"
+KEY_DIGEST = "iotedge.edgeha.io/key-digest"
 SECRET_KEY = "device-key"  # noqa: S105 - as above
 
 
@@ -74,7 +76,8 @@ def unsettled(
 
     releases: as `wanted` returns them. observed: what the cluster has, as `edgeha.iotedge.cluster_info` tells
     of gateways. devices: what the hub has, as `edgeha.iotedge.iothub_check` tells of devices. A gateway is as
-    wanted when its device is, its Secret holds the device's key, and its release is deployed with its values.
+    wanted when its device is, its Secret holds the key of the device's present identity, and its release is
+    deployed with its values.
     """
     there = {entry["name"]: entry for entry in observed}
     hub = {entry["device_id"]: entry for entry in devices}
@@ -86,8 +89,8 @@ def unsettled(
         settled = (
             gateway.get("namespace") == release["namespace"]
             and bool(device.get("as_wanted"))
-            and bool(device.get("key_digest"))
-            and device["key_digest"] == gateway.get("key_digest")
+            and bool(device.get("identity_etag"))
+            and device["identity_etag"] == gateway.get("identity_etag")
             and deployed.get("status") == "deployed"
             and deployed.get("values") == release["values"]
         )
@@ -102,6 +105,16 @@ def unsettled(
 def key_digest(key: str) -> str:
     """Return a fingerprint of a key that can be shown: 64 bits of SHA-256, over at least 128 random bits."""
     return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+def secret_identity_etag(secret: Mapping[str, Any] | None) -> str | None:
+    """Return the version of the device's identity that the key in a gateway's Secret was read from.
+
+    None when there is no Secret, or when its key is not the one that was put there.
+    """
+    annotations = ((secret or {}).get("metadata") or {}).get("annotations") or {}
+    digest = secret_digest(secret)
+    return annotations.get(IDENTITY_ETAG) if digest and digest == annotations.get(KEY_DIGEST) else None
 
 
 def secret_digest(secret: Mapping[str, Any] | None) -> str | None:

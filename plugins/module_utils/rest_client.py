@@ -191,9 +191,9 @@ class RestClient:
         self.service = f"{self.SERVICE} {hostname}"
         self._credential = credential
         self._timeout = timeout
-        self._retry_budget = retry_budget
+        self.retry_budget = retry_budget
         self._now = now
-        self._sleep = sleep
+        self.sleep = sleep
         self._local = threading.local()
         self._token_lock = threading.Lock()
         self._token = ""
@@ -239,17 +239,19 @@ class RestClient:
             except ServiceResponseError as error:
                 if error.status not in RETRY_STATUS:
                     raise
-                pause = self._pause(error, attempt)
-                if waited + pause > self._retry_budget:
+                pause = self.pause(error.status, attempt, error.retry_after)
+                if waited + pause > self.retry_budget:
                     raise
-                self._sleep(pause)
+                self.sleep(pause)
                 waited += pause
                 attempt += 1
 
-    def _pause(self, error: ServiceResponseError, attempt: int) -> float:
-        base = THROTTLE_WAIT_SECONDS if error.status == 429 else min(2.0**attempt, THROTTLE_WAIT_SECONDS)
+    @staticmethod
+    def pause(status: int, attempt: int, retry_after: float | None = None) -> float:
+        """Return how many seconds to wait before a call is repeated for the attempt-th time (from 0)."""
+        base = THROTTLE_WAIT_SECONDS if status == 429 else min(2.0**attempt, THROTTLE_WAIT_SECONDS)
         # Jitter only adds: a client that comes back too early is counted against its limit again.
-        return (base if error.retry_after is None else error.retry_after) * (1 + random.random() / 2)  # noqa: S311 - not a secret
+        return (base if retry_after is None else retry_after) * (1 + random.random() / 2)  # noqa: S311 - not a secret
 
     def _once(self, method: str, url: str, payload: bytes | None, headers: Mapping[str, str]) -> Response:
         signed = {**headers, "Authorization": self._authorization()}

@@ -180,6 +180,8 @@ cluster:
         - Name, namespace, node and pods of each gateway, as M(edgeha.iotedge.edge_gateways_info) tells.
         - C(release) holds status, revision and values of its newest Helm revision, null when there is none.
         - C(key_digest) is a fingerprint of the key in its Secret, null when there is none.
+        - C(identity_etag) is the version of the device's identity that the key was read from, null when it is
+          not known.
       type: list
       elements: dict
       returned: when it is reachable and the user may read them

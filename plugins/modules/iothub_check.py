@@ -110,8 +110,8 @@ devices:
       description: Whether M(edgeha.iotedge.iothub_devices) would change nothing.
       type: bool
       returned: always
-    key_digest:
-      description: Fingerprint of its primary key, null when it has none.
+    identity_etag:
+      description: Version of its identity, which changes with its keys; null when it does not exist.
       type: str
       returned: always
     modules:
@@ -126,7 +126,6 @@ clock_offset:
 """
 
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -137,11 +136,8 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     iothub_client,
     iothub_device,
     iothub_module,
-    releases,
     rest_client,
 )
-
-MAX_THREADS = 8
 
 RIGHT_NAMES = {
     "registry_read": "RegistryRead",
@@ -171,35 +167,31 @@ def probe(client: iothub_client.HubClient, right: str) -> bool:
 
 
 def look(client: iothub_client.HubClient, wanted: dict[str, Any], after: datetime) -> dict[str, Any]:
-    """Return what the module tells of one device. after: modules must have been active since."""
+    """Return what the module tells of one device. after: modules must have been active since.
+
+    Only twins are read: a hub allows few calls of its registry, which alone tells keys.
+    """
     desired = iothub_device.DesiredDevice(wanted["device_id"], edge=wanted["edge"], tags=wanted["tags"])
-    identity = client.get_device(desired.device_id)
-    twin = client.get_twin(desired.device_id) if identity and desired.tags is not None else None
+    twin = client.get_twin(desired.device_id)
+    actual = iothub_device.ActualDevice.from_twin(twin) if twin else None
     try:
-        as_wanted = not iothub_device.plan(identity, desired, (twin or {}).get("tags")).changed
+        as_wanted = not iothub_device.plan(actual, desired).changed
     except iothub_device.UnsupportedChange:
         as_wanted = False
-    keys = ((identity or {}).get("authentication") or {}).get("symmetricKey") or {}
-    modules: list[dict[str, Any]] = []
-    # The modules of a disabled device cannot be read under SAS.
-    readable = identity is not None and identity.get("status") != "disabled"
-    if wanted["modules"]:
-        found = client.list_modules(desired.device_id) if readable else []
-        states = activity.states(desired.device_id, found, wanted["modules"])
-        modules = [{**state.as_dict(), "ready": state.ready(after)} for state in states]
+    found = client.module_twins(desired.device_id, wanted["modules"]) if actual else []
+    states = activity.states(desired.device_id, found, wanted["modules"])
     return {
         "device_id": desired.device_id,
         "as_wanted": as_wanted,
-        "key_digest": releases.key_digest(keys["primaryKey"]) if keys.get("primaryKey") else None,
-        "modules": modules,
+        "identity_etag": actual.etag if actual else None,
+        "modules": [{**state.as_dict(), "ready": state.ready(after)} for state in states],
     }
 
 
 def look_at_devices(params: dict[str, Any]) -> list[dict[str, Any]]:
     client = iothub_module.client(params)
     after = datetime.now(UTC) - timedelta(seconds=params["active_within"])
-    with ThreadPoolExecutor(max_workers=MAX_THREADS) as pool:
-        return list(pool.map(lambda wanted: look(client, wanted, after), params["devices"]))
+    return iothub_module.each(lambda wanted: look(client, wanted, after), params["devices"])
 
 
 def find_problems(params: dict[str, Any]) -> tuple[list[tuple[str, str]], float | None]:

@@ -12,13 +12,16 @@ version_added: 0.1.0
 author:
   - edgeha developers (@edgeha)
 description:
-  - Creates, changes and deletes the identities of a list of devices.
-  - The whole list is checked before the first device is changed. An invalid or repeated device id is an error
-    that names the item.
-  - Keys are made by the hub and never by this module. An update keeps the keys that are there.
+  - Creates, changes and deletes the identities of a list of devices, with their place in a hierarchy of edge
+    devices and what a hub keeps in their twins.
+  - The whole list is checked before the first device is changed. An error names the item of the list, and all
+    errors are told at once.
+  - Keys are made by the hub unless the list gives them. An update keeps the keys that are there.
   - Each change carries the version that was read, so that one made by somebody else meanwhile is an error
     and never overwritten.
   - When some devices fail, the others are done all the same. An interrupted run is finished by the next.
+  - Devices are written a hundred in a call. What differs is found by reading twins, which a hub allows far
+    more often than calls of its registry.
 options:
   devices:
     description:
@@ -43,6 +46,52 @@ options:
           - Whether the device is an IoT Edge device. A new device is none by default.
           - An edge device cannot be made a leaf device again.
         type: bool
+      parent:
+        description:
+          - Id of the edge device that this one connects through. It is in the list, or at the hub already.
+          - An empty text removes the parent. Left out, the parent stays as it is.
+          - At most five edge devices can be above each other.
+        type: str
+      authentication:
+        description:
+          - How it proves who it is. Left out, a new one gets V(sas) keys and one that is there keeps what
+            it has.
+        type: dict
+        suboptions:
+          type:
+            description:
+              - V(sas) is a pair of keys, V(self_signed) a certificate that is known by its thumbprint, and
+                V(certificate_authority) one that is signed by an authority which the hub knows.
+            type: str
+            choices: [sas, self_signed, certificate_authority]
+            default: sas
+          primary_key:
+            description:
+              - Key in base64, 16 to 64 bytes, for V(sas). Give both keys or none.
+              - Without keys the hub makes them, and those that are there are kept. Prefer that, such keys
+                never leave the hub.
+              - A key that is given here is hidden in every result of the task, with O(return_keys=true)
+                too.
+            type: str
+          secondary_key:
+            description:
+              - The second key, as the first.
+            type: str
+          primary_thumbprint:
+            description:
+              - SHA-1 or SHA-256 thumbprint of the certificate for V(self_signed), 40 or 64 hexadecimal
+                digits without separators.
+            type: str
+          secondary_thumbprint:
+            description:
+              - Thumbprint of the certificate that precedes or follows the first. Left out, there is none.
+            type: str
+      replace_authentication:
+        description:
+          - Change the type of authentication of a device that is there. That cuts it off until it has the new
+            credentials, so it is an error without this.
+        type: bool
+        default: false
       status:
         description:
           - Whether the device may connect. A new device is V(enabled) by default.
@@ -54,12 +103,33 @@ options:
         type: str
       tags:
         description:
-          - Tags of the device twin. They are merged into those that are there.
-          - A key with the value null is removed.
+          - Tags of the device twin.
         type: dict
+      desired:
+        description:
+          - Desired properties of the device twin.
+        type: dict
+      twin_mode:
+        description:
+          - With V(merge), O(devices[].tags) and O(devices[].desired) are merged into what is there, and a key
+            with the value null is removed.
+          - With V(exact), those that are given replace what is there.
+        type: str
+        choices: [merge, exact]
+        default: merge
+  query_above:
+    description:
+      - With more devices than this, queries tell which of them are as wanted, a thousand in a call; the
+        others are read one by one.
+      - A query is late by some seconds, and may find a device for half an hour after it was deleted. Devices
+        are never created or deleted by what a query says, but one that was deleted by hand a moment ago may
+        be taken for present until the next run. Raise the number where that matters more than time.
+    type: int
+    default: 1000
   return_keys:
     description:
-      - Return the devices' keys in RV(devices[].primary_key) and RV(devices[].secondary_key).
+      - Return the devices' keys in RV(devices[].primary_key) and RV(devices[].secondary_key), which is one
+        call of the registry for each device.
       - A task that sets this must set C(no_log=true), or the keys are printed and logged.
     type: bool
     default: false
@@ -90,6 +160,25 @@ EXAMPLES = r"""
           site: plant07
       - device_id: depot09-gw
         edge: true
+
+- name: Two layers of gateways, and a device with a certificate below them
+  edgeha.iotedge.iothub_devices:
+    hostname: contoso.azure-devices.net
+    auth: cli
+    devices:
+      - device_id: plant07-top
+        edge: true
+      - device_id: plant07-line2
+        edge: true
+        parent: plant07-top
+      - device_id: press-3
+        parent: plant07-line2
+        authentication:
+          type: self_signed
+          primary_thumbprint: 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12
+        tags:
+          line: 2
+        twin_mode: exact
 
 - name: Register a gateway and keep its key for the next task
   edgeha.iotedge.iothub_devices:
@@ -135,16 +224,40 @@ devices:
       description: Why it has this status.
       type: str
       returned: when it is present
+    parent:
+      description: Id of the edge device above it, null for none.
+      type: str
+      returned: when it is present
     authentication:
       description: How the device authenticates, such as V(sas).
       type: str
       returned: when it is present
+    primary_thumbprint:
+      description: Thumbprint of its certificate.
+      type: str
+      returned: when it authenticates by V(self_signed)
+    secondary_thumbprint:
+      description: Thumbprint of its second certificate.
+      type: str
+      returned: when it authenticates by V(self_signed)
+    tags:
+      description: Tags of its twin.
+      type: dict
+      returned: when the list gives tags
+    desired:
+      description: Desired properties of its twin.
+      type: dict
+      returned: when the list gives desired properties
     primary_key:
       description: Primary key in base64.
       type: str
       returned: when O(return_keys=true) and the device exists
     secondary_key:
       description: Secondary key in base64.
+      type: str
+      returned: when O(return_keys=true) and the device exists
+    identity_etag:
+      description: Version of the identity that the keys are of. It changes with them.
       type: str
       returned: when O(return_keys=true) and the device exists
 hub_time:
@@ -154,82 +267,18 @@ hub_time:
   sample: "2026-02-01T10:00:00Z"
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
-    iothub_auth,
+    authentication,
     iothub_client,
     iothub_device,
+    iothub_fleet,
     iothub_module,
     rest_client,
 )
-
-# More threads do not help: the hub's throttle and not the latency bounds a fleet.
-MAX_THREADS = 8
-
-# A device as the hub has it: identity (None when there is none) and twin (empty when not needed).
-State: TypeAlias = "tuple[dict[str, Any] | None, dict[str, Any]]"
-
-
-def read(client: iothub_client.HubClient, desired: iothub_device.DesiredDevice) -> State:
-    """Return (identity or None, twin); the twin is read only where tags are asked for."""
-    actual = client.get_device(desired.device_id)
-    twin: dict[str, Any] = {}
-    if actual and desired.present and desired.tags is not None:
-        twin = client.get_twin(desired.device_id) or {}
-    return actual, twin
-
-
-def apply(
-    client: iothub_client.HubClient,
-    desired: iothub_device.DesiredDevice,
-    plan: iothub_device.Plan,
-    actual: dict[str, Any] | None,
-    twin: dict[str, Any],
-) -> dict[str, Any] | None:
-    """Carry out a plan; return the identity as it is then."""
-    if plan.action == "delete":
-        client.delete_device(desired.device_id, plan.etag or "*")
-        return None
-    if plan.action == "create":
-        try:
-            actual = client.put_device(plan.body, None)
-        except rest_client.ServiceResponseError as error:
-            if error.status != 409:
-                raise
-            # It came into being since it was read, perhaps by our own call whose answer was lost.
-            actual, twin = read(client, desired)
-            return apply(client, desired, iothub_device.plan(actual, desired, twin.get("tags")), actual, twin)
-        twin = {}
-    elif plan.action == "update":
-        actual = client.put_device(plan.body, plan.etag)
-    if plan.tag_patch:
-        # The twin of a new device has a version that nobody has read yet.
-        client.patch_twin(desired.device_id, {"tags": dict(plan.tag_patch)}, str(twin.get("etag") or "*"))
-    return actual
-
-
-def result(
-    desired: iothub_device.DesiredDevice,
-    plan: iothub_device.Plan,
-    identity: dict[str, Any] | None,
-    return_keys: bool,
-) -> dict[str, Any]:
-    """Return what the module tells about one device."""
-    entry: dict[str, Any] = {
-        **plan.after,
-        "device_id": desired.device_id,
-        "state": "present" if desired.present else "absent",
-        "action": "update" if plan.changed and plan.action == "none" else plan.action,
-    }
-    if return_keys and identity and desired.present:
-        keys = (identity.get("authentication") or {}).get("symmetricKey") or {}
-        entry["primary_key"] = keys.get("primaryKey")
-        entry["secondary_key"] = keys.get("secondaryKey")
-    return entry
 
 
 def desired_devices(items: list[dict[str, Any]]) -> list[iothub_device.DesiredDevice]:
@@ -241,45 +290,42 @@ def desired_devices(items: list[dict[str, Any]]) -> list[iothub_device.DesiredDe
             status=item["status"],
             status_reason=item["status_reason"],
             tags=item["tags"],
+            desired=item["desired"],
+            exact_twin=item["twin_mode"] == "exact",
+            parent=item["parent"],
+            authentication=authentication.parse(item["authentication"]),
+            replace_authentication=item["replace_authentication"],
         )
         for item in items
     ]
 
 
-def make_plans(
-    devices: list[iothub_device.DesiredDevice], states: list[State]
-) -> tuple[list[iothub_device.Plan], list[str]]:
-    """Return the plans of all devices and the errors of those that cannot be changed as asked."""
-    plans, errors = [], []
-    for index, (device, (identity, twin)) in enumerate(zip(devices, states, strict=True)):
-        try:
-            plans.append(iothub_device.plan(identity, device, twin.get("tags")))
-        except iothub_device.UnsupportedChange as error:
-            errors.append(f"devices[{index}]: {error}")
-    return plans, errors
+def result(
+    desired: iothub_device.DesiredDevice, plan: iothub_device.Plan, keys: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what the module tells about one device."""
+    return {
+        **plan.after,
+        "device_id": desired.device_id,
+        "state": "present" if desired.present else "absent",
+        "action": "update" if plan.changed and plan.action == "none" else plan.action,
+        **keys,
+    }
 
 
-def write(
-    client: iothub_client.HubClient,
-    devices: list[iothub_device.DesiredDevice],
-    plans: list[iothub_device.Plan],
-    states: list[State],
-) -> tuple[list[dict[str, Any] | None], list[str], int]:
-    """Carry out all plans; return the identities, the errors, and how many devices were changed."""
+def read_keys(
+    client: iothub_client.HubClient, devices: list[iothub_device.DesiredDevice]
+) -> list[dict[str, Any]]:
+    """Return the keys of the devices that exist and have any, and the version of the identity they are of."""
 
-    def one(
-        device: iothub_device.DesiredDevice, plan: iothub_device.Plan, state: State
-    ) -> tuple[dict[str, Any] | None, str]:
-        try:
-            return apply(client, device, plan, *state), ""
-        except (rest_client.ServiceError, iothub_device.UnsupportedChange) as error:
-            # One device that fails does not keep the others from what they need.
-            return None, f"device {device.device_id!r}: {iothub_module.explain(error)}"
+    def one(device: iothub_device.DesiredDevice) -> dict[str, Any]:
+        identity = client.get_device(device.device_id) if device.present else None
+        proof = authentication.Authentication.from_body((identity or {}).get("authentication"))
+        if not identity or proof.type != "sas":
+            return {}
+        return {**proof.keys(), "identity_etag": identity.get("etag")}
 
-    with ThreadPoolExecutor(max_workers=MAX_THREADS) as pool:
-        outcomes = list(pool.map(one, devices, plans, states))
-    done = sum(plan.changed and not error for plan, (identity, error) in zip(plans, outcomes, strict=True))
-    return [identity for identity, error in outcomes], [error for identity, error in outcomes if error], done
+    return iothub_module.each(one, devices)
 
 
 def run(module: AnsibleModule) -> None:
@@ -289,37 +335,46 @@ def run(module: AnsibleModule) -> None:
         module.fail_json(msg=f"Nothing was changed. {'; '.join(errors)}", errors=errors)
 
     client = iothub_module.client(module.params)
-    with ThreadPoolExecutor(max_workers=MAX_THREADS) as pool:
-        states = list(pool.map(lambda device: read(client, device), devices))
-    plans, errors = make_plans(devices, states)
+    fleet = iothub_fleet.Fleet(client, devices)
+    fleet.look(module.params["query_above"])
+    plans, errors = fleet.plans()
     if errors:
         module.fail_json(msg=f"Nothing was changed. {'; '.join(errors)}", errors=errors)
 
-    identities = [identity for identity, twin in states]
     if not module.check_mode:
-        identities, errors, done = write(client, devices, plans, states)
-        if errors:
-            module.fail_json(
-                msg=f"{'; '.join(errors)}. Changed all the same: {done} devices; run again to finish.",
-                errors=errors,
-                changed=done > 0,
-            )
+        write(module, fleet, plans)
+    keys: list[dict[str, Any]] = [{} for device in devices]
+    if module.params["return_keys"]:
+        keys = read_keys(client, devices)
+    ordered = [plans[device.device_id] for device in devices]
     module.exit_json(
-        changed=any(plan.changed for plan in plans),
-        devices=[
-            result(device, plan, identity, module.params["return_keys"])
-            for device, plan, identity in zip(devices, plans, identities, strict=True)
-        ],
+        changed=any(plan.changed for plan in ordered),
+        devices=[result(*row) for row in zip(devices, ordered, keys, strict=True)],
         hub_time=hub_time(client.clock_offset),
         diff={
-            "before": {
-                device.device_id: dict(plan.before) for device, plan in zip(devices, plans, strict=True)
-            },
-            "after": {
-                device.device_id: dict(plan.after) for device, plan in zip(devices, plans, strict=True)
-            },
+            "before": {name: dict(plan.before) for name, plan in plans.items()},
+            "after": {name: dict(plan.after) for name, plan in plans.items()},
         },
     )
+
+
+def write(module: AnsibleModule, fleet: iothub_fleet.Fleet, plans: dict[str, iothub_device.Plan]) -> None:
+    """Carry out the plans; fail, saying what was done all the same, when some devices failed."""
+    try:
+        failed = fleet.write(plans)
+    except rest_client.ServiceError as error:
+        module.fail_json(
+            msg=f"{iothub_module.explain(error)}. Some devices may be changed already: run again to finish.",
+            changed=True,
+        )
+    if failed:
+        errors = [f"device {name!r}: {text}" for name, text in failed.items()]
+        done = sum(plan.changed and name not in failed for name, plan in plans.items())
+        module.fail_json(
+            msg=f"{'; '.join(errors)}. Changed all the same: {done} devices; run again to finish.",
+            errors=errors,
+            changed=done > 0,
+        )
 
 
 def hub_time(offset: float | None) -> str:
@@ -340,20 +395,24 @@ def main() -> None:
                     "device_id": {"type": "str", "required": True},
                     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
                     "edge": {"type": "bool"},
+                    "parent": {"type": "str"},
+                    "authentication": authentication.argument_spec(),
+                    "replace_authentication": {"type": "bool", "default": False},
                     "status": {"type": "str", "choices": ["enabled", "disabled"]},
                     "status_reason": {"type": "str"},
                     "tags": {"type": "dict"},
+                    "desired": {"type": "dict"},
+                    "twin_mode": {"type": "str", "choices": ["merge", "exact"], "default": "merge"},
                 },
             },
+            "query_above": {"type": "int", "default": 1000},
             # no_log=False: this is a switch and not a key.
             "return_keys": {"type": "bool", "default": False, "no_log": False},
         },
         **iothub_module.RULES,
     )
-    try:
+    with iothub_module.failing(module):
         run(module)
-    except (rest_client.ServiceError, iothub_auth.CredentialError) as error:
-        module.fail_json(msg=iothub_module.explain(error))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ options:
     required: true
   modules:
     description:
-      - Read the devices' modules too, which is one more call for each device.
+      - List the devices' modules too, which is one call of the registry for each device; a hub allows far
+        fewer of those than reads of twins.
     type: bool
     default: true
 extends_documentation_fragment:
@@ -76,6 +77,26 @@ devices:
       description: How the device authenticates, such as V(sas).
       type: str
       returned: when it exists
+    parent:
+      description: Id of the edge device above it, null for none.
+      type: str
+      returned: when it exists
+    primary_thumbprint:
+      description: Thumbprint of its certificate.
+      type: str
+      returned: when it authenticates by V(self_signed)
+    secondary_thumbprint:
+      description: Thumbprint of its second certificate.
+      type: str
+      returned: when it authenticates by V(self_signed)
+    tags:
+      description: Tags of its twin.
+      type: dict
+      returned: when it exists
+    desired:
+      description: Desired properties of its twin.
+      type: dict
+      returned: when it exists
     connected:
       description: Whether the device itself is connected; an edge device's modules connect on their own.
       type: bool
@@ -104,35 +125,30 @@ devices:
           returned: always
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     activity,
-    iothub_auth,
     iothub_client,
     iothub_device,
     iothub_module,
-    rest_client,
 )
-
-MAX_THREADS = 8
 
 
 def look(client: iothub_client.HubClient, device_id: str, with_modules: bool) -> dict[str, Any]:
     """Return what the module tells about one device."""
-    identity = client.get_device(device_id)
-    if identity is None:
+    twin = client.get_twin(device_id)
+    if twin is None:
         return {"device_id": device_id, "exists": False}
     entry = {
-        **iothub_device.public_view(identity),
+        **iothub_device.public_view(iothub_device.ActualDevice.from_twin(twin)),
         "exists": True,
-        "connected": identity.get("connectionState") == "Connected",
-        "last_activity": activity.format_time(activity.parse_time(identity.get("lastActivityTime"))),
+        "connected": twin.get("connectionState") == "Connected",
+        "last_activity": activity.format_time(activity.parse_time(twin.get("lastActivityTime"))),
     }
-    # Under SAS a hub answers 401 for the modules of a disabled device: they cannot be read.
-    if with_modules and identity.get("status") != "disabled":
+    # Under SAS a hub answers 401 for the modules of a disabled device: they cannot be listed.
+    if with_modules and twin.get("status") != "disabled":
         entry["modules"] = [
             {
                 "module_id": state.module_id,
@@ -154,16 +170,13 @@ def main() -> None:
         **iothub_module.RULES,
     )
     ids = module.params["device_ids"]
-    errors = iothub_device.list_errors(iothub_device.DesiredDevice(device_id) for device_id in ids)
+    errors = iothub_device.list_errors([iothub_device.DesiredDevice(device_id) for device_id in ids])
     if errors:
         module.fail_json(msg="; ".join(errors), errors=errors)
-    try:
+    with iothub_module.failing(module):
         client = iothub_module.client(module.params)
-        with ThreadPoolExecutor(max_workers=MAX_THREADS) as pool:
-            found = list(pool.map(lambda device_id: look(client, device_id, module.params["modules"]), ids))
-    except (rest_client.ServiceError, iothub_auth.CredentialError) as error:
-        module.fail_json(msg=iothub_module.explain(error))
-    module.exit_json(changed=False, devices=found)
+        found = iothub_module.each(lambda name: look(client, name, module.params["modules"]), ids)
+        module.exit_json(changed=False, devices=found)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+if TYPE_CHECKING:
+    from ansible_collections.edgeha.iotedge.plugins.module_utils.iothub_client import HubClient
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / ".collections"))
@@ -33,12 +36,16 @@ class Hub:
     ca_file: str
     keys: dict[str, str]
 
-    def device_ids(self) -> list[str]:
-        """Return what devices the hub has, asked with the client of the modules."""
+    def client(self) -> HubClient:
+        """Return the client of the modules."""
         from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_auth, iothub_client
 
         policy = iothub_auth.SasPolicy("iothubowner", self.keys["iothubowner"])
-        client = iothub_client.HubClient(self.hostname, policy, ca_file=self.ca_file)
+        return iothub_client.HubClient(self.hostname, policy, ca_file=self.ca_file)
+
+    def device_ids(self) -> list[str]:
+        """Return what devices the hub has, asked with the client of the modules."""
+        client = self.client()
         found = client.request("GET", "/devices", query={"top": "1000"}).body
         client.close()
         return sorted(str(device["deviceId"]) for device in found)

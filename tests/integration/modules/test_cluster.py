@@ -211,7 +211,7 @@ def test_keys_stay_in_the_secret(hub: Hub, machine: ControlPlane, site: Callable
     again = site("--diff", edge_runtime_timeout="3s")
     seen = again.results["Look at the cluster"]["cluster"]["gateways"][0]
     assert (seen["release"]["status"], seen["release"]["revision"]) == ("failed", 1)
-    assert seen["key_digest"] == again.results["Check the hub"]["devices"][0]["key_digest"]
+    assert seen["identity_etag"] == again.results["Check the hub"]["devices"][0]["identity_etag"]
     assert again.results["Register the gateways' devices"]["skipped"]
     assert "rollback" in str(again.results["Finish what an earlier run left half-way"])
     assert "Gateway gw-1" in again.failures[-1]

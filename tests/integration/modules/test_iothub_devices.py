@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
@@ -118,6 +121,119 @@ def test_run_that_was_interrupted_is_finished_by_the_next(hub: Hub, play: Play) 
     )
     assert actions(run, "next") == ["update", "create"]
     assert run.results["last"]["changed"] is False
+
+
+def test_family_of_devices_with_a_certificate(hub: Hub, play: Play) -> None:
+    family: list[dict[str, Any]] = [
+        {
+            "device_id": "press",
+            "parent": "line",
+            "authentication": {"type": "self_signed", "primary_thumbprint": "AB" * 20},
+            "desired": {"speed": 3},
+        },
+        {"device_id": "line", "edge": True, "parent": "top"},
+        {"device_id": "top", "edge": True},
+    ]
+    moved: list[dict[str, Any]] = [
+        {**family[0], "parent": "", "desired": {"pace": 1}, "twin_mode": "exact"},
+        {"device_id": "line", "parent": ""},
+    ]
+    run = play(
+        {
+            "make": devices(family),
+            "again": devices(family),
+            "move": devices(moved),
+            "still": devices(moved),
+            "back": devices(family),
+        }
+    )
+    assert run.failures == []
+    assert actions(run, "make") == ["create", "create", "create"]
+    assert actions(run, "again") == ["none", "none", "none"]
+    press, line = run.results["move"]["devices"]
+    assert (press["parent"], line["parent"]) == (None, None)
+    assert press["desired"] == {"pace": 1}
+    assert actions(run, "still") == ["none", "none"]
+    press, line, _top = run.results["back"]["devices"]
+    assert (press["parent"], line["parent"]) == ("line", "top")
+    assert press["desired"] == {"pace": 1, "speed": 3}
+    assert (press["authentication"], press["primary_thumbprint"]) == ("self_signed", "AB" * 20)
+
+
+def test_leaf_becomes_an_edge_device_below_another(hub: Hub, play: Play) -> None:
+    before = [{"device_id": "a"}, {"device_id": "top", "edge": True}, {"device_id": "b", "parent": "top"}]
+    after = [{"device_id": name, "edge": True, "parent": "top"} for name in ("a", "b")]
+    run = play({"before": devices(before), "after": devices(after), "again": devices(after)})
+    assert run.failures == []
+    assert actions(run, "after") == ["update", "update"]
+    assert run.results["again"]["changed"] is False
+
+
+def test_keys_of_the_list(hub: Hub, play: Play) -> None:
+    keys = {name: base64.b64encode(bytes([number]) * 32).decode() for number, name in enumerate("abc")}
+    given = {"primary_key": keys["a"], "secondary_key": keys["b"]}
+    first = [{"device_id": "own", "authentication": given}]
+    other = [{"device_id": "own", "authentication": {**given, "secondary_key": keys["c"]}}]
+    run = play({"make": devices(first), "again": devices(first), "other": devices(other)}, "--diff")
+    assert [actions(run, name) for name in ("make", "again", "other")] == [["create"], ["none"], ["update"]]
+    for key in keys.values():
+        assert key not in run.text
+    identity = hub.client().get_device("own")
+    assert identity is not None
+    assert identity["authentication"]["symmetricKey"]["secondaryKey"] == keys["c"]
+
+
+def test_kind_of_authentication_changes_only_when_that_is_meant(hub: Hub, play: Play) -> None:
+    wanted = {"device_id": "d", "authentication": {"type": "certificate_authority"}}
+    run = play({"make": devices([{"device_id": "d"}]), "refused": devices([wanted])})
+    assert "devices[0]: device 'd' authenticates by sas" in run.failures[0]
+    meant = [{**wanted, "replace_authentication": True}]
+    run = play({"meant": devices(meant), "again": devices(meant)})
+    assert [actions(run, name) for name in ("meant", "again")] == [["update"], ["none"]]
+
+
+@pytest.mark.parametrize(
+    ("item", "fact"),
+    [
+        ({"device_id": "x", "parent": "nobody"}, "the parent 'nobody' of 'x' is neither in the list nor"),
+        ({"device_id": "x", "parent": "leaf-1"}, "the parent 'leaf-1' of 'x' is no edge device"),
+        ({"device_id": "gw-1", "edge": True, "parent": "gw-1"}, "cycle of parents"),
+        ({"device_id": "x", "tags": {"a.b": 1}}, "tags: the key 'a.b'"),
+        ({"device_id": "x", "desired": {"a": "x" * 4097}}, "desired.a: a text of more than 4096"),
+        ({"device_id": "x", "authentication": {"primary_key": "!", "secondary_key": "!"}}, "not base64"),
+        (
+            {"device_id": "x", "authentication": {"type": "self_signed", "primary_thumbprint": "ab" * 21}},
+            "this has 42 characters",
+        ),
+    ],
+)
+def test_bad_item_is_named_and_nothing_is_changed(
+    hub: Hub, play: Play, item: dict[str, Any], fact: str
+) -> None:
+    run = play({"make": devices(DEVICES), "bad": devices([{"device_id": "new"}, item])})
+    [message] = run.failures
+    assert "Nothing was changed. devices[1]: " in message
+    assert fact in message
+    assert hub.device_ids() == ["gw-1", "leaf-1"]
+
+
+def test_fleet_is_checked_by_queries_and_deleted_devices_come_back(hub: Hub, play: Play) -> None:
+    fleet = [{"device_id": f"d-{number:03}", "tags": {"n": number}} for number in range(230)]
+    options = {"query_above": 100}
+    first = play({"make": devices(fleet, **options)})
+    assert first.failures == []
+    assert len(hub.device_ids()) == 230
+    hub.client().delete_device("d-007", "*")
+    hub.client().patch_twin("d-008", {"tags": {"n": 0}}, "*")
+    second = play({"check": devices(fleet, **options)}, "--check")
+    third = play({"mend": devices(fleet, **options), "again": devices(fleet, **options)})
+    for run, task in ((second, "check"), (third, "mend")):
+        done = {device["device_id"]: device["action"] for device in run.results[task]["devices"]}
+        assert {name: action for name, action in done.items() if action != "none"} == {
+            "d-007": "create",
+            "d-008": "update",
+        }
+    assert third.results["again"]["changed"] is False
 
 
 def test_missing_right_is_explained(hub: Hub, play: Play) -> None:

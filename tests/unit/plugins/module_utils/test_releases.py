@@ -27,11 +27,11 @@ KEY = "a2V5a2V5a2V5a2V5a2V5a2V5"
     [[{"name": "sensor", "image": "s:1", "env": {}, "imagePullPolicy": "IfNotPresent"}]],
     SETTINGS,
 )
-DEVICE = {"device_id": "dev", "as_wanted": True, "key_digest": releases.key_digest(KEY)}
+DEVICE = {"device_id": "dev", "as_wanted": True, "identity_etag": "MTIz"}
 GATEWAY = {
     "name": "gw",
     "namespace": "edge-gw",
-    "key_digest": releases.key_digest(KEY),
+    "identity_etag": "MTIz",
     "release": {"status": "deployed", "revision": 3, "values": RELEASE["values"]},
 }
 
@@ -56,8 +56,8 @@ def test_gateway_that_is_as_wanted_needs_nothing() -> None:
 @pytest.mark.parametrize(
     ("gateway", "device", "unfinished"),
     [
-        ({"key_digest": None}, {}, None),
-        ({"key_digest": "other"}, {}, None),
+        ({"identity_etag": None}, {}, None),
+        ({"identity_etag": "other"}, {}, None),
         ({"namespace": "other"}, {}, None),
         ({"release": None}, {}, None),
         (deployed(values={}), {}, None),
@@ -67,8 +67,8 @@ def test_gateway_that_is_as_wanted_needs_nothing() -> None:
         (deployed(status="pending-install"), {}, 3),
         (deployed(status="pending-upgrade", values={}), {}, 3),
         ({}, {"as_wanted": False}, None),
-        ({}, {"key_digest": None}, None),
-        ({"key_digest": None}, {"key_digest": None}, None),
+        ({}, {"identity_etag": None}, None),
+        ({"identity_etag": None}, {"identity_etag": None}, None),
     ],
 )
 def test_any_difference_asks_for_work(
@@ -115,3 +115,23 @@ def test_fingerprint_of_a_secret_is_that_of_its_key_and_not_the_key() -> None:
     assert KEY not in digest
     assert releases.secret_digest(None) is None
     assert releases.secret_digest({"data": {"device-key": "!"}}) is None
+
+
+@pytest.mark.parametrize(
+    ("annotations", "etag"),
+    [
+        ({releases.IDENTITY_ETAG: "MTIz", releases.KEY_DIGEST: releases.key_digest(KEY)}, "MTIz"),
+        # Somebody put another key there since.
+        ({releases.IDENTITY_ETAG: "MTIz", releases.KEY_DIGEST: "other"}, None),
+        ({releases.IDENTITY_ETAG: "MTIz"}, None),
+        (None, None),
+    ],
+)
+def test_secret_tells_which_identity_its_key_is_of(
+    annotations: dict[str, str] | None, etag: str | None
+) -> None:
+    secret = {
+        "metadata": {"annotations": annotations},
+        "data": {"device-key": base64.b64encode(KEY.encode()).decode()},
+    }
+    assert releases.secret_identity_etag(secret) == etag
