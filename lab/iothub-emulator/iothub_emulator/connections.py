@@ -3,11 +3,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The live device connections, as the rest of the hub sees them."""
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 Key = tuple[str, str]
 """(device id, module id or '')"""
+
+
+@dataclass(frozen=True)
+class MethodAnswer:
+    """What a device answered to a direct method; the payload is meant to be JSON."""
+
+    status: int
+    payload: bytes
 
 
 class LiveConnection(Protocol):
@@ -19,12 +29,20 @@ class LiveConnection(Protocol):
     def push_desired(self, patch: Mapping[str, Any], version: int) -> None:
         """Tell the device of a change of its desired properties, if it subscribed to that."""
 
+    def call_method(self, name: str, payload: bytes) -> "asyncio.Future[MethodAnswer] | None":
+        """Call a direct method; None when the device is not subscribed to them.
+
+        The answer is a ConnectionError when the connection ends first.
+        """
+
 
 class Connections:
     """One connection for each identity; the newest wins."""
 
     def __init__(self) -> None:
         self._live: dict[Key, LiveConnection] = {}
+        # Who waits for a device that becomes ready for methods.
+        self._waiting: dict[Key, list[asyncio.Event]] = {}
 
     def replace(self, key: Key, connection: LiveConnection) -> None:
         """Make `connection` the identity's one and close the one before it."""
@@ -44,6 +62,34 @@ class Connections:
         connection = self._live.get(key)
         if connection is not None:
             connection.push_desired(patch, version)
+
+    def note_ready(self, key: Key) -> None:
+        """Say that an identity connected or subscribed."""
+        for ready in self._waiting.get(key, ()):
+            ready.set()
+
+    async def call_method(
+        self, key: Key, name: str, payload: bytes, seconds: float
+    ) -> "asyncio.Future[MethodAnswer] | None":
+        """Call a direct method once the device is ready for it; None when it is not within `seconds`."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            connection = self._live.get(key)
+            answer = connection.call_method(name, payload) if connection else None
+            if answer is not None or seconds <= 0:
+                return answer
+            ready = asyncio.Event()
+            waiting = self._waiting.setdefault(key, [])
+            waiting.append(ready)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await ready.wait()
+            except TimeoutError:
+                return None
+            finally:
+                waiting.remove(ready)
+                if not waiting and self._waiting.get(key) is waiting:
+                    del self._waiting[key]
 
     def drop_device(self, device_id: str, reason: str) -> None:
         """Close the connections of a device and of its modules."""

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All parts of the hub, in the order in which they start."""
 
-from iothub_emulator import bulk, configurations, dps, key_rotation, query
+from iothub_emulator import bulk, configurations, dps, key_rotation, methods, query
 from iothub_emulator.feature import Feature
 
 FEATURES: tuple[Feature, ...] = (
@@ -12,4 +12,5 @@ FEATURES: tuple[Feature, ...] = (
     query.FEATURE,
     configurations.FEATURE,
     dps.FEATURE,
+    methods.FEATURE,
 )

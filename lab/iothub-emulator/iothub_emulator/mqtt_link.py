@@ -197,6 +197,12 @@ class Link:
         """
         await self._answers.put((self._store.submit(operation), answer))
 
+    async def answer_in_order(self, answer: Callable[[], None]) -> None:
+        """Answer without work, after the requests that came before."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        await self._answers.put((done, lambda _none: answer()))
+
     async def _send_answers(self, who: dict[str, Any]) -> None:
         while (item := await self._answers.get()) is not None:
             future, answer = item

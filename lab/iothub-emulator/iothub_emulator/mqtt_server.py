@@ -21,7 +21,7 @@ from iothub_emulator import messages, registry, sessions
 from iothub_emulator.auth import Authenticator, Right, SasToken
 from iothub_emulator.client_tls import serve_client_tls
 from iothub_emulator.clock import HubClock
-from iothub_emulator.connections import Connections
+from iothub_emulator.connections import Connections, MethodAnswer
 from iothub_emulator.errors import HubError, UnauthorizedError, argument_invalid, unauthorized
 from iothub_emulator.identity import Identity, find
 from iothub_emulator.logs import event
@@ -45,6 +45,8 @@ _TWIN_GET = "$iothub/twin/GET/"
 _TWIN_REPORT = "$iothub/twin/PATCH/properties/reported/"
 _TWIN_RESULT = "$iothub/twin/res/"
 _TWIN_DESIRED = "$iothub/twin/PATCH/properties/desired/"
+_METHOD = "$iothub/methods/POST/"
+_METHOD_RESULT = "$iothub/methods/res/"
 
 
 class MqttServer:
@@ -131,6 +133,9 @@ class _Device(Role):
         self._connect = connect
         self._device_id = ""
         self._module_id = ""
+        # Direct methods under way, by request id.
+        self._calls: dict[str, asyncio.Future[MethodAnswer]] = {}
+        self._next_call = 1
         # What the user name claims, for the log also when it is refused.
         ids = (connect.username or "").rpartition("/?")[0].split("/")[1:]
         if 1 <= len(ids) <= 2:
@@ -145,6 +150,16 @@ class _Device(Role):
 
     def push_desired(self, patch: Mapping[str, Any], version: int) -> None:
         self._link.publish(f"{_TWIN_DESIRED}?$version={version}", json.dumps(patch).encode())
+
+    def call_method(self, name: str, payload: bytes) -> "asyncio.Future[MethodAnswer] | None":
+        request_id = f"{self._next_call:x}"
+        if not self._link.publish(f"{_METHOD}{name}/?$rid={request_id}", payload):
+            return None
+        self._next_call += 1
+        answer: asyncio.Future[MethodAnswer] = asyncio.get_running_loop().create_future()
+        self._calls[request_id] = answer
+        answer.add_done_callback(lambda _answer: self._calls.pop(request_id, None))
+        return answer
 
     async def run(self, early: Sequence[Packet]) -> None:
         self._check_names()
@@ -165,6 +180,7 @@ class _Device(Role):
                 present, link.subscriptions = await hub.store.run(self._mark_connected)
                 link.send(Connack(ACCEPTED, present).encode())
                 event("device-connected", **self.who)
+                hub.connections.note_ready(key)
                 if self._connect.will:
                     event("last-will-unsupported", level=logging.WARNING, **self.who)
                 await link.serve(self, self._connect.keep_alive, early)
@@ -176,6 +192,9 @@ class _Device(Role):
         finally:
             if expiry is not None:
                 expiry.cancel()
+            for call in list(self._calls.values()):
+                if not call.done():
+                    call.set_exception(ConnectionError(link.end_reason))
             if hub.connections.remove(key, self):
                 await hub.store.run(
                     lambda database: registry.mark_disconnected(
@@ -258,6 +277,8 @@ class _Device(Role):
                 topic[len(_TWIN_REPORT) :],
                 lambda database: self._report(database, packet.payload),
             )
+        elif topic.startswith(_METHOD_RESULT):
+            await self._method_result(packet, topic[len(_METHOD_RESULT) :])
         else:
             raise EndedError(f"the client published to {topic!r}, which is not a topic of its own")
 
@@ -297,6 +318,17 @@ class _Device(Role):
 
         await self._link.answer_after(run, answer)
 
+    async def _method_result(self, packet: Publish, rest: str) -> None:
+        status, _separator, query = rest.partition("/")
+        request_id = topic_value(query, "$rid")
+        if request_id is None or not status.lstrip("-").isdecimal():
+            raise EndedError("a method's result without status and $rid")
+        call = self._calls.get(request_id)
+        # One that came too late has nobody left who waits.
+        if call is not None and not call.done():
+            call.set_result(MethodAnswer(int(status), packet.payload))
+        await self._link.answer_in_order(lambda: self._link.acknowledge(packet))
+
     def _get_twin(self, database: sqlite3.Connection) -> tuple[int, str, bytes]:
         twin = self._load_twin(database)
         return 200, "", json.dumps(twin.for_device()).encode()
@@ -325,7 +357,7 @@ class _Device(Role):
             own += f"modules/{self._module_id}/"
         device_bound = f"{own}messages/devicebound/#"
         return (
-            topic_filter in (f"{_TWIN_RESULT}#", f"{_TWIN_DESIRED}#", "$iothub/methods/POST/#", device_bound)
+            topic_filter in (f"{_TWIN_RESULT}#", f"{_TWIN_DESIRED}#", f"{_METHOD}#", device_bound)
             # Inputs exist behind edgeHub only, but its clients subscribe to them here too.
             or bool(self._module_id and topic_filter in (f"{own}#", f"{own}inputs/#"))
         )
@@ -337,7 +369,11 @@ class _Device(Role):
             if not self._connect.clean_session:
                 sessions.keep_subscriptions(database, self._device_id, self._module_id, kept)
 
-        await self._link.answer_after(operation, lambda _none: send())
+        def answer(_none: None) -> None:
+            send()
+            self._hub.connections.note_ready((self._device_id, self._module_id))
+
+        await self._link.answer_after(operation, answer)
 
 
 def topic_value(query: str, name: str) -> str | None:

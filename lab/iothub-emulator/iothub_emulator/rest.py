@@ -51,8 +51,6 @@ _NOT_BUILT = (
     ("DELETE", "/devices/{id}/commands"),
     ("*", "/jobs"),
     ("*", "/jobs/{tail:.*}"),
-    ("POST", "/twins/{id}/methods"),
-    ("POST", "/twins/{id}/modules/{mid}/methods"),
     ("*", "/digitaltwins/{tail:.*}"),
     ("*", "/messages/{tail:.*}"),
     ("*", "/enrollments{tail:.*}"),

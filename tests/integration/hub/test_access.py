@@ -143,7 +143,6 @@ def test_api_version_is_required(hub: Hub, version: str | None) -> None:
         ("POST", "/devices/own/applyConfigurationContent"),
         ("PUT", "/configurations/base"),
         ("GET", "/configurations"),
-        ("POST", "/twins/own/methods"),
         ("PUT", "/jobs/v2/one"),
         ("PUT", "/enrollments/one"),
     ],
