@@ -1,0 +1,293 @@
+#!/usr/bin/python
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: dps_enrollments
+short_description: Enroll devices at an Azure Device Provisioning Service
+version_added: 0.1.0
+author:
+  - edgeha developers (@edgeha)
+description:
+  - Creates, changes and deletes a list of enrollments of single devices.
+  - The whole list is checked before the first enrollment is changed. An invalid or repeated enrollment is an
+    error that
+    names the item.
+  - An update keeps the keys that are there. Each change carries the version that was read, so that one made
+    by somebody else meanwhile is an error and never overwritten.
+  - When some fail, the others are done all the same. An interrupted run is finished by the next.
+options:
+  enrollments:
+    description:
+      - The enrollments, each once.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      registration_id:
+        description:
+          - Registration id of the device, 1 to 128 ASCII letters, digits and C(-:._), ending in a letter, a
+            digit or a dash. Case does not count.
+        type: str
+        required: true
+      device_id:
+        description:
+          - Id that the device gets at its hub; its registration id when there is none. An empty text removes
+            it.
+        type: str
+      state:
+        description:
+          - Whether it is to exist. V(absent) does not delete the devices that were registered by it.
+        type: str
+        choices: [present, absent]
+        default: present
+      attestation:
+        description:
+          - How the device shows that it is enrolled. Needed for a new one; left out, what is there is kept.
+          - The type of one that is there cannot be changed.
+        type: dict
+        suboptions:
+          type:
+            description:
+              - V(symmetric_key) is a pair of keys, V(x509) a certificate, V(tpm) the key of a TPM chip.
+            type: str
+            choices: [symmetric_key, x509, tpm]
+            required: true
+          primary_key:
+            description:
+              - Key in base64, 16 to 64 bytes. Give both keys or none.
+              - Without keys the service makes them, and those that are there are kept.
+              - A key that is given here is hidden in every result of the task, with O(return_keys=true) too.
+            type: str
+          secondary_key:
+            description:
+              - The second key, as the first.
+            type: str
+          primary_certificate:
+            description:
+              - The device's certificate, the PEM text of one certificate.
+              - The service keeps its fingerprint, by which it is compared.
+            type: str
+          secondary_certificate:
+            description:
+              - The certificate that follows the first. Left out while the first is given, there is none.
+            type: str
+          primary_ca:
+            description:
+              - Name of a verified authority that the service has, in place of
+                O(enrollments[].attestation.primary_certificate).
+            type: str
+          secondary_ca:
+            description:
+              - Name of the authority that follows the first.
+            type: str
+          endorsement_key:
+            description:
+              - Public endorsement key of the TPM in base64.
+            type: str
+      edge:
+        description:
+          - Whether the device is an IoT Edge device. It is none by default.
+        type: bool
+      status:
+        description:
+          - Whether the device may be registered by it, V(enabled) by default.
+        type: str
+        choices: [enabled, disabled]
+      allocation_policy:
+        description:
+          - How one of the hubs is chosen. Left out, it stays as it is, at first the service's own policy.
+          - V(static) takes exactly one of O(enrollments[].iot_hubs), V(custom) asks O(enrollments[].webhook).
+        type: str
+        choices: [hashed, geo_latency, static, custom]
+      iot_hubs:
+        description:
+          - Host names of the hubs that come into question; they must be linked to the service.
+          - Left out, they stay as they are, at first all that are linked.
+        type: list
+        elements: str
+      webhook:
+        description:
+          - The function that chooses the hub with O(enrollments[].allocation_policy=custom).
+        type: dict
+        suboptions:
+          url:
+            description:
+              - Its address, beginning with C(https://). Of an address with a key in it, the key is never
+                shown.
+            type: str
+            required: true
+          api_version:
+            description:
+              - Version of the API that it is called with.
+            type: str
+            default: "2021-10-01"
+      reprovision_policy:
+        description:
+          - What happens when the device asks again.
+        type: dict
+        suboptions:
+          update_hub_assignment:
+            description:
+              - Choose the hub anew. True at first.
+            type: bool
+          migrate_device_data:
+            description:
+              - Take the device's twin along to a new hub. True at first.
+            type: bool
+      initial_twin:
+        description:
+          - What the twin of a new device begins with. Each part that is given replaces the one that is there.
+          - It is set once, when the device is registered; see M(edgeha.iotedge.iothub_twins) for later.
+        type: dict
+        suboptions:
+          tags:
+            description:
+              - Tags, with the rules of O(edgeha.iotedge.iothub_twins#module:twins[].tags).
+            type: dict
+          desired:
+            description:
+              - Desired properties, with the same rules.
+            type: dict
+  return_keys:
+    description:
+      - Return symmetric keys in RV(enrollments[].primary_key) and RV(enrollments[].secondary_key), which is
+        one more call for
+        each.
+      - A task that sets this must set C(no_log=true), or the keys are printed and logged.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - edgeha.iotedge.dps
+  - edgeha.iotedge.azure_login
+  - edgeha.iotedge.dps.attributes
+attributes:
+  check_mode:
+    description: Reads the service and says what would change.
+    support: full
+  diff_mode:
+    description: Shows each enrollment before and after, without keys.
+    support: full
+seealso:
+  - module: edgeha.iotedge.dps_groups
+"""
+
+EXAMPLES = r"""
+- name: Enroll a gateway by a key that the service makes, and one by its certificate
+  edgeha.iotedge.dps_enrollments:
+    hostname: contoso.azure-devices-provisioning.net
+    policy_key: "{{ vault_dps_policy_key }}"
+    enrollments:
+      - registration_id: plant07-gw
+        attestation:
+          type: symmetric_key
+        edge: true
+        allocation_policy: static
+        iot_hubs: [contoso.azure-devices.net]
+        initial_twin:
+          tags:
+            site: plant07
+      - registration_id: depot09-gw
+        attestation:
+          type: x509
+          primary_certificate: "{{ lookup('ansible.builtin.file', 'depot09-gw.pem') }}"
+        edge: true
+        reprovision_policy:
+          update_hub_assignment: true
+          migrate_device_data: false
+
+- name: Let a device with a TPM no longer be registered
+  edgeha.iotedge.dps_enrollments:
+    hostname: contoso.azure-devices-provisioning.net
+    policy_key: "{{ vault_dps_policy_key }}"
+    enrollments:
+      - registration_id: line1
+        status: disabled
+"""
+
+RETURN = r"""
+enrollments:
+  description: The list in its order, as the enrollments are now (in check mode, as they would be).
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    registration_id:
+      description: Its id.
+      type: str
+      returned: always
+    state:
+      description: V(present) or V(absent).
+      type: str
+      returned: always
+    action:
+      description: What was done, one of V(none), V(create), V(update) and V(delete).
+      type: str
+      returned: always
+    attestation:
+      description: C(type), and fingerprints and names of certificates, or the endorsement key.
+      type: dict
+      returned: when it is present
+    device_id:
+      description: Id that the device gets, null for its registration id.
+      type: str
+      returned: when it is present
+    edge:
+      description: Whether it is an IoT Edge device.
+      type: bool
+      returned: when it is present
+    status:
+      description: V(enabled) or V(disabled).
+      type: str
+      returned: when it is present
+    allocation_policy:
+      description: As in the option, null for the service's own policy.
+      type: str
+      returned: when it is present
+    iot_hubs:
+      description: The hubs that come into question, sorted; empty for all.
+      type: list
+      elements: str
+      returned: when it is present
+    webhook:
+      description: C(url) without its query, and C(api_version); null when there is none.
+      type: dict
+      returned: when it is present
+    reprovision_policy:
+      description: As in the option.
+      type: dict
+      returned: when it is present
+    initial_twin:
+      description: C(tags) and C(desired).
+      type: dict
+      returned: when it is present
+    registration_status:
+      description: What became of the device's registration, such as V(unassigned) or V(assigned).
+      type: str
+      returned: when it exists
+    assigned_hub:
+      description: Host name of the hub that it was assigned to, null for none.
+      type: str
+      returned: when it exists
+    primary_key:
+      description: Primary key in base64, null for other attestations.
+      type: str
+      returned: when O(return_keys=true) and it exists
+    secondary_key:
+      description: Secondary key in base64, null for other attestations.
+      type: str
+      returned: when O(return_keys=true) and it exists
+"""
+
+from ansible_collections.edgeha.iotedge.plugins.module_utils import dps_enrollment, dps_module
+
+
+def main() -> None:
+    dps_module.run(dps_enrollment.ENROLLMENTS)
+
+
+if __name__ == "__main__":
+    main()
