@@ -14,6 +14,7 @@ from pathlib import Path
 
 from iothub_emulator import logs, messages
 from iothub_emulator.certificates import ensure_certificates
+from iothub_emulator.operations import TIERS
 from iothub_emulator.options import ServeOptions
 from iothub_emulator.state import State, StateError
 from iothub_emulator.store import open_for_reading
@@ -66,11 +67,37 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--dps-port", type=int, metavar="PORT", help="serve a provisioning service here too")
     serve.add_argument(
+        "--azure-port", type=int, metavar="PORT", help="serve Entra and ARM stand-ins here too"
+    )
+    serve.add_argument(
         "--evaluation-interval",
-        type=float,
+        type=_seconds,
         default=1.0,
         metavar="SECONDS",
         help="how often configurations are held against changed twins",
+    )
+    serve.add_argument("--tier", choices=TIERS, help="throttle as a hub of this tier (default: not at all)")
+    serve.add_argument("--units", type=_units, default=1, metavar="N", help="units of the tier")
+    serve.add_argument(
+        "--throttle-burst",
+        type=_seconds,
+        default=150.0,
+        metavar="SECONDS",
+        help="how many seconds' worth of calls pass at once",
+    )
+    serve.add_argument(
+        "--throttle-backlog",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="how long throttled calls wait at most",
+    )
+    serve.add_argument(
+        "--query-lag",
+        type=_seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long queries do not know of new and still know of deleted identities",
     )
     log = commands.add_parser("log", help="print the messages in order of arrival")
     log.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -86,6 +113,20 @@ def _parser() -> argparse.ArgumentParser:
             "--state", type=Path, required=True, metavar="DIR", help="the hub's state directory"
         )
     return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError("it is not between 0 and 86400")
+    return value
+
+
+def _units(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 200:
+        raise argparse.ArgumentTypeError("it is not between 1 and 200")
+    return value
 
 
 def _init(state: State, names: list[str]) -> None:

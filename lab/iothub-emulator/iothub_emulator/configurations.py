@@ -427,8 +427,8 @@ class _Service:
         self._store = context.store
         self._connections = context.connections
         self._clock = context.clock
-        self._interval = context.options.evaluation_interval
-        self._limit = _MAX_CONFIGURATIONS
+        self._interval = max(0.01, context.options.evaluation_interval)
+        self._limit = _MAX_CONFIGURATIONS_FREE if context.options.tier == "F1" else _MAX_CONFIGURATIONS
         self._wake = asyncio.Event()
         add = context.rest.add_route
         configuration = OperationClass.CONFIGURATION

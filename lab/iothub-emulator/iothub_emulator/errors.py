@@ -4,6 +4,7 @@
 """Errors of the hub's contract."""
 
 import secrets
+from collections.abc import Mapping
 
 from iothub_emulator.clock import error_time
 
@@ -12,11 +13,12 @@ class HubError(Exception):
     """An answer that is an error.
 
     `status` is the HTTP status, `code` the name in the `iothub-errorcode` header (the most reliable
-    sign on a real hub), `text` what a person reads.
+    sign on a real hub), `text` what a person reads, `headers` what the answer carries besides.
     """
 
-    def __init__(self, status: int, code: str, text: str) -> None:
+    def __init__(self, status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{status} {code}: {text}")
+        self.headers = headers or {}
         self.status = status
         self.code = code
         self.text = text

@@ -3,10 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All parts of the hub, in the order in which they start."""
 
-from iothub_emulator import bulk, configurations, dps, key_rotation, methods, query
+from iothub_emulator import bulk, configurations, dps, key_rotation, methods, query, traffic
 from iothub_emulator.feature import Feature
 
 FEATURES: tuple[Feature, ...] = (
+    traffic.FEATURE,
     bulk.FEATURE,
     key_rotation.FEATURE,
     query.FEATURE,

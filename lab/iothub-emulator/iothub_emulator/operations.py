@@ -1,7 +1,7 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The classes of operations that a hub meters."""
+"""The classes of operations that a hub meters, and the tiers of hubs."""
 
 from enum import StrEnum
 
@@ -18,3 +18,6 @@ class OperationClass(StrEnum):
     METHOD = "directMethods"
     CLOUD_TO_DEVICE = "cloudToDevice"
     OTHER = "other"
+
+
+TIERS = ("F1", "S1", "S2", "S3")

@@ -16,7 +16,13 @@ class ServeOptions:
     mqtt_port: int = 8883
     clock_offset: float = 0.0
     dps_port: int | None = None
+    azure_port: int | None = None
     evaluation_interval: float = 1.0
+    tier: str | None = None
+    units: int = 1
+    throttle_burst: float = 150.0
+    throttle_backlog: float = 10.0
+    query_lag: float = 0.0
 
     @classmethod
     def from_arguments(cls, arguments: Namespace) -> "ServeOptions":

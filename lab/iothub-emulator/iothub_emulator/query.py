@@ -8,6 +8,7 @@ A continuation token holds where the page ended, so a query needs no state and g
 
 import json
 import sqlite3
+import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -17,7 +18,9 @@ from typing import Any
 
 from aiohttp import web
 
+from iothub_emulator import registry
 from iothub_emulator.auth import Right
+from iothub_emulator.clock import HubClock
 from iothub_emulator.errors import HubError, argument_invalid
 from iothub_emulator.feature import Context, Feature
 from iothub_emulator.identity import Identity
@@ -33,6 +36,7 @@ from iothub_emulator.query_language import (
     parse_query,
 )
 from iothub_emulator.rest import json_response, read_json
+from iothub_emulator.store import SchemaPart
 from iothub_emulator.twins import CONFIGURATIONS_COLUMN, Document, Twin
 
 _DEFAULT_PAGE = 100
@@ -46,13 +50,62 @@ TWIN_ROWS = f"""
 """  # noqa: S608 - constants only, here and below
 """Rows of which `twin_document` makes twins; a condition can follow."""
 
+_SQL_NOW = "((julianday('now') - 2440587.5) * 86400)"
 _ROWS = {
-    collection: f"""{TWIN_ROWS}
-    WHERE (identities.device_id, identities.module_id) > (?, ?) AND identities.module_id {modules} ''
+    collection: f"""
+    {{source}} WHERE (identities.device_id, identities.module_id) > (:device, :module)
+        AND identities.module_id {modules} '' {{lag}}
     ORDER BY identities.device_id, identities.module_id LIMIT {_ROWS_AT_ONCE}
     """
     for collection, modules in ((Collection.DEVICES, "="), (Collection.MODULES, "<>"))
 }
+_ROWS_NOW = {collection: rows.format(source=TWIN_ROWS, lag="") for collection, rows in _ROWS.items()}
+_MADE = "AND CAST(generation_id AS INTEGER) <= :made_before"
+_GONE = {"source": "SELECT * FROM gone_twins AS identities", "lag": f"{_MADE} AND deleted_at > :gone_after"}
+_ROWS_LATE = {
+    collection: f"""
+    SELECT *, NULL AS deleted_at FROM ({rows.format(source=TWIN_ROWS, lag=_MADE)})
+    UNION ALL SELECT * FROM ({rows.format(**_GONE)})
+    ORDER BY device_id, module_id LIMIT {_ROWS_AT_ONCE}
+    """  # noqa: S608
+    for collection, rows in _ROWS.items()
+}
+
+# For a hub whose queries lag behind: what was deleted, as it was. Empty unless the lag is set.
+_SCHEMA = SchemaPart(
+    "query",
+    (
+        f"""
+CREATE TABLE query_lag (seconds REAL NOT NULL);
+INSERT INTO query_lag VALUES (0);
+-- The columns of TWIN_ROWS, so a step that changes those changes this too.
+CREATE TABLE gone_twins AS {TWIN_ROWS} WHERE 0;
+ALTER TABLE gone_twins ADD COLUMN deleted_at REAL;
+CREATE INDEX gone_twins_by_id ON gone_twins (device_id, module_id);
+CREATE TRIGGER identity_gone BEFORE DELETE ON identities
+WHEN (SELECT seconds FROM query_lag) > 0
+BEGIN
+    DELETE FROM gone_twins WHERE deleted_at <= {_SQL_NOW} - (SELECT seconds FROM query_lag);
+    INSERT INTO gone_twins SELECT *, {_SQL_NOW} FROM ({TWIN_ROWS}
+    WHERE identities.device_id = old.device_id AND identities.module_id = old.module_id);
+END;
+""",  # noqa: S608
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Lag:
+    """How far queries are behind. `clock` is the hub's, by which identities are made."""
+
+    seconds: float
+    clock: HubClock
+
+    def parameters(self) -> dict[str, Any]:
+        return {
+            "made_before": registry.ticks(self.clock.now() - self.seconds),
+            "gone_after": time.time() - self.seconds,
+        }
 
 
 @dataclass(frozen=True)
@@ -76,16 +129,18 @@ def parse(text: object) -> Query:
         raise HubError(501, "NotImplemented", f"The emulator does not have {error} yet.") from None
 
 
-def run_page(connection: sqlite3.Connection, query: Query, limit: int, continuation: str | None) -> Page:
+def run_page(
+    connection: sqlite3.Connection, query: Query, limit: int, continuation: str | None, lag: Lag | None = None
+) -> Page:
     """The next `limit` results. Raises HubError 400 for a continuation that is not this query's."""
     place = _read_continuation(query, continuation)
     if query.aggregates:
-        return _aggregated_page(connection, query, limit, place)
+        return _aggregated_page(connection, query, limit, place, lag)
     given = place.get("given", 0)
     left = limit if query.top is None else min(limit, query.top - given)
     items: list[Document] = []
     last = (place.get("device", ""), place.get("module", ""))
-    for row in matching_rows(connection, query, last):
+    for row in matching_rows(connection, query, last, lag):
         if len(items) >= left:
             if query.top is not None and given + left >= query.top:
                 break
@@ -106,12 +161,18 @@ def count(connection: sqlite3.Connection, query: Query) -> int:
 
 
 def matching_rows(
-    connection: sqlite3.Connection, query: Query, after: tuple[str, str] = ("", "")
+    connection: sqlite3.Connection,
+    query: Query,
+    after: tuple[str, str] = ("", ""),
+    lag: Lag | None = None,
 ) -> Iterator[sqlite3.Row]:
     """Rows whose twins match, in the order of their ids, from the one after `after`."""
     view = _view(query.condition_paths())
+    statement = (_ROWS_LATE if lag else _ROWS_NOW)[query.collection]
+    parameters = lag.parameters() if lag else {}
     while True:
-        rows = connection.execute(_ROWS[query.collection], after).fetchall()
+        place = {"device": after[0], "module": after[1]}
+        rows = connection.execute(statement, parameters | place).fetchall()
         for row in rows:
             if query.condition is None or query.matches(view(row)):
                 yield row
@@ -169,19 +230,21 @@ def _view(paths: set[Path]) -> Callable[[sqlite3.Row], Document]:
     return view
 
 
-def _aggregated_page(connection: sqlite3.Connection, query: Query, limit: int, place: dict[str, Any]) -> Page:
-    rows = _aggregate(connection, query)
+def _aggregated_page(
+    connection: sqlite3.Connection, query: Query, limit: int, place: dict[str, Any], lag: Lag | None
+) -> Page:
+    rows = _aggregate(connection, query, lag)
     start = place.get("given", 0)
     end = start + limit
     more = _write_continuation(query, {"given": end}) if end < len(rows) else None
     return Page(rows[start:end], True, more)
 
 
-def _aggregate(connection: sqlite3.Connection, query: Query) -> list[Document]:
+def _aggregate(connection: sqlite3.Connection, query: Query, lag: Lag | None = None) -> list[Document]:
     """One row for each group; one for all when nothing is grouped."""
     groups: dict[str, tuple[Document, int]] = {}
     view = _view(set(query.group_by) | query.condition_paths())
-    for row in matching_rows(connection, query):
+    for row in matching_rows(connection, query, lag=lag):
         document = view(row)
         values = [Member(path).evaluate(document) for path in query.group_by]
         key = json.dumps([None if value is UNDEFINED else [value] for value in values], sort_keys=True)
@@ -236,12 +299,14 @@ def _page_size(header: str | None) -> int:
 
 
 def _handler(context: Context) -> Callable[[web.Request], Any]:
+    lag = Lag(context.options.query_lag, context.clock) if context.options.query_lag else None
+
     async def handle(request: web.Request) -> web.Response:
         body = await read_json(request)
         query = parse(body.get("query") if isinstance(body, dict) else None)
         limit = _page_size(request.headers.get("x-ms-max-item-count"))
         continuation = request.headers.get("x-ms-continuation")
-        page = await context.store.read(lambda database: run_page(database, query, limit, continuation))
+        page = await context.store.read(lambda database: run_page(database, query, limit, continuation, lag))
         response = json_response(page.items)
         response.headers["x-ms-item-type"] = "Raw" if page.raw else "Twin"
         if page.continuation is not None:
@@ -251,12 +316,19 @@ def _handler(context: Context) -> Callable[[web.Request], Any]:
     return handle
 
 
+def _set_lag(connection: sqlite3.Connection, seconds: float) -> None:
+    connection.execute("UPDATE query_lag SET seconds = ?", (seconds,))
+    if not seconds:
+        connection.execute("DELETE FROM gone_twins")
+
+
 @asynccontextmanager
 async def _run(context: Context) -> AsyncIterator[None]:
+    await context.store.run(lambda database: _set_lag(database, context.options.query_lag))
     context.rest.add_route(
         "POST", "/devices/query", Right.SERVICE_CONNECT, _handler(context), operation=OperationClass.QUERY
     )
     yield
 
 
-FEATURE = Feature(_run)
+FEATURE = Feature(_run, (_SCHEMA,))

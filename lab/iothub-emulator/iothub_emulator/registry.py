@@ -398,4 +398,8 @@ def new_etag() -> str:
 
 def _new_generation(now: float) -> str:
     """Different for each identity ever made, also when one is made again under its old name."""
-    return str(_EPOCH_TICKS + int(now) * 10**7 + secrets.randbelow(10**7))
+    return str(ticks(now) + secrets.randbelow(1000))
+
+
+def ticks(seconds: float) -> int:
+    return _EPOCH_TICKS + int(seconds * 10**7)

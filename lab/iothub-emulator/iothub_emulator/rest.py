@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from iothub_emulator import registry
-from iothub_emulator.auth import Authenticator, Right, SasToken
+from iothub_emulator.auth import POLICY_RIGHTS, Authenticator, Right, SasToken
 from iothub_emulator.clock import HubClock, http_date
 from iothub_emulator.connections import Connections
 from iothub_emulator.errors import HubError, UnauthorizedError, argument_invalid, unauthorized
@@ -32,6 +32,7 @@ T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 BearerCheck = Callable[[str, Right], Awaitable[str]]
 """(token, right that the call needs) -> who asks"""
+Way = Callable[[web.Request, OperationClass, Handler], Awaitable[web.StreamResponse]]
 
 API_VERSIONS = frozenset(
     {
@@ -59,6 +60,14 @@ _NOT_BUILT = (
 )
 
 
+class Cut(Exception):  # noqa: N818 - it is an end, not an error
+    """The connection is to be cut without an answer."""
+
+
+async def _straight(request: web.Request, _operation: OperationClass, handler: Handler) -> web.StreamResponse:
+    return await handler(request)
+
+
 class RestApi:
     """Request handlers; `application` is what a server runs."""
 
@@ -70,20 +79,35 @@ class RestApi:
         self._connections = connections
         self._clock = clock
         self._bearer: BearerCheck | None = None
+        self._way: Way = _straight
         self.application = web.Application(middlewares=[self._envelope], client_max_size=_MAX_BODY_BYTES)
         read, write, service = Right.REGISTRY_READ, Right.REGISTRY_WRITE, Right.SERVICE_CONNECT
-        self.add_route("GET", "/devices", read, self._list_devices)
-        self.add_route("GET", "/devices/{id}", read, self._get_device)
-        self.add_route("PUT", "/devices/{id}", write, self._put_device)
-        self.add_route("DELETE", "/devices/{id}", write, self._delete_device)
-        self.add_route("GET", "/devices/{id}/modules", read, self._list_modules, own_device=True)
-        self.add_route("GET", "/devices/{id}/modules/{mid}", read, self._get_module, own_device=True)
-        self.add_route("PUT", "/devices/{id}/modules/{mid}", write, self._put_module, own_device=True)
-        self.add_route("DELETE", "/devices/{id}/modules/{mid}", write, self._delete_module, own_device=True)
+        identity = OperationClass.IDENTITY
+        self.add_route("GET", "/devices", read, self._list_devices, operation=identity)
+        self.add_route("GET", "/devices/{id}", read, self._get_device, operation=identity)
+        self.add_route("PUT", "/devices/{id}", write, self._put_device, operation=identity)
+        self.add_route("DELETE", "/devices/{id}", write, self._delete_device, operation=identity)
+        self.add_route(
+            "GET", "/devices/{id}/modules", read, self._list_modules, operation=identity, own_device=True
+        )
+        self.add_route(
+            "GET", "/devices/{id}/modules/{mid}", read, self._get_module, operation=identity, own_device=True
+        )
+        self.add_route(
+            "PUT", "/devices/{id}/modules/{mid}", write, self._put_module, operation=identity, own_device=True
+        )
+        self.add_route(
+            "DELETE",
+            "/devices/{id}/modules/{mid}",
+            write,
+            self._delete_module,
+            operation=identity,
+            own_device=True,
+        )
         for path in ("/twins/{id}", "/twins/{id}/modules/{mid}"):
-            self.add_route("GET", path, service, self._get_twin)
-            self.add_route("PATCH", path, service, self._write_twin)
-            self.add_route("PUT", path, service, self._write_twin)
+            self.add_route("GET", path, service, self._get_twin, operation=OperationClass.TWIN_READ)
+            self.add_route("PATCH", path, service, self._write_twin, operation=OperationClass.TWIN_WRITE)
+            self.add_route("PUT", path, service, self._write_twin, operation=OperationClass.TWIN_WRITE)
         self.add_route("GET", "/statistics/devices", read, self._count_devices)
         self.add_route("GET", "/statistics/service", read, self._count_connected)
 
@@ -113,16 +137,28 @@ class RestApi:
         """
 
         async def checked(request: web.Request) -> web.StreamResponse:
-            request["operation"] = operation
             await self._authorize(request, right, own_device)
             version = request.query.get("api-version")
             if version not in API_VERSIONS:
                 raise HubError(
                     400, "InvalidProtocolVersion", f"The api-version {version!r} is not supported."
                 )
+            return await self._way(request, operation, handler)
+
+        self.application.router.add_route(method, path, checked)
+
+    def add_emulator_route(self, method: str, path: str, handler: Handler) -> None:
+        """Add a call that is the emulator's own, for the policy that holds every right."""
+
+        async def checked(request: web.Request) -> web.StreamResponse:
+            await self._authorize(request, POLICY_RIGHTS["iothubowner"], own_device=False)
             return await handler(request)
 
         self.application.router.add_route(method, path, checked)
+
+    def set_way(self, way: Way) -> None:
+        """Let `way` take every authorized call to its handler."""
+        self._way = way
 
     async def _authorize(self, request: web.Request, right: Right, own_device: bool) -> None:
         """Raise UnauthorizedError unless a policy with `right`, or with `own_device` the device, asks."""
@@ -133,6 +169,7 @@ class RestApi:
                     501, "NotImplemented", "The emulator does not know Microsoft Entra tokens yet."
                 )
             request["caller"] = await self._bearer(header[len("bearer ") :].strip(), right)
+            request["entra"] = True
             return
         token = SasToken.parse(header)
         path = [unquote(segment) for segment in request.rel_url.raw_path.strip("/").split("/")]
@@ -158,6 +195,11 @@ class RestApi:
         except HubError as error:
             reason = error.reason if isinstance(error, UnauthorizedError) else error.text
             response = self._error(error)
+        except Cut:
+            reason = "the connection is cut"
+            if request.transport is not None:
+                request.transport.abort()
+            response = web.Response(status=500)
         except web.HTTPException as error:
             reason = error.reason
             response = self._error(HubError(error.status, error.reason.replace(" ", ""), error.reason))
@@ -184,6 +226,9 @@ class RestApi:
     def _error(self, error: HubError) -> web.Response:
         response = json_response(error.envelope(self._clock.now()), status=error.status)
         response.headers["iothub-errorcode"] = error.code
+        response.headers.update(error.headers)
+        if error.status == 429:
+            response.force_close()
         return response
 
     async def _list_devices(self, request: web.Request) -> web.Response:
@@ -218,7 +263,7 @@ class RestApi:
         device_id = request.match_info["id"]
 
         def operation(database: sqlite3.Connection) -> list[Identity]:
-            registry.require_enabled_device(database, device_id)
+            _require_device(request, database)
             return registry.list_modules(database, device_id)
 
         return json_response([module.document() for module in await self._store.run(operation)])
@@ -227,7 +272,7 @@ class RestApi:
         device_id, module_id = request.match_info["id"], request.match_info["mid"]
 
         def operation(database: sqlite3.Connection) -> Identity:
-            registry.require_enabled_device(database, device_id)
+            _require_device(request, database)
             return registry.get_module(database, device_id, module_id)
 
         return _identity(await self._store.run(operation))
@@ -238,7 +283,7 @@ class RestApi:
         body = await read_json(request)
 
         def operation(database: sqlite3.Connection) -> Identity:
-            registry.require_enabled_device(database, device_id)
+            _require_device(request, database)
             return registry.put_module(database, device_id, module_id, body, if_match, self._clock.now())
 
         return _identity(await self._store.run(operation))
@@ -248,7 +293,7 @@ class RestApi:
         if_match = request.headers.get("If-Match")
 
         def operation(database: sqlite3.Connection) -> None:
-            registry.require_enabled_device(database, device_id)
+            _require_device(request, database)
             registry.delete_module(database, device_id, module_id, if_match)
 
         await self._store.run(operation)
@@ -287,6 +332,12 @@ class RestApi:
 
     async def _count_connected(self, _request: web.Request) -> web.Response:
         return json_response(await self._store.run(registry.count_connected))
+
+
+def _require_device(request: web.Request, database: sqlite3.Connection) -> None:
+    """Check the device whose modules a call is about; Entra says more of it than SAS."""
+    require = registry.get_device if request.get("entra") else registry.require_enabled_device
+    require(database, request.match_info["id"])
 
 
 async def _not_built(request: web.Request) -> web.StreamResponse:
