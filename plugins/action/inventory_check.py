@@ -21,6 +21,7 @@ CLUSTERS = "edge_clusters"
 HUB_VARIABLES = (
     "edge_ca_bundle",
     "iothub_auth",
+    "iothub_fetch_key",
     "iothub_hostname",
     "iothub_policy_key",
     "iothub_policy_name",

@@ -25,7 +25,7 @@ options:
     type: str
   tenant_id:
     description:
-      - Tenant of the service principal, or E(AZURE_TENANT_ID).
+      - Tenant of the service principal, or E(AZURE_TENANT_ID) or E(AZURE_TENANT).
     type: str
   client_id:
     description:
@@ -33,7 +33,7 @@ options:
     type: str
   client_secret:
     description:
-      - Secret of the service principal, or E(AZURE_CLIENT_SECRET).
+      - Secret of the service principal, or E(AZURE_CLIENT_SECRET) or E(AZURE_SECRET).
     type: str
   authority:
     description:

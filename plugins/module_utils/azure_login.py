@@ -24,6 +24,15 @@ DPS_SCOPE = "https://azure-devices-provisioning.net/.default"
 RESOURCE_MANAGER = "https://management.azure.com"
 METHODS = ("cli", "service_principal", "managed_identity")
 
+# Where an option comes from when it is not given: azure-identity's names first, then those that a credential
+# of AWX puts into the environment.
+_VARIABLES = {
+    "subscription_id": ("AZURE_SUBSCRIPTION_ID",),
+    "tenant_id": ("AZURE_TENANT_ID", "AZURE_TENANT"),
+    "client_id": ("AZURE_CLIENT_ID",),
+    "client_secret": ("AZURE_CLIENT_SECRET", "AZURE_SECRET"),
+}
+
 # (token, Unix time at which it ends) for a scope such as HUB_SCOPE
 TokenSource = Callable[[str], "tuple[str, float]"]
 
@@ -92,13 +101,12 @@ def _cli(params: Mapping[str, Any]) -> AzureLogin:
 
 
 def _service_principal(params: Mapping[str, Any]) -> AzureLogin:
-    names = {
-        "tenant_id": "AZURE_TENANT_ID",
-        "client_id": "AZURE_CLIENT_ID",
-        "client_secret": "AZURE_CLIENT_SECRET",
+    given = {
+        name: params.get(name) or _environment(name) for name in ("tenant_id", "client_id", "client_secret")
     }
-    given = {name: params.get(name) or os.environ.get(variable) for name, variable in names.items()}
-    missing = [f"{name} (or {names[name]} in the environment)" for name, value in given.items() if not value]
+    missing = [
+        f"{name} (or {_VARIABLES[name][0]} in the environment)" for name, value in given.items() if not value
+    ]
     if missing:
         raise CredentialError(f"auth: service_principal needs {', '.join(missing)}")
     identity = _package("azure.identity", "azure-identity", "auth: service_principal")
@@ -116,7 +124,7 @@ def _service_principal(params: Mapping[str, Any]) -> AzureLogin:
 
 def _managed_identity(params: Mapping[str, Any]) -> AzureLogin:
     identity = _package("azure.identity", "azure-identity", "auth: managed_identity")
-    client_id = params.get("client_id") or os.environ.get("AZURE_CLIENT_ID")
+    client_id = params.get("client_id") or _environment("client_id")
     return _from_identity(params, identity.ManagedIdentityCredential(client_id=client_id))
 
 
@@ -128,8 +136,12 @@ def _from_identity(params: Mapping[str, Any], credential: Any) -> AzureLogin:
             raise CredentialError(f"auth: {params['auth']}: no token for {scope}: {_line(error)}") from error
         return str(found.token), float(found.expires_on)
 
-    subscription = params.get("subscription_id") or os.environ.get("AZURE_SUBSCRIPTION_ID") or ""
+    subscription = params.get("subscription_id") or _environment("subscription_id") or ""
     return AzureLogin(token, subscription, (params.get("resource_manager") or RESOURCE_MANAGER).rstrip("/"))
+
+
+def _environment(option: str) -> str | None:
+    return next((os.environ[name] for name in _VARIABLES[option] if os.environ.get(name)), None)
 
 
 def _package(name: str, distribution: str, purpose: str) -> Any:

@@ -65,9 +65,8 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_storage_class": Variable(),
     "edge_storage_nfs_path": Variable(),
     "edge_storage_nfs_server": Variable(),
-    "iothub_auth": Variable(
-        choices=("sas", "cli", "service_principal", "managed_identity"), supported=("sas",)
-    ),
+    "iothub_auth": Variable(choices=("sas", "cli", "service_principal", "managed_identity")),
+    "iothub_fetch_key": Variable("bool"),
     "iothub_hostname": Variable(),
     "iothub_policy_key": Variable(secret=True),
     "iothub_policy_name": Variable(),
@@ -100,8 +99,11 @@ _GATEWAY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _HOSTNAME = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 # As in the chart's schema.
 _QUANTITY = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|k|M|G|T)?")
+# What Ansible takes for a boolean where an extra variable is a text.
+_BOOLEANS = ("true", "false", "yes", "no", "1", "0")
 _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "str": ("a text", lambda value: isinstance(value, str)),
+    "bool": ("true or false", lambda value: isinstance(value, bool) or str(value).lower() in _BOOLEANS),
     "int": (
         "a whole number",
         lambda value: (

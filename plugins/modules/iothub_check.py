@@ -196,12 +196,12 @@ def look_at_devices(params: dict[str, Any]) -> list[dict[str, Any]]:
 
 def find_problems(params: dict[str, Any]) -> tuple[list[tuple[str, str]], float | None]:
     """Return (fact, fix) for each problem, and the clock difference when the hub answered."""
-    policy = params["policy_name"]
     try:
         client = iothub_module.client(params)
         granted = {right: probe(client, right) for right in params["rights"]}
     except iothub_auth.CredentialError as error:
-        return [(str(error), "copy the policy's primary key from the hub")], None
+        fix = "copy the policy's primary key from the hub" if params["auth"] == "sas" else "see the message"
+        return [(str(error), fix)], None
     except rest_client.ServiceUntrusted as error:
         return [(error.fact, "name the authority that signed it in edge_ca_bundle (ca_file)")], None
     except rest_client.ServiceUnreachable as error:
@@ -223,23 +223,31 @@ def find_problems(params: dict[str, Any]) -> tuple[list[tuple[str, str]], float 
             )
         )
     missing = [RIGHT_NAMES[right] for right, granted_ in granted.items() if not granted_]
-    if missing and len(missing) < len(granted):
-        found.append(
-            (
-                f"the policy {policy} lacks the right {' and '.join(missing)}",
-                f"use a policy that has it, such as iothubowner, or add it to {policy}",
-            )
-        )
-    elif missing and not clock_is_off:
-        # A hub that refuses everything says the same for a wrong key, a wrong policy and no rights at all;
-        # with the clock off it says so too, and then the key may well be right.
-        found.append(
-            (
-                f"refuses the key of the policy {policy}",
-                "check iothub_policy_key and iothub_policy_name: the key must be one of that policy's",
-            )
-        )
+    # A hub that refuses everything says the same for a wrong key, a wrong policy and no rights at all;
+    # with the clock off it says so too, and then the key may well be right.
+    if missing and not (clock_is_off and len(missing) == len(granted)):
+        found.append(explain_missing(params, missing, len(missing) == len(granted)))
     return found, offset
+
+
+def explain_missing(params: dict[str, Any], missing: list[str], everything: bool) -> tuple[str, str]:
+    """Return (fact, fix) for rights that are missing. everything: whether none was granted."""
+    policy, rights = params["policy_name"], " and ".join(missing)
+    if params["auth"] != "sas" and not params["fetch_key"]:
+        return (
+            f"the login ({params['auth']}) lacks the right {rights}",
+            "give it the role IoT Hub Data Contributor, or set iothub_fetch_key: true where it may "
+            "read the hub's keys",
+        )
+    if everything:
+        return (
+            f"refuses the key of the policy {policy}",
+            "check iothub_policy_key and iothub_policy_name: the key must be one of that policy's",
+        )
+    return (
+        f"the policy {policy} lacks the right {rights}",
+        f"use a policy that has it, such as iothubowner, or add it to {policy}",
+    )
 
 
 def main() -> None:

@@ -150,11 +150,12 @@ def test_policy_without_a_right(site: Callable[..., Run], hub: Hub, inventory: C
     expect(site(inventory(**changes)), 2, "the policy registryRead lacks the right RegistryWrite")
 
 
-def test_tags_need_one_right_more(site: Callable[..., Run], hub: Hub, inventory: Callable[..., Path]) -> None:
+def test_twins_need_one_right_more(
+    site: Callable[..., Run], hub: Hub, inventory: Callable[..., Path]
+) -> None:
     changes = {
         "iothub_policy_name": "registryReadWrite",
         "iothub_policy_key": hub.keys["registryReadWrite"],
-        "edge_gateways": [{"name": "gw-1", "deployment": "gw.json", "tags": {"a": 1}}],
     }
     expect(site(inventory(**changes)), 2, "lacks the right ServiceConnect")
 
