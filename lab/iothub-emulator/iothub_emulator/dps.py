@@ -16,6 +16,7 @@ from iothub_emulator.dps_device_rest import add_device_routes
 from iothub_emulator.dps_mqtt import role_factory
 from iothub_emulator.dps_registration import Registrar
 from iothub_emulator.dps_rest import DpsRest
+from iothub_emulator.entra import DPS_AUDIENCE, Entra
 from iothub_emulator.feature import Context, Feature
 from iothub_emulator.logs import event
 from iothub_emulator.trust import DeviceAuthorities
@@ -31,6 +32,13 @@ async def _run(context: Context) -> AsyncIterator[None]:
     names, id_scope = state.names(), state.id_scope()
     authenticator = Authenticator(names, state.dps_policies())
     rest = DpsRest(authenticator, context.store, context.clock, names)
+    if context.options.azure_port is not None:
+        entra, clock = Entra.load(state), context.clock
+
+        async def check(token: str) -> str:
+            return entra.check(token, {DPS_AUDIENCE}, clock.now())
+
+        rest.accept_bearer(check)
     registrar = Registrar(id_scope, names, context.clock, DeviceAuthorities(state.device_ca))
     add_device_routes(rest, registrar, context.store)
     context.mqtt.add_role(role_factory(registrar, context.store, context.clock))

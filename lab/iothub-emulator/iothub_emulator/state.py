@@ -8,6 +8,7 @@ server.pem, server.key      the certificate that HTTPS and MQTT serve
 policies.json               shared access policies: {"iothubowner": "<base64 key>", ...}
 hub.json                    {"names": [...]}: the host names and addresses the hub answers to
 dps.json                    {"idScope": "..."}: what devices name the provisioning service by
+azure.json                  tenant, subscription, credentials and signing key of the Azure stand-ins
 device-ca/                  authorities whose certificates prove devices
 hub.sqlite3                 identities, twins, messages
 serve.lock, serve.pid       held and written by the one running server
@@ -44,6 +45,7 @@ class State:
         self.policies_file = directory / "policies.json"
         self.hub_file = directory / "hub.json"
         self.dps_file = directory / "dps.json"
+        self.azure_file = directory / "azure.json"
         self.device_ca = directory / "device-ca"
         self.database = directory / "hub.sqlite3"
         self.lock_file = directory / "serve.lock"
