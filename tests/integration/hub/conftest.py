@@ -188,7 +188,8 @@ class Hub:
 
     def events(self) -> list[dict[str, Any]]:
         """What the hub logged."""
-        return [json.loads(line) for line in (self.state / "serve.log").read_text().splitlines()]
+        # Not splitlines, which also splits at characters that may stand in an id.
+        return [json.loads(line) for line in (self.state / "serve.log").read_text().split("\n") if line]
 
     def last_event(self, name: str) -> dict[str, Any]:
         """The newest log entry of a kind; a refusal is logged before it is sent."""
