@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How an enrollment says that a device proves itself: symmetric keys, X.509 certificates, a TPM.
 
-An attestation is kept as it is shown, except that its symmetric keys are shown by one call only.
-Certificates are not kept: what is kept of them is what identifies them.
+An attestation is kept as it is shown, except that its symmetric keys are shown by one call only and
+that a certificate is never shown again, only what identifies it.
 """
 
 import base64
@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 
 from iothub_emulator.clock import twin_time
 from iothub_emulator.dps_errors import bad_request
@@ -54,11 +54,42 @@ def parse_attestation(value: object, *, group: bool) -> Document:
     return {"type": kind, kind: _parse_x509(content, group)}
 
 
-def without_keys(attestation: Mapping[str, Any]) -> Document:
-    """An attestation as enrollments show it."""
-    if attestation["type"] != "symmetricKey":
-        return dict(attestation)
-    return {"type": "symmetricKey", "symmetricKey": {"primaryKey": None, "secondaryKey": None}}
+def shown(attestation: Mapping[str, Any], *, keys: bool) -> Document:
+    """An attestation as the service shows it, with or without its keys."""
+    match attestation["type"]:
+        case "symmetricKey" if not keys:
+            return {"type": "symmetricKey", "symmetricKey": {"primaryKey": None, "secondaryKey": None}}
+        case "x509":
+            members = {
+                member: {
+                    place: {"info": value["info"]} if isinstance(value, dict) else value
+                    for place, value in pair.items()
+                }
+                for member, pair in attestation["x509"].items()
+            }
+            return {"type": "x509", "x509": members}
+        case _:
+            return dict(attestation)
+
+
+def keep_certificates(new: Document, old: Mapping[str, Any]) -> None:
+    """Where `new` only repeats what was shown of a certificate, take the certificate from `old`."""
+    known = {info["sha256Thumbprint"]: certificate for info, certificate in _certificates(old) if certificate}
+    for pair in new.get("x509", {}).values():
+        for value in pair.values():
+            if isinstance(value, dict) and "certificate" not in value:
+                certificate = known.get(value["info"]["sha256Thumbprint"])
+                value.update({"certificate": certificate} if certificate else {})
+
+
+def kept_certificates(attestation: Mapping[str, Any]) -> list[x509.Certificate]:
+    """The certificates of an attestation that were sent whole."""
+    return [read_certificate(certificate) for _info, certificate in _certificates(attestation) if certificate]
+
+
+def _certificates(attestation: Mapping[str, Any]) -> list[tuple[Document, str | None]]:
+    values = [value for pair in attestation.get("x509", {}).values() for value in pair.values()]
+    return [(value["info"], value.get("certificate")) for value in values if isinstance(value, dict)]
 
 
 def derived_key(group_key: str, registration_id: str) -> str:
@@ -139,7 +170,7 @@ def _parse_x509(content: Mapping[str, Any], group: bool) -> Document:
                 raise bad_request(f"{where} is not the name of a CA certificate")
             parsed[place] = value
         else:
-            parsed[place] = {"info": _parse_certificate(value, where)}
+            parsed[place] = _parse_certificate(value, where)
     return {member: parsed}
 
 
@@ -149,7 +180,9 @@ def _parse_certificate(value: object, where: str) -> Document:
     text, info = value.get("certificate"), value.get("info")
     if text:
         try:
-            return certificate_info(read_certificate(text))
+            certificate = read_certificate(text)
+            pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+            return {"info": certificate_info(certificate), "certificate": pem}
         except (ValueError, TypeError, AttributeError):
             raise bad_request(f"{where}.certificate is not a PEM or base64 certificate") from None
     # An update repeats what the service showed.
@@ -161,7 +194,7 @@ def _parse_certificate(value: object, where: str) -> Document:
             raise bad_request(f"{where}.info.{name} is not {length} hexadecimal digits")
     if any(not isinstance(info.get(name, ""), str) for name in _INFO_TEXTS):
         raise bad_request(f"{where}.info has members that are not strings")
-    return {
+    repeated = {
         "subjectName": info.get("subjectName", ""),
         "sha1Thumbprint": info["sha1Thumbprint"].upper(),
         "sha256Thumbprint": info["sha256Thumbprint"].upper(),
@@ -171,6 +204,7 @@ def _parse_certificate(value: object, where: str) -> Document:
         "serialNumber": info.get("serialNumber", ""),
         "version": info.get("version", 3),
     }
+    return {"info": repeated}
 
 
 def _name(name: x509.Name) -> str:

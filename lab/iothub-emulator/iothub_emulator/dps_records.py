@@ -18,7 +18,8 @@ from enum import StrEnum
 from typing import Any
 
 from iothub_emulator.clock import twin_time
-from iothub_emulator.dps_attestation import parse_attestation, without_keys
+from iothub_emulator.dps_attestation import keep_certificates, parse_attestation
+from iothub_emulator.dps_attestation import shown as shown_attestation
 from iothub_emulator.dps_errors import (
     DpsError,
     as_dps_error,
@@ -109,7 +110,7 @@ class Record:
     def shown(self) -> Document:
         """As the service answers it, without keys."""
         return self.document | {
-            "attestation": without_keys(self.attestation),
+            "attestation": shown_attestation(self.attestation, keys=False),
             # With the quotes of the header in it, as the service has it.
             "etag": f'"{self.etag}"',
             "createdDateTimeUtc": twin_time(self.created),
@@ -231,6 +232,8 @@ def put(
         raise enrollment_not_found()
     else:
         check_if_match(if_match, existing.etag)
+    if existing:
+        keep_certificates(document["attestation"], existing.attestation)
     created = existing.created if existing else now
     record = Record(kind, record_id.lower(), new_etag(), created, now, document)
     connection.execute(

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from iothub_emulator import dps_records, identity, registry
 from iothub_emulator.auth import SasToken
 from iothub_emulator.clock import HubClock
-from iothub_emulator.dps_attestation import certificate_info, derived_key
+from iothub_emulator.dps_attestation import certificate_info, derived_key, kept_certificates
 from iothub_emulator.dps_errors import DpsError, as_dps_error, bad_request, registration_not_found
 from iothub_emulator.dps_records import Kind, Record, Registration
 from iothub_emulator.errors import HubError, UnauthorizedError, unauthorized
@@ -192,18 +192,18 @@ class Registrar:
             case _:
                 if proof.token is not None:
                     raise unauthorized("the enrollment wants a certificate, the device brought a token")
-                self._check_certificates(attestation["x509"], registration_id, proof.certificates)
+                self._check_certificates(attestation, registration_id, proof.certificates)
                 thumbprint = proof.certificates[0].fingerprint(hashes.SHA256()).hex().upper()
                 return Authentication("selfSigned", None, None, thumbprint)
 
     def _check_certificates(
-        self, wanted: Document, registration_id: str, chain: Sequence[x509.Certificate]
+        self, attestation: Document, registration_id: str, chain: Sequence[x509.Certificate]
     ) -> None:
         own, now = chain[0], self._clock.now()
         names = [part.value for part in own.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         if [str(name).lower() for name in names] != [registration_id.lower()]:
             raise unauthorized(f"the certificate is for {names}, not for {registration_id!r}")
-        (member, pair), *_none = wanted.items()
+        (member, pair), *_none = attestation["x509"].items()
         if member == "caReferences":
             check_chain(chain, self._authorities.find(pair.values()), now)
             return
@@ -213,9 +213,7 @@ class Registrar:
                 raise unauthorized("the certificate is not the enrolled one")
             check_dates(own, now)
             return
-        # Enrolled authorities are known by their thumbprint; the device has to bring theirs along.
-        trusted = [certificate for certificate in chain[1:] if thumbprints(certificate) & known]
-        check_chain(chain, trusted, now)
+        check_chain(chain, kept_certificates(attestation), now)
 
     def _assign(
         self,

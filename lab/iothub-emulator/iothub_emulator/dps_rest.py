@@ -18,6 +18,7 @@ from aiohttp import web
 from iothub_emulator import dps_records
 from iothub_emulator.auth import Authenticator, Right, SasToken
 from iothub_emulator.clock import HubClock, http_date
+from iothub_emulator.dps_attestation import shown as shown_attestation
 from iothub_emulator.dps_errors import DpsError, as_dps_error, bad_request
 from iothub_emulator.dps_records import Kind, Page
 from iothub_emulator.errors import HubError, UnauthorizedError
@@ -154,7 +155,7 @@ class DpsRest:
     async def _attestation(self, request: web.Request) -> web.Response:
         kind, record_id = request["kind"], request.match_info["id"]
         record = await self._store.run(lambda database: dps_records.get(database, kind, record_id))
-        return json_response(record.attestation)
+        return json_response(shown_attestation(record.attestation, keys=True))
 
     async def _bulk(self, request: web.Request) -> web.Response:
         kind, body, now = request["kind"], await read_json(request), self._clock.now()

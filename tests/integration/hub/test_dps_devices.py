@@ -214,6 +214,12 @@ def test_group_by_authority(dps: Dps, tmp_path: Path) -> None:
     result = register_by_certificate(dps, "fleet-1", leaf, tmp_path)
     send_by_certificate(dps, result, leaf, tmp_path, "fleet")
     assert [entry["body"] for entry in dps.hub.log("--device", "fleet-1")] == ["fleet"]
+    # What is above its own certificate, a device need not send; and updates need not repeat it.
+    register_by_certificate(dps, "fleet-1", Issued(leaf.certificate, leaf.key), tmp_path)
+    shown = dps.client().enrollment_group.get("by-signing")
+    assert "BEGIN CERTIFICATE" not in str(shown)
+    dps.client().enrollment_group.create_or_update("by-signing", shown, if_match=shown["etag"])
+    register_by_certificate(dps, "fleet-1", Issued(leaf.certificate, leaf.key), tmp_path)
     stranger = issue("fleet-2", issue("fleet line", ca=True))
     for name, issued in (("fleet-2", stranger), ("fleet-3", leaf)):
         with pytest.raises(CredentialError):
