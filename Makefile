@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help system venv demo demo-down test test-all static go-tests unit build sanity integration molecule e2e \
-        bench-demo lock clean
+        bench-demo bench-registry lock clean
 
 BIN := .venv/bin
 lab_home := $(or $(EDGEHA_LAB_HOME),$(HOME)/.cache/edgeha-lab)
@@ -80,6 +80,9 @@ molecule: venv
 
 e2e: venv
 	@$(stage) e2e -- tools/e2e tests/e2e $(E2E_FLAGS)
+
+bench-registry: venv ## seconds of a fleet at the hub emulator, into build/bench/registry.json
+	@$(BIN)/python tools/bench-registry
 
 bench-demo: system ## cold and warm seconds of demo and test, into build/bench/demo.json
 	@python3 tools/bench-demo

@@ -66,6 +66,21 @@ def test_second_run_changes_and_restarts_nothing(lab: Lab, gateway: Gateway, sec
     assert [(entry["revision"], entry["status"]) for entry in history] == [(1, "deployed")]
 
 
+def test_run_with_nothing_to_do_asks_the_registry_for_its_rights_only(
+    lab: Lab, playbooks: Playbooks, gateway: Gateway, second_run: Observed
+) -> None:
+    """A hub allows few calls of its registry, and keys that are held already are no reason for one."""
+
+    def calls() -> int:
+        counted: int = lab.hub("GET", "/$emulator/statistics")["calls"].get("identityRegistry", 0)
+        return counted
+
+    before = calls()
+    playbooks.run("site.yml", variables=site_of(gateway)).finished()
+    # Preflight tries whether the policy may read and write.
+    assert calls() - before == 2
+
+
 def test_check_mode_on_the_finished_cluster_finds_nothing_to_change(
     lab: Lab, playbooks: Playbooks, gateway: Gateway, second_run: Observed
 ) -> None:

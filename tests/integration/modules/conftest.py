@@ -169,10 +169,10 @@ def run_playbook_fixture() -> Callable[..., Run]:
 
 
 @pytest.fixture
-def play(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
-    """Return a function that runs tasks, given as ``{name: {module: arguments}}``, against the hub."""
+def write_playbook(hub: Hub, tmp_path: Path) -> Callable[[dict[str, dict[str, Any]]], Path]:
+    """Return a function that writes a playbook of tasks, given as ``{name: {module: arguments}}``."""
 
-    def run(tasks: dict[str, dict[str, Any]], *options: str) -> Run:
+    def write(tasks: dict[str, dict[str, Any]]) -> Path:
         text = yaml.safe_dump(
             [
                 {
@@ -193,6 +193,16 @@ def play(hub: Hub, tmp_path: Path) -> Callable[..., Run]:
         )
         playbook = tmp_path / "play.yml"
         playbook.write_text(text)
-        return run_playbook(["-i", "localhost,", str(playbook), *options])
+        return playbook
+
+    return write
+
+
+@pytest.fixture
+def play(write_playbook: Callable[[dict[str, dict[str, Any]]], Path]) -> Callable[..., Run]:
+    """Return a function that runs tasks, see write_playbook, against the hub."""
+
+    def run(tasks: dict[str, dict[str, Any]], *options: str) -> Run:
+        return run_playbook(["-i", "localhost,", str(write_playbook(tasks)), *options])
 
     return run
