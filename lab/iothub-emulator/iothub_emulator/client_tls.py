@@ -183,8 +183,13 @@ class _TlsTransport(asyncio.Transport):
             return
         # One record after the other goes to OpenSSL, all of them in one write to the network.
         rest = memoryview(data)
-        while rest:
-            rest = rest[self._below.tls.send(rest) :]
+        try:
+            while rest:
+                rest = rest[self._below.tls.send(rest) :]
+        except SSL.Error:
+            # The client broke the session; what comes of it is told by connection_lost.
+            self.abort()
+            return
         self._below.flush()
 
     def close(self) -> None:

@@ -205,6 +205,22 @@ def test_what_is_no_tls_is_refused_and_the_hub_goes_on(hub: Hub, connect: Connec
         while plain.recv(4096):
             pass
     assert "reason" in hub.last_event("tls-failed")
+    context = ssl.create_default_context(cadata=hub.ca)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname=hub.name)
+    with closing(socket.create_connection((hub.address, hub.mqtt_port), timeout=10)) as broken:
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                broken.sendall(outgoing.read())
+                incoming.write(broken.recv(65536))
+        # A record that cannot be read, where one that can is awaited.
+        broken.sendall(outgoing.read() + b"\x17\x03\x03\x00\x20" + bytes(32))
+        while broken.recv(4096):
+            pass
+    wait_for("its end", lambda: hub.last_event("device-refused")["reason"] == "the client broke off")
     own = issue("after-noise")
     register(hub, "after-noise", "selfSigned", own.thumbprint)
     connect("after-noise", own)
