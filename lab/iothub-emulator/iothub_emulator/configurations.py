@@ -59,7 +59,7 @@ from iothub_emulator.twins import Document, Twin
 Notice = tuple[Key, Document, int]
 """(whom to tell, changed desired properties, their version)"""
 
-_DEVICES_AT_ONCE = 100
+_DEVICES_AT_ONCE = 25
 _MAX_CONFIGURATIONS = 100
 _MAX_CONFIGURATIONS_FREE = 10
 
@@ -160,7 +160,7 @@ def list_all(connection: sqlite3.Connection) -> list[sqlite3.Row]:
 
 def document(connection: sqlite3.Connection, row: sqlite3.Row) -> Document:
     """A configuration as it is shown, with its metrics of this moment."""
-    system_queries = _system_queries(row)
+    kind = parse_content(json.loads(row["content"])).kind
     queries = json.loads(row["metric_queries"])
     return {
         "id": row["id"],
@@ -172,22 +172,20 @@ def document(connection: sqlite3.Connection, row: sqlite3.Row) -> Document:
         "lastUpdatedTimeUtc": twin_time(row["updated"]),
         "priority": row["priority"],
         "systemMetrics": {
-            "results": _results(connection, system_queries),
-            "queries": system_queries,
+            "results": system_results(connection, row["id"], kind),
+            "queries": system_queries(row["id"], kind),
         },
-        "metrics": {"results": _results(connection, queries), "queries": queries},
+        "metrics": {
+            "results": {name: count(connection, parse(text)) for name, text in queries.items()},
+            "queries": queries,
+        },
         "etag": _etag(row),
     }
 
 
-def _results(connection: sqlite3.Connection, queries: dict[str, str]) -> dict[str, int]:
-    return {name: count(connection, parse(text)) for name, text in queries.items()}
-
-
-def _system_queries(row: sqlite3.Row) -> dict[str, str]:
-    """The metrics that every configuration has, as queries that clients can run too."""
-    kind = parse_content(json.loads(row["content"])).kind
-    mine = f"configurations.[[{row['id']}]].status"
+def system_queries(configuration_id: str, kind: Kind) -> dict[str, str]:
+    """The metrics that every configuration has, as queries for clients to run."""
+    mine = f"configurations.[[{configuration_id}]].status"
     start = "SELECT deviceId FROM devices WHERE"
     if kind is Kind.MODULE:
         start = "SELECT deviceId, moduleId FROM devices.modules WHERE"
@@ -206,6 +204,30 @@ def _system_queries(row: sqlite3.Row) -> dict[str, str]:
         queries["reportedSuccessfulCount"] = f"{reported} = 200"
         queries["reportedFailedCount"] = f"{reported} != 200"
     return queries
+
+
+def system_results(connection: sqlite3.Connection, configuration_id: str, kind: Kind) -> dict[str, int]:
+    """What `system_queries` give, without a look at every twin."""
+    targeted, applied = connection.execute(
+        "SELECT count(*), coalesce(sum(status = ?), 0) FROM configuration_targets "
+        "WHERE configuration_id = ? AND (module_id <> '') = ?",
+        (APPLIED, configuration_id, kind is Kind.MODULE),
+    ).fetchone()
+    results = {"targetedCount": targeted, "appliedCount": applied}
+    if kind is Kind.EDGE:
+        successful, failed = connection.execute(
+            """
+            SELECT coalesce(sum(code = 200), 0), coalesce(sum(code <> 200), 0) FROM (
+                SELECT json_extract(reported, '$.lastDesiredStatus.code') AS code
+                FROM configuration_targets JOIN twins USING (device_id, module_id)
+                WHERE configuration_id = ? AND status = ? AND module_id = '$edgeAgent'
+                    AND json_extract(reported, '$.lastDesiredVersion') = desired_version
+            )
+            """,
+            (configuration_id, APPLIED),
+        ).fetchone()
+        results |= {"reportedSuccessfulCount": successful, "reportedFailedCount": failed}
+    return results
 
 
 def _find(connection: sqlite3.Connection, configuration_id: str) -> sqlite3.Row | None:
