@@ -10,6 +10,10 @@ it does when the policy lacks the right. Only the device itself tells which of t
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import Future
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_client, item_list, rest_client
@@ -28,6 +32,42 @@ def read_module(client: iothub_client.HubClient, device_id: str, module_id: str)
         return client.get_module(device_id, module_id)
     except rest_client.ServiceResponseError as error:
         raise _cause(client, device_id, error) from error
+
+
+class ModuleReader:
+    """Reads modules as `read_module` does, with one call for all modules of a device that are asked for.
+
+    A hub allows a hundred registry calls a minute, and a list of modules is one. device_ids: of every module
+    that will be read, repeated. Safe to use from several threads.
+    """
+
+    def __init__(self, client: iothub_client.HubClient, device_ids: Iterable[str]) -> None:
+        self._client = client
+        self._shared = {device_id for device_id, count in Counter(device_ids).items() if count > 1}
+        self._lists: dict[str, Future[dict[str, dict[str, Any]]]] = {}
+        self._lock = threading.Lock()
+
+    def read(self, device_id: str, module_id: str) -> dict[str, Any] | None:
+        """Return the module identity, see `read_module`."""
+        if device_id not in self._shared:
+            return read_module(self._client, device_id, module_id)
+        return self._list(device_id).get(module_id)
+
+    def _list(self, device_id: str) -> dict[str, dict[str, Any]]:
+        with self._lock:
+            known = self._lists.get(device_id)
+            mine = known or self._lists.setdefault(device_id, Future())
+        if known is None:
+            # Who comes first asks, the others wait for the answer or its error.
+            try:
+                found = self._client.list_modules(device_id)
+            except rest_client.ServiceResponseError as error:
+                mine.set_exception(_cause(self._client, device_id, error))
+            except Exception as error:
+                mine.set_exception(error)
+            else:
+                mine.set_result({str(entry.get("moduleId")): entry for entry in found})
+        return mine.result()
 
 
 def read_identity(client: iothub_client.HubClient, device_id: str, module_id: str | None) -> dict[str, Any]:

@@ -209,10 +209,11 @@ def desired_modules(items: list[dict[str, Any]]) -> list[DesiredModule]:
 
 def make_steps(module: AnsibleModule) -> item_list.Steps[DesiredModule, State]:
     client = iothub_module.client(module.params)
+    reader = identity_reader.ModuleReader(client, (item["device_id"] for item in module.params["modules"]))
 
     def read(desired: DesiredModule) -> State:
         try:
-            return identity_reader.read_module(client, desired.device_id, desired.module_id)
+            return reader.read(desired.device_id, desired.module_id)
         except identity_reader.IdentityMissing as error:
             if not desired.present:
                 return None

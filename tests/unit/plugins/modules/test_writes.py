@@ -36,7 +36,7 @@ class Module:
 
     def __init__(self, check_mode: bool = False, **params: Any) -> None:
         self.check_mode = check_mode
-        self.params = {"return_keys": False, **params}
+        self.params = {"return_keys": False, "modules": [], **params}
         self.warnings: list[str] = []
 
     def warn(self, text: str) -> None:
@@ -119,6 +119,24 @@ def test_changes_carry_the_version_that_was_read(serve: Any) -> None:
     with pytest.raises(rest_client.ServiceResponseError, match="412"):
         write(iothub_twins.make_steps(module), DesiredTwin("line1", "camera", tags={"a": 1}))
     assert service.named("patch_twin") == [["line1", {"tags": {"a": 1}}, "AAE=", "camera"]]
+
+
+def test_modules_of_one_device_are_read_by_one_call(serve: Any) -> None:
+    items = [("line1", "camera"), ("line1", "new"), ("line2", "a"), ("gone", "a"), ("gone", "b")]
+    module: Any = Module(modules=[{"device_id": device_id} for device_id, _module_id in items])
+    service = serve(
+        list_modules=[[CAMERA, {**CAMERA, "moduleId": "other"}], refusal(401)],
+        get_module=[None],
+        get_device=[None],
+    )
+    steps = iothub_modules.make_steps(module)
+    desired = [DesiredModule(*item, present=item[0] != "gone") for item in items]
+    states = iothub_module.each(steps.read, desired[:2]) + [steps.read(item) for item in desired[2:]]
+    # Of the device that is not there, nothing has to be removed.
+    assert states == [CAMERA, None, None, None, None]
+    assert service.named("list_modules") == [["line1"], ["gone"]]
+    assert service.named("get_module") == [["line2", "a"]]
+    assert len(service.named("get_device")) == 1
 
 
 def test_missing_device_is_a_warning_in_check_mode_only(serve: Any) -> None:
