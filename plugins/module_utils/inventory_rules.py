@@ -67,9 +67,20 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_storage_nfs_server": Variable(),
     "iothub_auth": Variable(choices=("sas", "cli", "service_principal", "managed_identity")),
     "iothub_fetch_key": Variable("bool"),
+    "iothub_dps_name": Variable(),
     "iothub_hostname": Variable(),
+    "iothub_location": Variable(),
+    "iothub_name": Variable(),
+    "iothub_policies": Variable("list"),
     "iothub_policy_key": Variable(secret=True),
     "iothub_policy_name": Variable(),
+    "iothub_resource_group": Variable(),
+    "iothub_resources_scope": Variable(choices=("resources", "resource_group")),
+    "iothub_resources_state": Variable(choices=("present", "absent")),
+    "iothub_sku": Variable(choices=("F1", "B1", "B2", "B3", "S1", "S2", "S3")),
+    "iothub_subscription_id": Variable(),
+    "iothub_tags": Variable("dict"),
+    "iothub_units": Variable("int"),
 }
 # What a play uses where the operator says nothing; playbooks/vars/public.yml holds the same values.
 DEFAULTS: Mapping[str, str] = {

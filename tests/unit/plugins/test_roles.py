@@ -31,7 +31,7 @@ def test_defaults_specification_and_readme_agree(role: str) -> None:
         options = entry["options"]
         assert {name: option["default"] for name, option in options.items()} == defaults
         secret = {name for name, option in options.items() if option.get("no_log")}
-        assert secret == {name for name in options if name.endswith("_policy_key")}
+        assert secret == {name for name in options if name.endswith(("_policy_key", "_secret"))}
     readme = (folder / "README.md").read_text()
     for name in defaults:
         assert name.startswith(f"{role}_")
