@@ -289,6 +289,8 @@ def _set_rest(body: dict[str, Any], item: Desired) -> None:
 def _set_allocation(body: dict[str, Any], item: Desired) -> None:
     if item.iot_hubs is not None:
         body["iotHubs"] = list(item.iot_hubs)
+        # The older way to name one hub would stand against the list.
+        body.pop("iotHubHostName", None)
     if item.allocation is not None:
         body["allocationPolicy"] = ALLOCATIONS[item.allocation]
     if item.webhook is not None:

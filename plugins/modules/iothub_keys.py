@@ -47,7 +47,7 @@ options:
         description:
           - Rotate only while the key has this fingerprint, 16 hexadecimal digits as in
             RV(identities[].primary_digest). With O(identities[].rotate=secondary) it is that of the secondary
-            key, otherwise that of the primary.
+            key, otherwise that of the primary. Write it in quotes, it may look like a number.
           - With it a second run changes nothing, and an interrupted one can be run again. The hub itself does
             not compare, so two runs at the same moment may both rotate; only V(swap) is guarded against that.
         type: str
@@ -93,7 +93,7 @@ EXAMPLES = r"""
     identities:
       - device_id: line1
         rotate: secondary
-        expected_digest: 3f1c9a77b2d04e65
+        expected_digest: "3f1c9a77b2d04e65"
     return_keys: true
   no_log: true
   register: rotated

@@ -195,6 +195,12 @@ def test_allocation_has_what_it_needs() -> None:
     )
     assert hashed.body["allocationPolicy"] == "geoLatency"
     assert hashed.after["iot_hubs"] == ["a.net", "b.net"]
+    old = {**ACTUAL, "iotHubHostName": HUB}
+    assert (
+        "iotHubHostName"
+        not in dps_enrollment.plan(ENROLLMENTS, old, Desired("gw-1", iot_hubs=["b.net"])).body
+    )
+    assert "iotHubHostName" in dps_enrollment.plan(ENROLLMENTS, old, Desired("gw-1", edge=False)).body
 
 
 def test_secret_of_a_webhook_is_compared_and_never_shown() -> None:
