@@ -3,7 +3,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All parts of the hub, in the order in which they start."""
 
-from iothub_emulator import azure_standins, bulk, configurations, dps, key_rotation, methods, query, traffic
+from iothub_emulator import (
+    azure_standins,
+    bulk,
+    configurations,
+    dps,
+    jobs,
+    key_rotation,
+    methods,
+    query,
+    traffic,
+)
 from iothub_emulator.feature import Feature
 
 FEATURES: tuple[Feature, ...] = (
@@ -14,5 +24,6 @@ FEATURES: tuple[Feature, ...] = (
     configurations.FEATURE,
     dps.FEATURE,
     methods.FEATURE,
+    jobs.FEATURE,
     azure_standins.FEATURE,
 )

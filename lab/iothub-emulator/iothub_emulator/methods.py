@@ -51,14 +51,17 @@ class MethodError(HubError):
 
 
 @dataclass(frozen=True)
-class _Call:
+class MethodCall:
+    """What is asked of a device."""
+
     name: str
     payload: bytes
     connect_seconds: int
     response_seconds: int
 
     @classmethod
-    def parse(cls, body: object) -> "_Call":
+    def parse(cls, body: object) -> "MethodCall":
+        """Read the body of a call. Raises HubError 400."""
         if not isinstance(body, dict):
             raise argument_invalid("the body is not a JSON object")
         name = body.get("methodName")
@@ -88,9 +91,9 @@ def _seconds(body: Mapping[str, Any], member: str, allowed: range, default: int)
 async def _run(context: Context) -> AsyncIterator[None]:
     async def invoke(request: web.Request) -> web.Response:
         key = request.match_info["id"], request.match_info.get("mid", "")
-        call = _Call.parse(await read_json(request))
+        call = MethodCall.parse(await read_json(request))
         await context.store.run(lambda database: registry.get_identity(database, *key))
-        answer = await _invoke(context, key, call)
+        answer = await call_device(context, key, call)
         try:
             payload = json.loads(answer.payload) if answer.payload.strip() else None
         except ValueError:
@@ -104,7 +107,8 @@ async def _run(context: Context) -> AsyncIterator[None]:
     yield
 
 
-async def _invoke(context: Context, key: Key, call: _Call) -> MethodAnswer:
+async def call_device(context: Context, key: Key, call: MethodCall) -> MethodAnswer:
+    """Call a registered identity. Raises MethodError."""
     offline = MethodError(
         404103, "DeviceNotOnline", "Timed out waiting for device to connect.", call.connect_seconds
     )

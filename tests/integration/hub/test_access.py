@@ -138,12 +138,11 @@ def test_api_version_is_required(hub: Hub, version: str | None) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/devices"),
-        ("POST", "/devices/query"),
-        ("POST", "/devices/own/applyConfigurationContent"),
-        ("PUT", "/configurations/base"),
-        ("GET", "/configurations"),
-        ("PUT", "/jobs/v2/one"),
+        ("GET", "/jobs"),
+        ("POST", "/jobs/create"),
+        ("DELETE", "/devices/own/commands"),
+        ("POST", "/messages/devicebound"),
+        ("GET", "/digitaltwins/own"),
         ("PUT", "/enrollments/one"),
     ],
 )
