@@ -116,11 +116,13 @@ def run(
         _nothing_changed(module, errors)
     if not module.check_mode:
         states = _write(module, how, items, plans, states)
+    # The many that stay as they are would hide the few that do not.
+    changes = {how.label(item): plan for item, plan in zip(items, plans, strict=True) if plan.changed}
     module.exit_json(
-        changed=any(plan.changed for plan in plans),
+        changed=bool(changes),
         diff={
-            "before": {how.label(item): dict(plan.before) for item, plan in zip(items, plans, strict=True)},
-            "after": {how.label(item): dict(plan.after) for item, plan in zip(items, plans, strict=True)},
+            "before": {label: dict(plan.before) for label, plan in changes.items()},
+            "after": {label: dict(plan.after) for label, plan in changes.items()},
         },
         **{
             how.option: [

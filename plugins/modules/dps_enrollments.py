@@ -169,7 +169,7 @@ attributes:
     description: Reads the service and says what would change.
     support: full
   diff_mode:
-    description: Shows each enrollment before and after, without keys.
+    description: Shows each enrollment that changes before and after, without keys.
     support: full
 seealso:
   - module: edgeha.iotedge.dps_groups

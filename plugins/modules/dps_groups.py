@@ -165,7 +165,7 @@ attributes:
     description: Reads the service and says what would change.
     support: full
   diff_mode:
-    description: Shows each group before and after, without keys.
+    description: Shows each group that changes before and after, without keys.
     support: full
 seealso:
   - module: edgeha.iotedge.dps_enrollments

@@ -66,7 +66,7 @@ attributes:
     description: Reads the hub and says whose keys would be replaced.
     support: full
   diff_mode:
-    description: Shows the fingerprints of the keys before and after, never a key.
+    description: Shows the fingerprints of keys that change before and after, never a key.
     support: full
 notes:
   - New keys come from a call of the api-version 2024-03-31, a hundred identities at a time.

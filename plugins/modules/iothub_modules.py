@@ -103,7 +103,7 @@ attributes:
     description: Reads the hub and says what would change.
     support: full
   diff_mode:
-    description: Shows each module before and after, without keys.
+    description: Shows each module that changes before and after, without keys.
     support: full
 seealso:
   - module: edgeha.iotedge.iothub_devices

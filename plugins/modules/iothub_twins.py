@@ -65,7 +65,8 @@ attributes:
     support: full
   diff_mode:
     description: >-
-      Shows of each twin what the task manages, before and after: the named keys with O(twins[].mode=merge),
+      Shows of each twin that changes what the task manages, before and after: the named keys with
+      O(twins[].mode=merge),
       the whole section with O(twins[].mode=exact).
     support: full
 notes:

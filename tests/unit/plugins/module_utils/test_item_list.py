@@ -69,7 +69,7 @@ def test_what_differs_is_written_and_told() -> None:
     result = run(service, "a", "b")
     assert result["changed"]
     assert result["words"] == [{"a": True, "action": "none"}, {"b": True, "action": "create"}]
-    assert result["diff"] == {"before": {"a": {}, "b": {}}, "after": {"a": {}, "b": {"word": "b"}}}
+    assert result["diff"] == {"before": {"b": {}}, "after": {"b": {"word": "b"}}}
     assert service.there == {"a", "b"}
     assert run(service, "a", "b")["changed"] is False
 
