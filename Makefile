@@ -61,7 +61,7 @@ build: venv
 	@$(stage) --show build -- lab/lab build
 
 go-tests:
-	@$(stage) go-tests -- sh -c 'set -e; for module in lab/tools runtime/workload-proxy; do \
+	@$(stage) go-tests -- sh -c 'set -e; for module in lab/tools runtime/workload-proxy tests/clients/go; do \
 	  (cd $$module && test -z "$$(gofmt -l .)" && go vet ./... && go test ./...); done; \
 	  cd lab/kubernetes && test -z "$$(gofmt -l .)"'
 
