@@ -471,7 +471,8 @@ class _Service:
             self._wake.clear()
             try:
                 await self._evaluate()
-            except (sqlite3.Error, HubError) as error:
+            except Exception as error:
+                # Also after a fault of its own it has to go on, or no configuration is applied any more.
                 event("evaluation-failed", level=logging.ERROR, error=error)
 
     async def _evaluate(self) -> None:
