@@ -245,7 +245,7 @@ class Registrar:
             registration,
             status="assigned",
             substatus="reprovisionedToInitialAssignment" if assigned else "initialAssignment",
-            assigned_hub=next(name for name in wanted if name),
+            assigned_hub=dps_records.without_port(next(name for name in wanted if name)),
             device_id=device_id,
         )
 

@@ -82,7 +82,8 @@ def group(dps: Dps, group_id: str, attestation: dict[str, Any], **more: Any) -> 
 def test_edge_device_by_its_key(dps: Dps, key: str) -> None:
     name = f"edge-{key[:3]}"
     twin = {"tags": {"site": "a"}, "properties": {"desired": {"interval": 5}}}
-    enroll(dps, f"reg-{name}", deviceId=name, capabilities={"iotEdge": True}, initialTwin=twin)
+    static = {"allocationPolicy": "static", "iotHubs": [dps.hub.host]}
+    enroll(dps, f"reg-{name}", deviceId=name, capabilities={"iotEdge": True}, initialTwin=twin, **static)
     result = register(dps, f"reg-{name}", key)
     state = result.registration_state
     assert (result.status, state.device_id, state.assigned_hub) == ("assigned", name, dps.hub.name)
