@@ -83,6 +83,7 @@ class ArmError(Exception):
 class Place:
     """What stands for this emulator: where its services are, and the keys to them."""
 
+    name: str
     hub_host: str
     hub_keys: Mapping[str, str]
     dps_host: str | None
@@ -276,7 +277,8 @@ def shown(resource: Document, place: Place, state: str) -> Document:
         properties |= {
             "state": "Active" if state == "Succeeded" else state,
             "serviceOperationsHostName": host,
-            "deviceProvisioningHostName": place.dps_host if own and place.dps_host else host,
+            # By this devices register over MQTT, on the hub's port.
+            "deviceProvisioningHostName": place.name if own else host,
             "idScope": place.id_scope if own else f"0ne{scope}",
             "allocationPolicy": properties.get("allocationPolicy", "Hashed"),
             "iotHubs": [_linked(hub) for hub in properties.get("iotHubs") or [] if isinstance(hub, dict)],

@@ -38,6 +38,7 @@ async def _run(context: Context) -> AsyncIterator[None]:
     context.rest.accept_bearer(check)
     name = state.names()[0]
     place = Place(
+        name=name,
         hub_host=_host(name, options.https_port),
         hub_keys=state.policies(),
         dps_host=_host(name, options.dps_port) if options.dps_port else None,

@@ -296,6 +296,7 @@ def test_provisioning_service_in_arm(azure: Azure) -> None:
     path = "/resourceGroups/emulator/providers/Microsoft.Devices/provisioningServices"
     own = azure.request("GET", f"{path}/emulator").json()["properties"]
     assert own["serviceOperationsHostName"] == azure.dps.host
+    assert own["deviceProvisioningHostName"] == azure.hub.name
     assert own["idScope"] == azure.dps.id_scope
     assert [hub["name"] for hub in own["iotHubs"]] == [azure.hub.host]
     key = azure.request("POST", f"{path}/emulator/keys/provisioningserviceowner/listkeys").json()
