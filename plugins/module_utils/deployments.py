@@ -148,7 +148,8 @@ def find(desired: DesiredDeployment, configurations: Iterable[Mapping[str, Any]]
             rivals.append(configuration)
     versions.sort(key=_age)
     priority = _wanted(desired, versions[-1] if versions else {})["priority"]
-    is_base = desired.content is None or not desired.content.layered
+    is_base = _is_base({"content": {"modulesContent": _modules(desired)}}) if desired.content else False
+    is_base = is_base or (desired.content is None and bool(versions) and _is_base(versions[-1]))
     return ActualDeployment(
         versions,
         in_the_way,

@@ -86,8 +86,10 @@ options:
       - Seconds to wait until a new version targets as many devices as the old one of the same condition. The
         old one is deleted then and not before. After this time it is kept, which is an error; the next run
         finishes.
+      - A hub looks shortly after the creation and then every five minutes. With V(0) the old one is deleted
+        at once, which by the hub's rules is enough.
     type: int
-    default: 120
+    default: 360
 extends_documentation_fragment:
   - edgeha.iotedge.iothub
   - edgeha.iotedge.azure_login
@@ -220,7 +222,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.deployments import 
 )
 
 # A hub of one unit takes 20 calls for configurations a minute.
-_POLL_SECONDS = 3.0
+_POLL_SECONDS = 10.0
 _FIRST_POLL_SECONDS = 0.2
 
 
@@ -229,7 +231,7 @@ def replace(client: iothub_client.HubClient, body: dict[str, Any], etag: str, ti
     if body["put"] is not None:
         put(client, body["put"], etag)
     old = [str(entry["id"]) for entry in body["delete"]]
-    if old and body["ids"]:
+    if old and body["ids"] and timeout:
         wait_for_targets(client, body["ids"][0], old, timeout)
     for entry in body["delete"]:
         configuration_calls.delete(client, str(entry["id"]), str(entry.get("etag") or "*"))
@@ -343,7 +345,7 @@ def main() -> None:
                     "adopt": {"type": "bool", "default": False},
                 },
             },
-            "replace_timeout": {"type": "int", "default": 120},
+            "replace_timeout": {"type": "int", "default": 360},
         },
         **iothub_module.RULES,
     )

@@ -32,6 +32,30 @@ def wanted(name: str = "plant", **item: Any) -> DesiredDeployment:
     return DesiredDeployment.of({**empty, "id": name, "state": "present", "adopt": False, **item})
 
 
+def plain_base() -> dict[str, Any]:
+    return {
+        "modulesContent": {
+            "$edgeAgent": {
+                "properties.desired": {
+                    "schemaVersion": "1.1",
+                    "runtime": {"type": "docker", "settings": {}},
+                    "systemModules": {
+                        "edgeAgent": {"type": "docker", "settings": {"image": "a"}},
+                        "edgeHub": {**MODULE, "settings": {"image": "h"}},
+                    },
+                }
+            },
+            "$edgeHub": {
+                "properties.desired": {
+                    "schemaVersion": "1.1",
+                    "routes": {},
+                    "storeAndForwardConfiguration": {"timeToLiveSecs": 7200},
+                }
+            },
+        }
+    }
+
+
 class Hub:
     """The rules of a hub for configurations, as far as a plan meets them."""
 
@@ -252,6 +276,8 @@ def test_rivals_of_the_same_priority_are_named() -> None:
         foreign(base, id="higher", priority=6),
         foreign(layer(), id="layer", priority=5),
     )
+    assert hub.find(wanted(content=plain_base(), priority=5)).rivals == ["rival"]
+    hub.apply(wanted(content=plain_base(), priority=4))
     assert hub.find(wanted(priority=5)).rivals == ["rival"]
     # Layers go on top of each other.
     assert hub.find(wanted(content=layer(), priority=5)).rivals == []
