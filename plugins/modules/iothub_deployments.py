@@ -99,7 +99,7 @@ attributes:
     description: Reads the hub, lets it test conditions and metrics, and says what would change.
     support: full
   diff_mode:
-    description: Shows each deployment before and after, without the passwords of registries.
+    description: Shows each deployment that changes before and after, without the passwords of registries.
     support: full
 notes:
   - While content is replaced, both versions exist. The newer one has the priority that is wanted, so it wins,

@@ -52,8 +52,8 @@ attributes:
     description: Reads the hub and says what would change.
     support: full
   diff_mode:
-    description: Shows the desired properties of each device's modules before and after, without the passwords
-      of registries.
+    description: Shows the modules of each device that changes before and after, without the passwords of
+      registries.
     support: full
 notes:
   - A deployment at scale that targets the device overwrites what is set here as soon as the hub evaluates it
