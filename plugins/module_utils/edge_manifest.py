@@ -372,9 +372,9 @@ class _Check:
         where = join(path, key)
         if parent.get(key) is None:
             if required:
-                self.refuse(where, f"missing; possible: {', '.join(choices)}")
+                self.refuse(where, f"missing; possible: {', '.join(map(repr, choices))}")
         elif parent[key] not in choices:
-            self.refuse(where, f"is {parent[key]!r}; possible: {', '.join(choices)}")
+            self.refuse(where, f"is {parent[key]!r}; possible: {', '.join(map(repr, choices))}")
 
     def whole(self, value: Any, path: str, least: int, most: int) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:

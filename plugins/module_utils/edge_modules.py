@@ -52,16 +52,35 @@ class DesiredModules:
 
 @dataclass(frozen=True)
 class ActualModules:
-    """What a hub has. device: twin of the device. modules: twins by name, without those that are missing."""
+    """What a hub has.
+
+    device:      twin of the device.
+    modules:     twins by name, without those that are missing.
+    deployments: ids of the deployments at scale that target the device.
+    """
 
     device: Mapping[str, Any] = field(default_factory=dict)
     modules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    deployments: Sequence[str] = ()
 
     @property
-    def deployments(self) -> list[str]:
-        """Ids of the deployments at scale that target the device."""
+    def configurations(self) -> list[str]:
+        """Ids of the configurations that target the device, some of which may set no modules."""
         twins = (self.device, self.modules.get(edge_manifest.AGENT) or {})
         return sorted({str(name) for twin in twins for name in twin.get("configurations") or {}})
+
+
+def deployments_of(actual: ActualModules, configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the ids of the deployments that target the device. configurations: all of the hub.
+
+    A configuration of the device's own twin stands beside them in that twin, and changes no module.
+    """
+    others = {
+        str(entry.get("id"))
+        for entry in configurations
+        if "modulesContent" not in (entry.get("content") or {})
+    }
+    return [name for name in actual.configurations if name not in others]
 
 
 def list_errors(devices: Sequence[DesiredModules]) -> list[str]:

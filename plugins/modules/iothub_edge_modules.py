@@ -116,6 +116,7 @@ devices:
       returned: always
 """
 
+import threading
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -132,6 +133,15 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_modules import
 
 def make_steps(module: AnsibleModule) -> item_list.Steps[DesiredModules, ActualModules]:
     client = iothub_module.client(module.params)
+    lock = threading.Lock()
+    configurations: list[list[dict[str, Any]]] = []
+
+    def all_configurations() -> list[dict[str, Any]]:
+        # Few calls of this kind are allowed, and most devices need none.
+        with lock:
+            if not configurations:
+                configurations.append(configuration_calls.read_all(client))
+            return configurations[0]
 
     def read(desired: DesiredModules) -> ActualModules:
         for text in desired.content.warnings if desired.content else ():
@@ -154,6 +164,9 @@ def make_steps(module: AnsibleModule) -> item_list.Steps[DesiredModules, ActualM
         actual = ActualModules(
             twin or {}, {name: module_twin for name, module_twin in found.items() if module_twin is not None}
         )
+        if actual.configurations:
+            targeting = edge_modules.deployments_of(actual, all_configurations())
+            actual = ActualModules(actual.device, actual.modules, targeting)
         missing = edge_modules.waiting(desired, actual)
         if missing and not edge_modules.differing(desired, actual):
             module.warn(
@@ -176,7 +189,7 @@ def make_steps(module: AnsibleModule) -> item_list.Steps[DesiredModules, ActualM
             "device_id": desired.device_id,
             "changed_modules": edge_modules.differing(desired, state),
             "waiting_modules": edge_modules.waiting(desired, state),
-            "deployments": state.deployments,
+            "deployments": list(state.deployments),
             "warnings": list(desired.content.warnings) if desired.content else [],
         }
 

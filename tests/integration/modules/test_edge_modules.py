@@ -157,8 +157,17 @@ def test_a_deployment_that_will_overwrite_it_is_told(hub: Hub, play: Play) -> No
         "/configurations/other",
         body={"id": "other", "content": manifest(), "targetCondition": "deviceId='gw'", "priority": 1},
     )
+    # One that sets properties of the device itself, and no modules.
+    device = {
+        "id": "device",
+        "content": {"deviceContent": {"properties.desired.a": 1}},
+        "targetCondition": "*",
+    }
+    client_of(hub).request("PUT", "/configurations/device", body=device)
     deadline = time.monotonic() + 20
-    while not twin(hub, "gw", "$edgeAgent").get("configurations"):
+    while len(client_of(hub).get_twin("gw")["configurations"]) < 2 or not twin(hub, "gw", "$edgeAgent").get(
+        "configurations"
+    ):
         assert time.monotonic() < deadline, "the deployment does not target the device"
         time.sleep(0.05)
     run = play({"set": edge(("gw", manifest("2")))})

@@ -105,10 +105,16 @@ def test_a_new_password_is_a_change_that_shows_no_password() -> None:
     assert "hunter" not in repr(plan)
 
 
-def test_deployments_of_both_twins_are_named() -> None:
-    there = hub_after(DesiredModules.of("gw", content()), b={"status": "Applied"})
+def test_deployments_of_both_twins_are_named_and_other_configurations_are_not() -> None:
+    there = hub_after(DesiredModules.of("gw", content()), b={"status": "Applied"}, d={"status": "Applied"})
     agent = {**there.modules["$edgeAgent"], "configurations": {"a": {"status": "Targeted"}}}
-    assert ActualModules(there.device, {**there.modules, "$edgeAgent": agent}).deployments == ["a", "b"]
+    actual = ActualModules(there.device, {**there.modules, "$edgeAgent": agent})
+    known = [
+        {"id": "a", "content": {"modulesContent": {}}},
+        {"id": "b", "content": {"modulesContent": {}}},
+        {"id": "d", "content": {"deviceContent": {}}},
+    ]
+    assert edge_modules.deployments_of(actual, known) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
