@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils import edge_manifest
 from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import (
     AGENT,
     HUB,
@@ -25,9 +26,8 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest impor
     join_create_options,
     read_json,
 )
-from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import (
-    ManifestError as ManifestError,
-)
+
+ManifestError = edge_manifest.ManifestError
 
 # Kubernetes wants a DNS label of at most 63 characters; release name and module name are joined by a dash.
 _MODULE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

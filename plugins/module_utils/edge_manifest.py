@@ -238,7 +238,7 @@ def meaning(module: str, desired: Any) -> Any:
         if str(key) in ("$metadata", "$version"):
             continue
         result[key] = meaning(module, value)
-        if module == AGENT and str(key).split(".")[-1] == "settings" and isinstance(value, Mapping):
+        if module == AGENT and str(key).rpartition(".")[2] == "settings" and isinstance(value, Mapping):
             result[key] = _meaning_of_settings(value)
     return result
 
