@@ -229,6 +229,10 @@ def put_resource(
     row = connection.execute("SELECT keys FROM arm_resources WHERE id = ?", (address.lower(),)).fetchone()
     policies = HUB_POLICIES if kind == HUB_TYPE else DPS_POLICIES
     keys = json.loads(row["keys"]) if row else {policy: _new_key() for policy in policies}
+    if properties.get("authorizationPolicies"):
+        keys = _given_keys(properties["authorizationPolicies"], keys)
+    elif existing and "authorizationPolicies" in existing["properties"]:
+        properties["authorizationPolicies"] = existing["properties"]["authorizationPolicies"]
     _save(connection, address, group_id(subscription, group), kind, resource, keys)
     return resource, existing is None
 
@@ -248,14 +252,18 @@ def check_name(connection: sqlite3.Connection, kind: str, name: str) -> None:
             raise ArmError(409, "NameAlreadyExists", f"The name '{name}' is already in use.")
 
 
-def keys_of(connection: sqlite3.Connection, address: str, kind: str, place: Place) -> dict[str, str]:
-    """Policy -> key of a hub or a service."""
+def keys_of(connection: sqlite3.Connection, address: str, kind: str, place: Place) -> dict[str, Document]:
+    """Policy -> its keys and rights, of a hub or a service."""
     resource = get_resource(connection, address)
     if resource["name"].lower() == EMULATOR:
-        return dict(place.hub_keys if kind == HUB_TYPE else place.dps_keys)
+        own = place.hub_keys if kind == HUB_TYPE else place.dps_keys
+        return {policy: _key_document(policy, key, RIGHTS[policy]) for policy, key in own.items()}
     row = connection.execute("SELECT keys FROM arm_resources WHERE id = ?", (address.lower(),)).fetchone()
-    keys: dict[str, str] = json.loads(row["keys"])
-    return keys
+    given = resource["properties"].get("authorizationPolicies") or []
+    rights = RIGHTS | {policy["keyName"]: policy["rights"] for policy in given}
+    return {
+        policy: _key_document(policy, key, rights[policy]) for policy, key in json.loads(row["keys"]).items()
+    }
 
 
 def shown(resource: Document, place: Place, state: str) -> Document:
@@ -290,9 +298,21 @@ def shown(resource: Document, place: Place, state: str) -> Document:
     return resource | {"properties": properties | {"provisioningState": state}}
 
 
-def key_document(policy: str, key: str) -> Document:
+def _key_document(policy: str, key: str, rights: str) -> Document:
     """The emulator has one key for each policy, shown in both places."""
-    return {"keyName": policy, "primaryKey": key, "secondaryKey": key, "rights": RIGHTS[policy]}
+    return {"keyName": policy, "primaryKey": key, "secondaryKey": key, "rights": rights}
+
+
+def _given_keys(policies: object, keys: Mapping[str, str]) -> dict[str, str]:
+    """The keys after a PUT that names policies: those and no others; one without a key gets a new one."""
+    found: dict[str, str] = {}
+    for policy in policies if isinstance(policies, list) else [None]:
+        document = _object(policy)
+        name, rights = document.get("keyName"), document.get("rights")
+        if not isinstance(name, str) or not name or not isinstance(rights, str):
+            raise ArmError(400, "InvalidRequestContent", "A policy needs keyName and rights.")
+        found[name] = document.get("primaryKey") or keys.get(name) or _new_key()
+    return found
 
 
 def not_found(address: str) -> ArmError:

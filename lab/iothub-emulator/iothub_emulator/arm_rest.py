@@ -345,15 +345,15 @@ class ArmRest:
 
     async def _list_keys(self, call: Call) -> web.Response:
         keys = await self._keys(call)
-        return _list_of([arm.key_document(policy, key) for policy, key in keys.items()])
+        return _list_of(list(keys.values()))
 
     async def _show_key(self, call: Call) -> web.Response:
         keys, policy = await self._keys(call), call.parts["policy"]
         if policy not in keys:
             raise ArmError(404, "KeyNotFound", f"There is no policy '{policy}'.")
-        return json_response(arm.key_document(policy, keys[policy]))
+        return json_response(keys[policy])
 
-    async def _keys(self, call: Call) -> dict[str, str]:
+    async def _keys(self, call: Call) -> dict[str, Document]:
         address = call.resource(self._subscription)
         return await self._run(lambda database: arm.keys_of(database, address, call.kind, self._place))
 

@@ -219,6 +219,31 @@ def test_resources_are_made_changed_and_deleted(azure: Azure) -> None:
     assert "SharedAccessKey=" not in run.text
 
 
+def test_policies_are_added_and_changed_and_the_others_keep_their_keys(azure: Azure) -> None:
+    options = {"location": "westeurope", "hub": "plants-hub"}
+    mine = {"name": "mine", "rights": ["RegistryRead", "ServiceConnect"]}
+    more = {"name": "mine", "rights": ["RegistryWrite", "RegistryRead"]}
+    run = azure.play(
+        {
+            "make": azure.resources(**options, policies=[mine]),
+            "again": azure.resources(**options, policies=[mine]),
+            "without": azure.resources(**options),
+            "change": azure.resources(**options, policies=[more]),
+            "changed": azure.resources(**options, policies=[{**more, "rights": ["RegistryWrite"]}]),
+            "grow": azure.resources(**options, units=2),
+            "last": azure.resources(**options, policies=[more], units=2),
+        },
+        "--diff",
+    )
+    assert run.failures == []
+    changed = {name: result["changed"] for name, result in run.results.items()}
+    assert [name for name, is_changed in changed.items() if is_changed] == ["make", "change", "grow"]
+    policies = run.results["change"]["diff"]["after"]["hub"]["policies"]
+    assert policies["mine"] == ["RegistryWrite"]
+    # A hub that is given policies has those alone; the ones that it made itself are still there.
+    assert set(policies) == {"mine", "iothubowner", "service", "device", "registryRead", "registryReadWrite"}
+
+
 def test_the_time_to_wait_has_an_end_that_says_what_is_missing(azure: Azure) -> None:
     options = {"location": "westeurope", "hub": "plants-hub", "wait_timeout": 0}
     run = azure.play(
