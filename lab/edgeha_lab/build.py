@@ -298,6 +298,23 @@ def _node_image(base: str, kubernetes: Path, tools: Path) -> str:
     return _ensure_image(name, make)
 
 
+def machine_image() -> str:
+    """Builds what bare machines need and no more; returns their image."""
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    archive = _base_system()
+    engine.ensure(_tools() / "oci-shim")
+    base = _base_image(archive)
+    source = paths.LAB_SOURCES / "machine"
+    name = f"edgeha-lab/machine:{fingerprint(source, base)}"
+
+    def make() -> None:
+        log = _log("machine-image")
+        with step("making the image of a bare machine", log):
+            _docker_build(source, name, log, BASE_IMAGE=base)
+
+    return _ensure_image(name, make)
+
+
 def _this_recipe() -> list[Path]:
     """This file is part of what an image is made of."""
     return [Path(__file__)]

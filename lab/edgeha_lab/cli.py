@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeha_lab import build, cluster, engine, faults, host, hub, paths
+from edgeha_lab import build, cluster, engine, faults, host, hub, machines, paths
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, fail, say, step
 
@@ -44,10 +44,14 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     verb("build", _build, "build Kubernetes, the node image and the module images; keep them by content")
-    up = verb("up", _up, "build what is missing, then start cluster and IoT Hub emulator")
+    up = verb("up", _up, "build what is missing, then start cluster and IoT Hub emulator, or bare machines")
     up.add_argument(
-        "--topology", choices=["kind"], default="kind", help="kind: 1 control plane and 2 workers"
+        "--topology",
+        choices=["kind", "k3s"],
+        help="kind: 1 control plane and 2 workers (default); k3s: bare machines with sshd",
     )
+    up.add_argument("--servers", type=int, metavar="N", help="bare machines for servers (3)")
+    up.add_argument("--agents", type=int, metavar="N", help="bare machines for agents (0)")
     hub_parser = verb(
         "hub", _hub, "start the IoT Hub emulator; 'hub stop' ends it, 'hub log' shows its messages"
     )
@@ -97,8 +101,18 @@ def _build(_: argparse.Namespace) -> None:
 
 def _up(arguments: argparse.Namespace) -> None:
     instance: Instance = arguments.name
+    numbers = (arguments.servers, arguments.agents)
     with _alone():
+        before = cluster.known(instance).get("topology")
+        topology = arguments.topology or before or "kind"
+        if before not in (None, topology):
+            raise LabError(f"lab {instance.name} is of topology {before}: 'lab down' first, or take --name")
+        if topology == "kind" and numbers != (None, None):
+            raise LabError("--servers and --agents go with --topology k3s: the kind cluster has 3 nodes")
         host.raise_limits()
+        if topology == "k3s":
+            machines.up(instance, build.machine_image(), *numbers)
+            return
         cluster.up(instance, build.build())
         hub.start(instance, cluster.known(instance)["gateway"])
 
@@ -137,7 +151,7 @@ def _status(arguments: argparse.Namespace) -> None:
                 "topology": cluster.known(instance).get("topology"),
                 "nodes": cluster.nodes(instance) if running else {},
                 "hub": cluster.known(instance).get("gateway") if hub.pid(instance) else None,
-                "kubeconfig": str(instance.kubeconfig),
+                **_way_in(instance),
             }
             for instance in paths.instances()
         },
@@ -148,7 +162,8 @@ def _status(arguments: argparse.Namespace) -> None:
     print(f"lab home   {report['home']}\nengine     {report['engine']}")
     labs: dict[str, dict[str, object]] = report["labs"]  # type: ignore[assignment]
     for name, lab in labs.items():
-        print(f"lab {name}: topology {lab['topology']}, hub {lab['hub'] or 'stopped'}, {lab['kubeconfig']}")
+        way_in = lab.get("kubeconfig") or lab.get("inventory")
+        print(f"lab {name}: topology {lab['topology']}, hub {lab['hub'] or 'stopped'}, {way_in}")
         node_states: dict[str, str] = lab["nodes"]  # type: ignore[assignment]
         for node, state in node_states.items():
             print(f"  {node:<32} {state}")
@@ -156,10 +171,20 @@ def _status(arguments: argparse.Namespace) -> None:
         print("no lab is up")
 
 
+def _way_in(instance: Instance) -> dict[str, str]:
+    """What an operator holds in the hand: a kubeconfig, or the inventory of bare machines."""
+    if cluster.is_of_machines(instance):
+        return {"inventory": str(machines.inventory(instance))}
+    return {"kubeconfig": str(instance.kubeconfig)}
+
+
 def _env(arguments: argparse.Namespace) -> None:
     instance: Instance = arguments.name
-    print(f"export KUBECONFIG={instance.kubeconfig}")
-    print(f"export KUBECACHEDIR={instance.folder / 'kube-cache'}")
+    if cluster.is_of_machines(instance):
+        print(f"export ANSIBLE_INVENTORY={machines.inventory(instance)}")
+    else:
+        print(f"export KUBECONFIG={instance.kubeconfig}")
+        print(f"export KUBECACHEDIR={instance.folder / 'kube-cache'}")
     print(f"export EDGEHA_LAB_STATE={instance.folder}")
     print(f"export PATH={paths.binaries()}:$PATH")
     if engine.is_running():

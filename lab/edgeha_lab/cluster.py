@@ -27,6 +27,7 @@ _CREATE_LIMIT = 420.0
 _READY_LIMIT = 90.0
 _NETWORKS = [ipaddress.ip_network(f"172.29.{third}.0/24") for third in range(256)]
 _WORKERS = 2
+MACHINE_LABEL = "edgeha.lab.machine"
 _SHARED_ON_NODE = "/srv/lab-shared-directory"
 
 
@@ -34,13 +35,13 @@ def up(instance: Instance, build: Build) -> None:
     """Makes the instance's cluster, or completes what an interrupted run left."""
     instance.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     instance.logs.mkdir(exist_ok=True)
-    gateway = _network(instance)
+    gateway = network(instance)
     record = {"topology": "kind", "gateway": gateway}
-    _write_record(instance, record | {"nodes": known(instance).get("nodes", {})})
+    write_record(instance, record | {"nodes": known(instance).get("nodes", {})})
     if not _is_whole(instance, build):
         _delete_cluster(instance, build.kind)
         _create(instance, build)
-    _write_record(instance, record | {"nodes": addresses(instance)})
+    write_record(instance, record | {"nodes": addresses(instance)})
     _load_modules(instance, build)
     _wait_until_it_works(instance, build)
 
@@ -49,9 +50,12 @@ def down(instance: Instance, kind: Path) -> None:
     """Removes everything the instance made: cluster, hub, network, files."""
     hub.stop(instance)
     if engine.is_running():
-        _delete_cluster(instance, kind)
+        if is_of_machines(instance):
+            engine.remove_containers(nodes(instance))
+        else:
+            _delete_cluster(instance, kind)
         engine.remove_network(instance.network)
-        engine.open_network(_bridge(instance))
+        engine.open_network(bridge(instance))
     shutil.rmtree(instance.folder, ignore_errors=True)
 
 
@@ -61,12 +65,17 @@ def known(instance: Instance) -> dict[str, Any]:
     return document
 
 
+def is_of_machines(instance: Instance) -> bool:
+    """Whether the instance has bare machines, and no kind cluster."""
+    return known(instance).get("topology") == "k3s"
+
+
 def nodes(instance: Instance) -> dict[str, str]:
     """State of each node's container by its name: running, exited, paused …"""
+    label = MACHINE_LABEL if is_of_machines(instance) else "io.x-k8s.kind.cluster"
     rows = engine.docker_output(
-        "ps", "--all", "--filter", f"label=io.x-k8s.kind.cluster={instance.cluster}",
-        "--format", "{{.Names}} {{.State}}",
-    )  # fmt: skip
+        "ps", "--all", "--filter", f"label={label}={instance.cluster}", "--format", "{{.Names}} {{.State}}"
+    )
     return dict(sorted(row.split() for row in rows.splitlines()))
 
 
@@ -78,7 +87,7 @@ def addresses(instance: Instance) -> dict[str, str]:
     }
 
 
-def _write_record(instance: Instance, record: dict[str, Any]) -> None:
+def write_record(instance: Instance, record: dict[str, Any]) -> None:
     (instance.folder / "instance.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
@@ -86,7 +95,7 @@ def _kind_environment(instance: Instance) -> dict[str, str]:
     return engine.environment() | {"KIND_EXPERIMENTAL_DOCKER_NETWORK": instance.network}
 
 
-def _network(instance: Instance) -> str:
+def network(instance: Instance) -> str:
     """The instance's network on a subnet that this machine does not use; returns the host's address in it."""
     listed = engine.docker_output("network", "ls", "--format", "{{.Name}}").split()
     if instance.network not in listed:
@@ -97,16 +106,16 @@ def _network(instance: Instance) -> str:
             raise LabError(
                 f"every subnet of 172.29.0.0/16 is in use on this machine: {', '.join(map(str, used))}"
             )
-        options = ["--opt", f"com.docker.network.bridge.name={_bridge(instance)}"]
+        options = ["--opt", f"com.docker.network.bridge.name={bridge(instance)}"]
         options += ["--subnet", str(free), "--gateway", str(free[1])]
         engine.docker_output("network", "create", "--driver", "bridge", *options, instance.network)
-    engine.close_network(_bridge(instance))
+    engine.close_network(bridge(instance))
     return engine.docker_output(
         "network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", instance.network
     ).strip()
 
 
-def _bridge(instance: Instance) -> str:
+def bridge(instance: Instance) -> str:
     """Name of the network's bridge on this host (15 characters at the most)."""
     return f"lab-{fingerprint(instance.name)[:8]}"
 

@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from edgeha_lab import paths, process
@@ -199,6 +200,14 @@ def docker(*words: str | Path, log: Path, limit: float = 600, cwd: Path | None =
 
 def docker_output(*words: str, limit: float = 60) -> str:
     return process.output(["docker", *words], env=environment(), limit=limit)
+
+
+def remove_containers(names: Iterable[str]) -> None:
+    """Removes containers with the volumes that only they have."""
+    doomed = list(names)
+    if doomed:
+        with step(f"removing {', '.join(doomed)}"):
+            docker_output("rm", "--force", "--volumes", *doomed)
 
 
 def remove_network(name: str) -> None:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from edgeha_lab import cluster, engine
+from edgeha_lab import cluster, engine, machines
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, say, step, wait_for
 
@@ -34,6 +34,8 @@ def heal(instance: Instance, name: str) -> None:
         engine.docker_output("network", "connect", "--ip", address, instance.network, node)
         engine.docker_output("start", node)
         wait_for(f"{node} to run", lambda: cluster.nodes(instance)[node] == "running", _START_LIMIT)
+        if cluster.is_of_machines(instance):
+            wait_for(f"sshd on {node} ({address})", lambda: machines.answers(address), _START_LIMIT)
 
 
 def _node(instance: Instance, name: str) -> str:
