@@ -36,8 +36,9 @@ test: system venv ## all that CI runs
 	@$(MAKE) --no-print-directory static build go-tests unit sanity integration molecule e2e
 	@tools/stage-summary
 
-test-all: ## and what does not fit there: the power cuts
-	@$(MAKE) --no-print-directory test E2E_FLAGS=--run-slow
+test-all: system ## and what does not fit there: the power cuts, a login by the real az
+	@$(stage) az -- tools/az
+	@EDGEHA_AZ="$$(tools/az)" $(MAKE) --no-print-directory test E2E_FLAGS=--run-slow
 
 system:
 	@if ! dpkg --status $(APT_PACKAGES) >/dev/null 2>&1; then \
@@ -90,6 +91,8 @@ bench-demo: system ## cold and warm seconds of demo and test, into build/bench/d
 lock: ## make the lock anew from requirements.in (needs uv)
 	uv pip compile --python-version 3.11 --generate-hashes --no-header --quiet --upgrade \
 	  requirements/requirements.in --output-file $(lock)
+	uv pip compile --python-version 3.11 --generate-hashes --no-header --quiet --upgrade \
+	  requirements/azure-cli.in --output-file requirements/azure-cli.lock
 
 clean: ## remove builds, caches and labs of this machine
 	@if [ -x $(BIN)/python ]; then lab/lab clean; fi
