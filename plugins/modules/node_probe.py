@@ -1,0 +1,462 @@
+#!/usr/bin/python
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: node_probe
+short_description: Look at a machine that is to be a node of a cluster
+version_added: 0.1.0
+author:
+  - edgeha developers (@edgeha)
+description:
+  - Tells in one run all that preparing a machine and its preflight need to know, so that the tasks after it
+    act only on what differs.
+  - What is not as wanted and cannot be set on the machine is returned as a problem, not as a failure. In a
+    container that is all that belongs to the kernel of its host.
+  - Needs root, and Linux with systemd.
+options:
+  packages:
+    description:
+      - Packages to look for.
+    type: list
+    elements: str
+    default: []
+  modules:
+    description:
+      - Kernel modules to look for.
+    type: list
+    elements: str
+    default: []
+  sysctls:
+    description:
+      - Kernel settings with the values that they should have.
+    type: dict
+    default: {}
+  sysctl_file:
+    description:
+      - File that holds our settings; a file that is read after it and says otherwise is a problem.
+    type: path
+    default: /etc/sysctl.d/99-edgeha.conf
+  services:
+    description:
+      - Units of systemd to look at, besides those of firewalls and clocks.
+    type: list
+    elements: str
+    default: []
+  files:
+    description:
+      - Files whose SHA-256 is told.
+    type: list
+    elements: path
+    default: []
+  paths:
+    description:
+      - Folders, which need not exist, whose free space is told.
+    type: list
+    elements: path
+    default: [/var/lib]
+extends_documentation_fragment:
+  - edgeha.iotedge.read_only
+"""
+
+EXAMPLES = r"""
+- name: Look at the machine
+  edgeha.iotedge.node_probe:
+    packages: [open-iscsi, nfs-common]
+    modules: [overlay, br_netfilter]
+    sysctls:
+      net.ipv4.ip_forward: 1
+  register: node
+"""
+
+RETURN = r"""
+problems:
+  description: What is not as wanted and cannot be set on this machine; empty when there is nothing.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    subject:
+      description: What it is about, such as V(sysctl vm.overcommit_memory).
+      type: str
+      returned: always
+    fact:
+      description: What is the case.
+      type: str
+      returned: always
+    fix:
+      description: What to do about it.
+      type: str
+      returned: always
+node:
+  description: The machine.
+  returned: always
+  type: dict
+  contains:
+    hostname:
+      description: Its host name.
+      type: str
+      returned: always
+    machine_id:
+      description: Content of C(/etc/machine-id).
+      type: str
+      returned: always
+    interfaces:
+      description: Name, mac and addresses of its interfaces, without loopback.
+      type: list
+      elements: dict
+      returned: always
+    os:
+      description: id, version, major, name and family (V(debian), V(redhat), or empty) of the distribution.
+      type: dict
+      returned: always
+    kernel:
+      description: Its release, architecture, and the kind of container, empty for a real or virtual machine.
+      type: dict
+      returned: always
+    modules:
+      description:
+        - For each of O(modules) its state, which is V(loaded), V(builtin), V(available) or V(missing),
+          whether it is persisted, and whether it is loadable on this machine.
+      type: dict
+      returned: always
+    sysctls:
+      description:
+        - For each of O(sysctls) the values wanted, live and persisted, whether it is settable on this
+          machine, and the file that it is overridden_by.
+      type: dict
+      returned: always
+    swap:
+      description: Swap that is live, in fstab, and in units of systemd, and whether it is settable here.
+      type: dict
+      returned: always
+    cgroups:
+      description: Version, controllers, and those that a kubelet needs and that are missing.
+      type: dict
+      returned: always
+    clock:
+      description: Its epoch in seconds, whether it is synchronised and by which service, and is settable.
+      type: dict
+      returned: always
+    firewall:
+      description: Its kind, whether a tool manages it, and the tables that are in use.
+      type: dict
+      returned: always
+    selinux:
+      description: State now, and configured for the next start.
+      type: dict
+      returned: always
+    apparmor:
+      description: Whether the kernel enforces AppArmor profiles.
+      type: bool
+      returned: always
+    packages:
+      description: Version of each of O(packages), null when it is not installed.
+      type: dict
+      returned: always
+    services:
+      description: Units with load, active, enabled and file.
+      type: dict
+      returned: always
+    files:
+      description: SHA-256 of each of O(files), null for one that is not there.
+      type: dict
+      returned: always
+    hosts_block:
+      description: What C(/etc/hosts) holds between our marks, null without them.
+      type: str
+      returned: always
+    iscsi:
+      description: Name of the initiator, empty when there is none.
+      type: dict
+      returned: always
+    nfs:
+      description: Whether the client's programs and the kernel's file system are there.
+      type: dict
+      returned: always
+    memory_mib:
+      description: Memory in MiB.
+      type: int
+      returned: always
+    cpus:
+      description: Processors.
+      type: int
+      returned: always
+    disks:
+      description: Whole disks with path, size_bytes, signatures, mounts, parts, and whether they are empty.
+      type: list
+      elements: dict
+      returned: always
+    paths:
+      description: For each of O(paths) free_bytes, total_bytes and filesystem.
+      type: dict
+      returned: always
+    ports:
+      description: Protocol and port of what listens.
+      type: list
+      elements: dict
+      returned: always
+    reboot:
+      description: Why the machine must start again; empty when it need not.
+      type: list
+      elements: str
+      returned: always
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.edgeha.iotedge.plugins.module_utils import node_facts
+
+_UNITS = (
+    "firewalld.service",
+    "ufw.service",
+    "nftables.service",
+    "iptables.service",
+    "netfilter-persistent.service",
+    "chrony.service",
+    "chronyd.service",
+    "systemd-timesyncd.service",
+    "ntpsec.service",
+    "iscsid.service",
+    "iscsid.socket",
+    "multipathd.service",
+    "nm-cloud-setup.service",
+)
+_CLOCK_UNITS = ("chrony.service", "chronyd.service", "systemd-timesyncd.service", "ntpsec.service")
+_MODULE_FOLDERS = ("/etc/modules-load.d", "/run/modules-load.d", "/usr/lib/modules-load.d")
+_SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
+_HOSTS_MARK = "edgeha.iotedge"
+_TIMEX_BYTES = 208
+_TIMEX_STATUS = 40
+_UNSYNCHRONISED = 0x40
+
+
+def read(path: str) -> str | None:
+    """Return the text of a file, None when it is not there or says nothing."""
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return None
+
+
+def text(path: str) -> str:
+    return read(path) or ""
+
+
+def files_in(*folders: str) -> list[str]:
+    return [str(file) for folder in folders for file in sorted(Path(folder).glob("*.conf"))]
+
+
+class Machine:
+    """Reads one machine; each part once."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self._module = module
+        self._params: dict[str, Any] = module.params
+        self._release = platform.release()
+        self._container = node_facts.container(
+            text("/proc/1/environ"), text("/run/systemd/container"), Path("/.dockerenv").exists()
+        )
+
+    def _output(self, *words: str) -> str:
+        """Return what a program prints, nothing when it is not there."""
+        program = self._module.get_bin_path(words[0])
+        if program is None:
+            return ""
+        _code, said, _errors = self._module.run_command([program, *words[1:]], environ_update={"LC_ALL": "C"})
+        return str(said)
+
+    def facts(self) -> dict[str, Any]:
+        release = node_facts.os_release(text("/etc/os-release") or text("/usr/lib/os-release"))
+        units = self._units()
+        modules = self._modules()
+        selinux = node_facts.selinux(read("/sys/fs/selinux/enforce"), text("/etc/selinux/config"))
+        return {
+            "hostname": socket.gethostname(),
+            "machine_id": text("/etc/machine-id").strip(),
+            "interfaces": node_facts.interfaces(self._output("ip", "-json", "address")),
+            "os": release,
+            "kernel": {
+                "release": self._release,
+                "architecture": platform.machine(),
+                "container": self._container,
+            },
+            "modules": modules,
+            "sysctls": self._sysctls(modules),
+            "swap": {
+                "live": node_facts.swaps(text("/proc/swaps")),
+                "fstab": node_facts.fstab_swaps(text("/etc/fstab")),
+                "units": [
+                    name
+                    for name, unit in sorted(units.items())
+                    if name.endswith(".swap") and not unit["file"].startswith("/run/systemd/generator")
+                ],
+                "settable": not self._container,
+            },
+            "cgroups": node_facts.cgroups(
+                node_facts.filesystem_of(text("/proc/self/mounts"), "/sys/fs/cgroup"),
+                text("/sys/fs/cgroup/cgroup.controllers"),
+                text("/proc/cgroups"),
+            ),
+            "clock": self._clock(units),
+            "firewall": node_facts.firewall(
+                units, text("/etc/ufw/ufw.conf"), text("/proc/net/ip_tables_names")
+            ),
+            "selinux": selinux,
+            "apparmor": text("/sys/module/apparmor/parameters/enabled").strip() == "Y",
+            "packages": self._packages(release["family"]),
+            "services": units,
+            "files": {path: self._digest(path) for path in self._params["files"]},
+            "hosts_block": node_facts.managed_block(text("/etc/hosts"), _HOSTS_MARK),
+            "iscsi": {"initiator": node_facts.initiator(text("/etc/iscsi/initiatorname.iscsi"))},
+            "nfs": {
+                "client": self._module.get_bin_path("mount.nfs", opt_dirs=["/sbin"]) is not None,
+                "kernel": "nfs4" in node_facts.filesystem_names(text("/proc/filesystems"))
+                or "nfsv4" in self._available(),
+            },
+            "memory_mib": node_facts.memory_mib(text("/proc/meminfo")),
+            "cpus": os.cpu_count() or 1,
+            "disks": self._disks(),
+            "paths": {path: self._space(path) for path in self._params["paths"]},
+            "ports": node_facts.listening(
+                {name: text(f"/proc/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")}
+            ),
+            "reboot": node_facts.reboot_reasons(
+                self._release,
+                Path(f"/lib/modules/{self._release}").exists(),
+                Path("/run/reboot-required").exists(),
+                selinux,
+                self._container,
+            ),
+        }
+
+    def _units(self) -> dict[str, dict[str, str]]:
+        properties = "--property=Id,LoadState,ActiveState,UnitFileState,FragmentPath"
+        names = [*_UNITS, *self._params["services"], "*.swap"]
+        return node_facts.units(self._output("systemctl", "show", properties, *names))
+
+    def _available(self) -> set[str]:
+        return node_facts.module_names(text(f"/lib/modules/{self._release}/modules.dep"))
+
+    def _modules(self) -> dict[str, dict[str, Any]]:
+        wanted = self._params["modules"]
+        loaded = node_facts.first_words(text("/proc/modules"))
+        builtin = node_facts.module_names(text(f"/lib/modules/{self._release}/modules.builtin"))
+        available = self._available()
+        filesystems = node_facts.filesystem_names(text("/proc/filesystems"))
+        signs = [node_facts.evidence(name.replace("-", "_")) for name in wanted]
+        there = [sign for sign in signs if Path(sign).exists()]
+        kept = {
+            name
+            for file in ["/etc/modules", *files_in(*_MODULE_FOLDERS)]
+            for name in node_facts.first_words(text(file))
+        }
+        found = {}
+        for name in wanted:
+            state = node_facts.module_state(name, loaded, builtin, available, filesystems, there)
+            found[name] = {
+                "state": state,
+                # What is built in is there at every start.
+                "persisted": state == "builtin" or name.replace("-", "_") in kept,
+                "loadable": state in ("loaded", "available") and not self._container,
+            }
+        return found
+
+    def _sysctls(self, modules: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        wanted = {name: str(value) for name, value in self._params["sysctls"].items()}
+        places = {name: "/proc/sys/" + name.replace(".", "/") for name in wanted}
+        live = {name: read(place) for name, place in places.items()}
+        bridge = modules.get("br_netfilter", {"loadable": False})["loadable"]
+        files = node_facts.sysctl_files([*files_in(*_SYSCTL_FOLDERS), "/etc/sysctl.conf"])
+        return node_facts.sysctl_view(
+            wanted,
+            {name: None if value is None else " ".join(value.split()) for name, value in live.items()},
+            node_facts.persisted_sysctls((file, text(file)) for file in files),
+            [
+                name
+                for name, place in places.items()
+                if os.access(place, os.W_OK) or (bridge and name.startswith("net.bridge."))
+            ],
+            bool(self._container),
+            self._params["sysctl_file"],
+        )
+
+    def _clock(self, units: dict[str, dict[str, str]]) -> dict[str, Any]:
+        active = [name for name in _CLOCK_UNITS if units.get(name, {}).get("active") == "active"]
+        # adjtimex(2) with no mode bits only reads.
+        state = ctypes.create_string_buffer(_TIMEX_BYTES)
+        code = ctypes.CDLL(None, use_errno=True).adjtimex(state)
+        (status,) = struct.unpack_from("i", state.raw, _TIMEX_STATUS)
+        return {
+            "epoch": round(time.time(), 3),
+            "synchronised": code >= 0 and not status & _UNSYNCHRONISED,
+            "service": active[0] if active else "",
+            "settable": not self._container,
+        }
+
+    def _packages(self, family: str) -> dict[str, str | None]:
+        wanted = self._params["packages"]
+        if family == "redhat" and wanted:
+            form = "%{NAME} %{VERSION}-%{RELEASE}\\n"
+            return node_facts.rpm_versions(self._output("rpm", "-q", "--queryformat", form, *wanted), wanted)
+        return node_facts.dpkg_versions(text("/var/lib/dpkg/status"), wanted)
+
+    def _digest(self, path: str) -> str | None:
+        try:
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        except OSError:
+            return None
+
+    def _disks(self) -> list[dict[str, Any]]:
+        listed = self._output(
+            "lsblk", "--json", "--bytes", "--output", "NAME,TYPE,SIZE,FSTYPE,PTTYPE,MOUNTPOINT"
+        )
+        # A container sees its host's disks; what is on them is not its own, and it may not open them.
+        names = [] if self._container else node_facts.disk_paths(listed)
+        return node_facts.disks(listed, self._output("wipefs", "--no-act", "--json", *names) if names else "")
+
+    def _space(self, path: str) -> dict[str, Any]:
+        place = Path(path)
+        while not place.exists():
+            place = place.parent
+        state = os.statvfs(place)
+        return {
+            "free_bytes": state.f_bavail * state.f_frsize,
+            "total_bytes": state.f_blocks * state.f_frsize,
+            "filesystem": node_facts.filesystem_of(text("/proc/self/mounts"), str(place)),
+        }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "modules": {"type": "list", "elements": "str", "default": []},
+            "sysctls": {"type": "dict", "default": {}},
+            "sysctl_file": {"type": "path", "default": "/etc/sysctl.d/99-edgeha.conf"},
+            "services": {"type": "list", "elements": "str", "default": []},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "paths": {"type": "list", "elements": "path", "default": ["/var/lib"]},
+        },
+        supports_check_mode=True,
+    )
+    if os.geteuid() != 0:
+        module.fail_json(msg="node_probe needs root to see all of a machine: set become: true")
+    facts = Machine(module).facts()
+    module.exit_json(changed=False, node=facts, problems=node_facts.cannot_be_set(facts))
+
+
+if __name__ == "__main__":
+    main()
