@@ -22,7 +22,6 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.iothub_auth import 
 HUB_SCOPE = "https://iothubs.azure.net/.default"
 DPS_SCOPE = "https://azure-devices-provisioning.net/.default"
 RESOURCE_MANAGER = "https://management.azure.com"
-METHODS = ("cli", "service_principal", "managed_identity")
 
 # Where an option comes from when it is not given: azure-identity's names first, then those that a credential
 # of AWX puts into the environment.
@@ -65,9 +64,9 @@ class EntraCredential:
 def login(params: Mapping[str, Any]) -> AzureLogin:
     """Return the login that a module's options ask for; see the doc fragment ``azure_login``.
 
-    params: ``auth`` is one of METHODS; ``subscription_id``, ``tenant_id``, ``client_id``, ``client_secret``,
-    ``authority`` and ``resource_manager`` may be None. Raises CredentialError, naming the fix, when a package
-    is missing, nobody is logged in, or an option is missing.
+    params: ``auth`` is one of iothub_module.LOGINS; ``subscription_id``, ``tenant_id``, ``client_id``,
+    ``client_secret``, ``authority`` and ``resource_manager`` may be None. Raises CredentialError, naming the
+    fix, when a package is missing, nobody is logged in, or an option is missing.
     """
     return _LOGINS[params["auth"]](params)
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    dps_client,
     dps_enrollment,
     iothub_module,
     item_list,
@@ -20,6 +21,13 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.dps_enrollment impo
 
 # The record with its symmetric keys where they are needed, None when there is none.
 State: TypeAlias = "dict[str, Any] | None"
+
+
+def client_of(params: Mapping[str, Any]) -> dps_client.DpsClient:
+    """Return a client of the service for a module's options; raises CredentialError or ServiceUntrusted."""
+    return dps_client.DpsClient(
+        *iothub_module.credential(params, "dps"), **iothub_module.connection_options(params)
+    )
 
 
 def argument_spec(kind: Kind) -> dict[str, dict[str, Any]]:
@@ -102,7 +110,7 @@ def _desired(kind: Kind, item: Mapping[str, Any]) -> Desired:
 
 def make_steps(module: AnsibleModule, kind: Kind) -> item_list.Steps[Desired, State]:
     """Return how one record is treated."""
-    client = iothub_module.dps_client_of(module.params)
+    client = client_of(module.params)
     return_keys: bool = module.params["return_keys"]
 
     def with_keys(record: dict[str, Any], name: str) -> dict[str, Any]:

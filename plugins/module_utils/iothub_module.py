@@ -11,14 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import (
-    arm_client,
-    azure_login,
-    dps_client,
-    iothub_auth,
-    iothub_client,
-    rest_client,
-)
+from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_auth, iothub_client, rest_client
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -26,9 +19,10 @@ if TYPE_CHECKING:
 # A token is refused as soon as the clocks differ by more than its life, and TLS and logs suffer long before.
 CLOCK_LIMIT_SECONDS = 60.0
 
-
 # More threads do not help: the service's throttle and not the latency bounds a fleet.
 MAX_THREADS = 8
+# Ways to log in at Azure, see azure_login.
+LOGINS = ("cli", "service_principal", "managed_identity")
 T = TypeVar("T")
 
 
@@ -44,7 +38,7 @@ def dps_argument_spec() -> dict[str, dict[str, Any]]:
 
 def login_argument_spec(*, sas: bool) -> dict[str, dict[str, Any]]:
     """Return the options of the doc fragment ``azure_login``. sas: whether a shared access key will do."""
-    methods = (["sas"] if sas else []) + list(azure_login.METHODS)
+    methods = (["sas"] if sas else []) + list(LOGINS)
     return {
         "auth": {"type": "str", "choices": methods, "default": methods[0]},
         "subscription_id": {"type": "str"},
@@ -83,14 +77,7 @@ RULES: dict[str, Any] = {
 
 def client(params: Mapping[str, Any]) -> iothub_client.HubClient:
     """Return a client of the hub for a module's options; raises CredentialError or ServiceUntrusted."""
-    hostname, credential = _credential(params, azure_login.HUB_SCOPE, arm_client.HUBS)
-    return iothub_client.HubClient(hostname, credential, **connection_options(params))
-
-
-def dps_client_of(params: Mapping[str, Any]) -> dps_client.DpsClient:
-    """Return a client of the provisioning service for a module's options; raises as `client` does."""
-    hostname, credential = _credential(params, azure_login.DPS_SCOPE, arm_client.PROVISIONING)
-    return dps_client.DpsClient(hostname, credential, **connection_options(params))
+    return iothub_client.HubClient(*credential(params, "hub"), **connection_options(params))
 
 
 def connection_options(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +89,11 @@ def connection_options(params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _credential(params: Mapping[str, Any], scope: str, kind: str) -> tuple[str, rest_client.Credential]:
+def credential(params: Mapping[str, Any], service: str) -> tuple[str, rest_client.Credential]:
+    """Return (host name, what signs calls) for a module's options. service: ``hub`` or ``dps``.
+
+    Raises CredentialError.
+    """
     if params["auth"] == "sas":
         if params.get("connection_string"):
             hostname, policy = iothub_auth.service_connection(params["connection_string"])
@@ -115,10 +106,15 @@ def _credential(params: Mapping[str, Any], scope: str, kind: str) -> tuple[str, 
         raise iothub_auth.CredentialError(
             f"auth: {params['auth']} takes hostname; a connection_string holds a key and belongs to auth: sas"
         )
+    # Only now: every task pays for what is imported, and most sign with a key.
+    from ansible_collections.edgeha.iotedge.plugins.module_utils import arm_client, azure_login
+
     login = azure_login.login(params)
     if params["fetch_key"]:
         arm = arm_client.ArmClient(login, **connection_options(params))
+        kind = {"hub": arm_client.HUBS, "dps": arm_client.PROVISIONING}[service]
         return params["hostname"], arm.policy(kind, params["hostname"], params["policy_name"])
+    scope = {"hub": azure_login.HUB_SCOPE, "dps": azure_login.DPS_SCOPE}[service]
     return params["hostname"], azure_login.EntraCredential(login, params.get("token_scope") or scope)
 
 

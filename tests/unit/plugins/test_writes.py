@@ -71,7 +71,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
     def start(**script: list[Any]) -> Service:
         service = Service(**script)
         monkeypatch.setattr(iothub_module, "client", lambda _params: service)
-        monkeypatch.setattr(iothub_module, "dps_client_of", lambda _params: service)
+        monkeypatch.setattr(dps_module, "client_of", lambda _params: service)
         return service
 
     return start
