@@ -208,33 +208,40 @@ def cgroups(root_filesystem: str, cgroup2_controllers: str, proc_cgroups: str) -
     return {"version": version, "controllers": sorted(controllers), "missing": missing}
 
 
-def firewall(
-    found_units: Mapping[str, Mapping[str, str]], ufw_conf: str, iptables_names: str
-) -> dict[str, Any]:
-    """Return the kind of firewall that keeps rules on the machine, and whether a tool manages them.
+def firewall(found_units: Mapping[str, Mapping[str, str]], ufw_conf: str) -> str:
+    """Return what keeps firewall rules: V(firewalld), V(ufw), V(nftables), V(iptables) or V(none).
 
-    Kind is V(firewalld), V(ufw), V(nftables), V(iptables) or V(none). Rules that a container engine made do
-    not count as a firewall; they show as tables.
+    Rules that a container engine or Kubernetes makes are no firewall.
     """
 
     def active(unit: str) -> bool:
         return found_units.get(unit, {}).get("active") == "active"
 
     enabled = dict(line.partition("=")[::2] for line in ufw_conf.splitlines()).get("ENABLED", "no")
-    kind = "none"
     if active("firewalld.service"):
-        kind = "firewalld"
-    elif enabled.strip().strip('"').lower() == "yes":
-        kind = "ufw"
-    elif active("nftables.service"):
-        kind = "nftables"
-    elif active("netfilter-persistent.service") or active("iptables.service"):
-        kind = "iptables"
-    return {
-        "kind": kind,
-        "managed": kind in ("firewalld", "ufw"),
-        "iptables_tables": sorted(iptables_names.split()),
-    }
+        return "firewalld"
+    if enabled.strip().strip('"').lower() == "yes":
+        return "ufw"
+    if active("nftables.service"):
+        return "nftables"
+    if active("netfilter-persistent.service") or active("iptables.service"):
+        return "iptables"
+    return "none"
+
+
+def ufw_opened(user_rules: str) -> tuple[list[str], list[str]]:
+    """Return the ports (V(6443/tcp), V(2379:2380/tcp)) and the networks that ufw's user.rules let in."""
+    ports, sources = [], []
+    for line in user_rules.splitlines():
+        words = line.split()
+        # ### tuple ### allow PROTOCOL PORT DESTINATION SOURCE-PORT SOURCE in
+        if words[:4] == ["###", "tuple", "###", "allow"] and len(words) >= 10:
+            protocol, port, source = words[4], words[5], words[8]
+            if port != "any" and source == "0.0.0.0/0":
+                ports.append(f"{port}/{protocol}")
+            elif port == "any" and source != "0.0.0.0/0":
+                sources.append(source)
+    return sorted(ports), sorted(sources)
 
 
 def selinux(enforce: str | None, config: str) -> dict[str, str]:
@@ -294,32 +301,32 @@ def listening(tables: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"protocol": protocol, "port": port} for protocol, port in sorted(found)]
 
 
-def disks(lsblk_json: str, wipefs_json: str) -> list[dict[str, Any]]:
-    """Return whole disks of `lsblk --json --bytes`: path, size, signatures, mounts, and whether it is empty.
+def disks(lsblk_json: str, wipefs_json: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return whole disks of `lsblk --json --bytes`: path, size, signatures, mounts, parts, and whether empty.
 
     Signatures are those that lsblk knows (partition table, file systems of it and its parts) and those that
-    `wipefs --no-act --json` read from the disk itself. A disk is empty without any, without parts and mounts.
+    `wipefs --no-act --json` read from the disk itself, whose answers stand in wipefs_json by path. A disk is
+    empty when it was read, and has no signature, parts or mounts; one that could not be read never is.
     """
-    read: dict[str, set[str]] = {}
-    for entry in json.loads(wipefs_json or "{}").get("signatures", []):
-        read.setdefault(entry.get("device", ""), set()).add(entry.get("type", ""))
     found = []
     for device in json.loads(lsblk_json or "{}").get("blockdevices", []):
         if device.get("type") != "disk" or str(device.get("name", "")).startswith(("zram", "ram")):
             continue
+        path = f"/dev/{device['name']}"
+        answer = wipefs_json.get(path, "").strip()
+        signatures = {entry["type"] for entry in json.loads(answer or "{}").get("signatures", [])}
         family = _with_children(device)
-        signatures = set(read.get(device["name"], ()))
         for entry in family:
             signatures |= {entry[key] for key in ("fstype", "pttype") if entry.get(key)}
         mounts = sorted({place for entry in family for place in _mounts(entry)})
         found.append(
             {
-                "path": f"/dev/{device['name']}",
+                "path": path,
                 "size_bytes": int(device.get("size") or 0),
                 "signatures": sorted(signatures),
                 "mounts": mounts,
                 "parts": len(family) - 1,
-                "empty": not signatures and not mounts and len(family) == 1,
+                "empty": bool(answer) and not signatures and not mounts and len(family) == 1,
             }
         )
     return found
@@ -350,6 +357,19 @@ def filesystem_of(mounts: str, path: str) -> str:
         if inside and len(place) >= len(best):
             best, kind = place, words[2]
     return kind
+
+
+def swap_units(found_units: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return name, and whether it is active, of each swap unit; those made from fstab are marked."""
+    return [
+        {
+            "name": name,
+            "active": unit["active"] == "active",
+            "from_fstab": unit["file"].startswith("/run/systemd/generator/"),
+        }
+        for name, unit in sorted(found_units.items())
+        if name.endswith(".swap") and unit["load"] == "loaded"
+    ]
 
 
 def managed_block(text: str, name: str) -> str | None:
@@ -420,7 +440,7 @@ def sysctl_view(
     in_container: bool,
     ours: str,
 ) -> dict[str, dict[str, Any]]:
-    """Return for each wanted name: wanted, live, persisted, settable, and the file that overrides ours.
+    """Return for each wanted name: wanted, live, persisted, settable, as_wanted, and what overrides ours.
 
     writable are the names that can be written, and those that come with a module that can be loaded.
     """
@@ -434,6 +454,7 @@ def sysctl_view(
             "live": live.get(name),
             "persisted": kept,
             "settable": name in can_write and not (in_container and sysctl_belongs_to_host(name)),
+            "as_wanted": live.get(name) == kept == value,
             "overridden_by": path if kept is not None and kept != value and is_later(path, ours) else "",
         }
     return view
@@ -464,4 +485,4 @@ def initiator(initiatorname_iscsi: str) -> str:
 
 def disk_paths(lsblk_json: str) -> list[str]:
     """Return the device files of whole disks."""
-    return [disk["path"] for disk in disks(lsblk_json, "")]
+    return [disk["path"] for disk in disks(lsblk_json, {})]

@@ -52,6 +52,17 @@ options:
     type: list
     elements: path
     default: []
+  block_files:
+    description:
+      - Files whose block between C(# BEGIN) and C(# END) with O(block_name) is told.
+    type: list
+    elements: path
+    default: []
+  block_name:
+    description:
+      - Name that stands in the two marks of our blocks.
+    type: str
+    default: edgeha.iotedge
   paths:
     description:
       - Folders, which need not exist, whose free space is told.
@@ -120,13 +131,13 @@ node:
     modules:
       description:
         - For each of O(modules) its state, which is V(loaded), V(builtin), V(available) or V(missing),
-          whether it is persisted, and whether it is loadable on this machine.
+          whether it is persisted, as_wanted (both), and whether it is loadable on this machine.
       type: dict
       returned: always
     sysctls:
       description:
-        - For each of O(sysctls) the values wanted, live and persisted, whether it is settable on this
-          machine, and the file that it is overridden_by.
+        - For each of O(sysctls) the values wanted, live and persisted, whether all three are as_wanted,
+          whether it is settable on this machine, and the file that it is overridden_by.
       type: dict
       returned: always
     swap:
@@ -142,7 +153,9 @@ node:
       type: dict
       returned: always
     firewall:
-      description: Its kind, whether a tool manages it, and the tables that are in use.
+      description:
+        - Its kind, which is V(firewalld), V(ufw), V(nftables), V(iptables) or V(none), and the ports and
+          source networks that the first two let in for good.
       type: dict
       returned: always
     selinux:
@@ -165,9 +178,9 @@ node:
       description: SHA-256 of each of O(files), null for one that is not there.
       type: dict
       returned: always
-    hosts_block:
-      description: What C(/etc/hosts) holds between our marks, null without them.
-      type: str
+    blocks:
+      description: What each of O(block_files) holds between our marks, null without them.
+      type: dict
       returned: always
     iscsi:
       description: Name of the initiator, empty when there is none.
@@ -237,7 +250,6 @@ _UNITS = (
 _CLOCK_UNITS = ("chrony.service", "chronyd.service", "systemd-timesyncd.service", "ntpsec.service")
 _MODULE_FOLDERS = ("/etc/modules-load.d", "/run/modules-load.d", "/usr/lib/modules-load.d")
 _SYSCTL_FOLDERS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
-_HOSTS_MARK = "edgeha.iotedge"
 _TIMEX_BYTES = 208
 _TIMEX_STATUS = 40
 _UNSYNCHRONISED = 0x40
@@ -298,11 +310,7 @@ class Machine:
             "swap": {
                 "live": node_facts.swaps(text("/proc/swaps")),
                 "fstab": node_facts.fstab_swaps(text("/etc/fstab")),
-                "units": [
-                    name
-                    for name, unit in sorted(units.items())
-                    if name.endswith(".swap") and not unit["file"].startswith("/run/systemd/generator")
-                ],
+                "units": node_facts.swap_units(units),
                 "settable": not self._container,
             },
             "cgroups": node_facts.cgroups(
@@ -311,15 +319,16 @@ class Machine:
                 text("/proc/cgroups"),
             ),
             "clock": self._clock(units),
-            "firewall": node_facts.firewall(
-                units, text("/etc/ufw/ufw.conf"), text("/proc/net/ip_tables_names")
-            ),
+            "firewall": self._firewall(units),
             "selinux": selinux,
             "apparmor": text("/sys/module/apparmor/parameters/enabled").strip() == "Y",
             "packages": self._packages(release["family"]),
             "services": units,
             "files": {path: self._digest(path) for path in self._params["files"]},
-            "hosts_block": node_facts.managed_block(text("/etc/hosts"), _HOSTS_MARK),
+            "blocks": {
+                path: node_facts.managed_block(text(path), self._params["block_name"])
+                for path in self._params["block_files"]
+            },
             "iscsi": {"initiator": node_facts.initiator(text("/etc/iscsi/initiatorname.iscsi"))},
             "nfs": {
                 "client": self._module.get_bin_path("mount.nfs", opt_dirs=["/sbin"]) is not None,
@@ -366,10 +375,12 @@ class Machine:
         found = {}
         for name in wanted:
             state = node_facts.module_state(name, loaded, builtin, available, filesystems, there)
+            # What is built in is there at every start.
+            persisted = state == "builtin" or name.replace("-", "_") in kept
             found[name] = {
                 "state": state,
-                # What is built in is there at every start.
-                "persisted": state == "builtin" or name.replace("-", "_") in kept,
+                "persisted": persisted,
+                "as_wanted": persisted and state in ("loaded", "builtin"),
                 "loadable": state in ("loaded", "available") and not self._container,
             }
         return found
@@ -420,12 +431,25 @@ class Machine:
             return None
 
     def _disks(self) -> list[dict[str, Any]]:
-        listed = self._output(
-            "lsblk", "--json", "--bytes", "--output", "NAME,TYPE,SIZE,FSTYPE,PTTYPE,MOUNTPOINT"
-        )
+        columns = "NAME,TYPE,SIZE,FSTYPE,PTTYPE,MOUNTPOINT"
+        listed = self._output("lsblk", "--json", "--bytes", "--output", columns)
         # A container sees its host's disks; what is on them is not its own, and it may not open them.
-        names = [] if self._container else node_facts.disk_paths(listed)
-        return node_facts.disks(listed, self._output("wipefs", "--no-act", "--json", *names) if names else "")
+        paths = [] if self._container else node_facts.disk_paths(listed)
+        return node_facts.disks(
+            listed, {path: self._output("wipefs", "--no-act", "--json", path) for path in paths}
+        )
+
+    def _firewall(self, units: dict[str, dict[str, str]]) -> dict[str, Any]:
+        kind = node_facts.firewall(units, text("/etc/ufw/ufw.conf"))
+        ports: list[str] = []
+        sources: list[str] = []
+        if kind == "ufw":
+            ports, sources = node_facts.ufw_opened(text("/etc/ufw/user.rules"))
+        elif kind == "firewalld":
+            ports = sorted(self._output("firewall-cmd", "--permanent", "--list-ports").split())
+            trusted = self._output("firewall-cmd", "--permanent", "--zone=trusted", "--list-sources")
+            sources = sorted(trusted.split())
+        return {"kind": kind, "ports": ports, "sources": sources}
 
     def _space(self, path: str) -> dict[str, Any]:
         place = Path(path)
@@ -448,6 +472,8 @@ def main() -> None:
             "sysctl_file": {"type": "path", "default": "/etc/sysctl.d/99-edgeha.conf"},
             "services": {"type": "list", "elements": "str", "default": []},
             "files": {"type": "list", "elements": "path", "default": []},
+            "block_files": {"type": "list", "elements": "path", "default": []},
+            "block_name": {"type": "str", "default": "edgeha.iotedge"},
             "paths": {"type": "list", "elements": "path", "default": ["/var/lib"]},
         },
         supports_check_mode=True,

@@ -187,19 +187,51 @@ def test_units_of_systemd() -> None:
 
 
 @pytest.mark.parametrize(
-    ("active", "ufw", "kind", "managed"),
+    ("active", "ufw", "kind"),
     [
-        ("firewalld.service", "ENABLED=no\n", "firewalld", True),
-        ("ufw.service", "# /etc/ufw/ufw.conf\nENABLED=yes\nLOGLEVEL=low\n", "ufw", True),
-        ("ufw.service", "ENABLED=no\n", "none", False),
-        ("nftables.service", "", "nftables", False),
-        ("netfilter-persistent.service", "", "iptables", False),
-        ("", "", "none", False),
+        ("firewalld.service", "ENABLED=no\n", "firewalld"),
+        ("ufw.service", "# /etc/ufw/ufw.conf\nENABLED=yes\nLOGLEVEL=low\n", "ufw"),
+        ("ufw.service", "ENABLED=no\n", "none"),
+        ("nftables.service", "", "nftables"),
+        ("netfilter-persistent.service", "", "iptables"),
+        ("", "", "none"),
     ],
 )
-def test_kinds_of_firewall(active: str, ufw: str, kind: str, managed: bool) -> None:
-    found = node_facts.firewall({active: {"active": "active"}}, ufw, "filter\nnat\n")
-    assert found == {"kind": kind, "managed": managed, "iptables_tables": ["filter", "nat"]}
+def test_kinds_of_firewall(active: str, ufw: str, kind: str) -> None:
+    assert node_facts.firewall({active: {"active": "active"}}, ufw) == kind
+
+
+UFW_RULES = """*filter
+:ufw-user-input - [0:0]
+### RULES ###
+
+### tuple ### allow tcp 6443 0.0.0.0/0 any 0.0.0.0/0 in
+-A ufw-user-input -p tcp --dport 6443 -j ACCEPT
+
+### tuple ### allow tcp 2379:2380 0.0.0.0/0 any 0.0.0.0/0 in
+### tuple ### allow any any 0.0.0.0/0 any 10.42.0.0/16 in
+### tuple ### deny tcp 23 0.0.0.0/0 any 0.0.0.0/0 in
+### tuple ### allow tcp 22 0.0.0.0/0 any 10.7.0.1 in
+### END RULES ###
+"""
+
+
+def test_what_ufw_lets_in() -> None:
+    assert node_facts.ufw_opened(UFW_RULES) == (["2379:2380/tcp", "6443/tcp"], ["10.42.0.0/16"])
+
+
+def test_swap_units_and_where_they_come_from() -> None:
+    show = (
+        "Id=swap.img.swap\nLoadState=loaded\nActiveState=active\nUnitFileState=generated\n"
+        "FragmentPath=/run/systemd/generator/swap.img.swap\n\n"
+        "Id=dev-zram0.swap\nLoadState=loaded\nActiveState=inactive\nUnitFileState=static\n"
+        "FragmentPath=/run/systemd/generator.late/dev-zram0.swap\n\n"
+        "Id=gone.swap\nLoadState=masked\nActiveState=inactive\nUnitFileState=masked\nFragmentPath=\n"
+    )
+    assert node_facts.swap_units(node_facts.units(show)) == [
+        {"name": "dev-zram0.swap", "active": False, "from_fstab": False},
+        {"name": "swap.img.swap", "active": True, "from_fstab": True},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -279,15 +311,17 @@ LSBLK = {
 
 
 def test_disks_and_what_is_on_them() -> None:
-    """lsblk knows what udev knows; a signature that only wipefs reads counts as well."""
-    wiped = {"signatures": [{"device": "vdc", "type": "LVM2_member"}]}
-    found = {disk["path"]: disk for disk in node_facts.disks(json.dumps(LSBLK), json.dumps(wiped))}
+    """lsblk knows what udev knows; a signature that only wipefs reads counts, and so does a disk not read."""
+    nothing = '{"signatures": []}'
+    wiped = {"/dev/vdb": nothing, "/dev/vdc": '{"signatures": [{"device": "vdc", "type": "LVM2_member"}]}'}
+    found = {disk["path"]: disk for disk in node_facts.disks(json.dumps(LSBLK), wiped)}
     assert list(found) == ["/dev/vda", "/dev/vdb", "/dev/vdc"]
     assert found["/dev/vda"]["signatures"] == ["ext4", "gpt"]
     assert found["/dev/vda"]["mounts"] == ["/"]
     assert [disk["empty"] for disk in found.values()] == [False, True, False]
     assert found["/dev/vdc"]["size_bytes"] == 1073741824
-    assert node_facts.disks("", "") == []
+    assert not any(disk["empty"] for disk in node_facts.disks(json.dumps(LSBLK), {}))
+    assert node_facts.disks("", {}) == []
     assert node_facts.disk_paths(json.dumps(LSBLK)) == ["/dev/vda", "/dev/vdb", "/dev/vdc"]
 
 
