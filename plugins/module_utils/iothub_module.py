@@ -134,7 +134,15 @@ def each(function: Callable[..., T], *items: Iterable[Any]) -> list[T]:
 
 @contextmanager
 def failing(module: AnsibleModule) -> Iterator[None]:
-    """Turn an error of a service or a credential into the module's failure, with its fix."""
+    """Turn an error of a service or a credential into the module's failure, with its fix.
+
+    Refuses to return keys to a task that would print them.
+    """
+    if module.params.get("return_keys") and not module.no_log:
+        module.fail_json(
+            msg="Nothing was changed. return_keys: true needs no_log: true on the task, or the keys would be "
+            "printed and logged"
+        )
     try:
         yield
     except (rest_client.ServiceError, iothub_auth.CredentialError) as error:

@@ -157,7 +157,7 @@ options:
       - Return symmetric keys in RV(enrollments[].primary_key) and RV(enrollments[].secondary_key), which is
         one more call for
         each.
-      - A task that sets this must set C(no_log=true), or the keys are printed and logged.
+      - The task has to set C(no_log=true), or it is refused, because the keys would be printed and logged.
     type: bool
     default: false
 extends_documentation_fragment:

@@ -130,7 +130,7 @@ options:
     description:
       - Return the devices' keys in RV(devices[].primary_key) and RV(devices[].secondary_key), which is one
         call of the registry for each device.
-      - A task that sets this must set C(no_log=true), or the keys are printed and logged.
+      - The task has to set C(no_log=true), or it is refused, because the keys would be printed and logged.
     type: bool
     default: false
 extends_documentation_fragment:

@@ -54,7 +54,7 @@ options:
   return_keys:
     description:
       - Return the keys in RV(identities[].primary_key) and RV(identities[].secondary_key).
-      - A task that sets this must set C(no_log=true), or the keys are printed and logged.
+      - The task has to set C(no_log=true), or it is refused, because the keys would be printed and logged.
     type: bool
     default: false
 extends_documentation_fragment:

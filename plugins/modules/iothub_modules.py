@@ -91,7 +91,7 @@ options:
   return_keys:
     description:
       - Return the modules' keys in RV(modules[].primary_key) and RV(modules[].secondary_key).
-      - A task that sets this must set C(no_log=true), or the keys are printed and logged.
+      - The task has to set C(no_log=true), or it is refused, because the keys would be printed and logged.
     type: bool
     default: false
 extends_documentation_fragment:

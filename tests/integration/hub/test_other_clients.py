@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.integration.hub.conftest import Hub, free_address
-from tests.integration.modules.conftest import Run, run_playbook
+from tests.integration.modules.conftest import Run, run_play, write_play
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 LAB = str(Path(__file__).parents[3] / "lab")
@@ -149,19 +148,7 @@ def other(request: pytest.FixtureRequest, hubs: tuple[Hub, Hub], tmp_path: Path)
     }
 
     def play(tasks: dict[str, dict[str, Any]]) -> Run:
-        playbook = tmp_path / "play.yml"
-        document = {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "vars": {"ansible_python_interpreter": sys.executable},
-            "module_defaults": {
-                f"group/edgeha.iotedge.{group}": options for group, options in groups.items()
-            },
-            "tasks": [{"name": task, **module} for task, module in tasks.items()],
-        }
-        playbook.write_text(yaml.safe_dump([document]))
-        return run_playbook(["-i", "localhost,", str(playbook)])
+        return run_play(write_play(tmp_path, tasks, groups))
 
     return Other(name, command, hub, environment, play, has_dps=name == "node")
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / ".collections"))
 START_LIMIT_SECONDS = 30
+HIDDEN_SUFFIX = ".hidden.json"
 
 
 @dataclass
@@ -168,41 +169,54 @@ def run_playbook_fixture() -> Callable[..., Run]:
     return run_playbook
 
 
+def write_play(folder: Path, tasks: dict[str, dict[str, Any]], defaults: dict[str, dict[str, Any]]) -> Path:
+    """Write a playbook of tasks, given as ``{name: {module: arguments}}``, with defaults by action group.
+
+    A task that returns keys has to hide its result: it is kept in a file beside the playbook, for `run_play`.
+    """
+
+    def with_hidden(name: str, task: dict[str, Any]) -> list[dict[str, Any]]:
+        if not any(isinstance(value, dict) and value.get("return_keys") for value in task.values()):
+            return [{"name": name, **task}]
+        kept = task.get("register", f"hidden_{abs(hash(name))}")
+        target = folder / f"{name}{HIDDEN_SUFFIX}"
+        copy = {"content": f"{{{{ {kept} | to_json }}}}", "dest": str(target), "mode": "0600"}
+        keep = {"name": f"keep {name}", "ansible.builtin.copy": copy, "check_mode": False, "diff": False}
+        return [{"name": name, **task, "register": kept, "no_log": True}, {**keep, "no_log": True}]
+
+    playbook = folder / "play.yml"
+    document = {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {"ansible_python_interpreter": sys.executable},
+        "module_defaults": {f"group/edgeha.iotedge.{group}": options for group, options in defaults.items()},
+        "tasks": [part for name, task in tasks.items() for part in with_hidden(name, task)],
+    }
+    playbook.write_text(yaml.safe_dump([document]))
+    return playbook
+
+
+def run_play(playbook: Path, *options: str) -> Run:
+    """Run a playbook of `write_play`."""
+    done = run_playbook(["-i", "localhost,", str(playbook), *options])
+    for hidden in playbook.parent.glob(f"*{HIDDEN_SUFFIX}"):
+        name = hidden.name.removesuffix(HIDDEN_SUFFIX)
+        # Keeping the result is no change of the task's own.
+        done.changed -= bool(done.results[f"keep {name}"].get("changed"))
+        done.results[name] = json.loads(hidden.read_text())
+        hidden.unlink()
+    return done
+
+
 @pytest.fixture
 def write_playbook(hub: Hub, tmp_path: Path) -> Callable[[dict[str, dict[str, Any]]], Path]:
-    """Return a function that writes a playbook of tasks, given as ``{name: {module: arguments}}``."""
-
-    def write(tasks: dict[str, dict[str, Any]]) -> Path:
-        text = yaml.safe_dump(
-            [
-                {
-                    "hosts": "localhost",
-                    "connection": "local",
-                    "gather_facts": False,
-                    "vars": {"ansible_python_interpreter": sys.executable},
-                    "module_defaults": {
-                        "group/edgeha.iotedge.iothub": {
-                            "hostname": hub.hostname,
-                            "policy_key": hub.keys["iothubowner"],
-                            "ca_file": hub.ca_file,
-                        }
-                    },
-                    "tasks": [{"name": name, **task} for name, task in tasks.items()],
-                }
-            ]
-        )
-        playbook = tmp_path / "play.yml"
-        playbook.write_text(text)
-        return playbook
-
-    return write
+    """Return a function that writes a playbook of tasks, see `write_play`, for the hub."""
+    defaults = {"hostname": hub.hostname, "policy_key": hub.keys["iothubowner"], "ca_file": hub.ca_file}
+    return lambda tasks: write_play(tmp_path, tasks, {"iothub": defaults})
 
 
 @pytest.fixture
 def play(write_playbook: Callable[[dict[str, dict[str, Any]]], Path]) -> Callable[..., Run]:
-    """Return a function that runs tasks, see write_playbook, against the hub."""
-
-    def run(tasks: dict[str, dict[str, Any]], *options: str) -> Run:
-        return run_playbook(["-i", "localhost,", str(write_playbook(tasks)), *options])
-
-    return run
+    """Return a function that runs tasks, see `write_play`, against the hub."""
+    return lambda tasks, *options: run_play(write_playbook(tasks), *options)

@@ -7,17 +7,17 @@
 from __future__ import annotations
 
 import datetime
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.integration.modules.conftest import run_play, write_play
 
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
@@ -64,7 +64,6 @@ def certificate(name: str) -> str:
 def play(
     start_hub: Callable[..., Hub],
     free_port: Callable[[], int],
-    run_playbook: Callable[..., Run],
     tmp_path: Path,
 ) -> Play:
     """Return a function that runs tasks against a provisioning service of its own."""
@@ -76,20 +75,7 @@ def play(
         "ca_file": hub.ca_file,
     }
 
-    def run(tasks: dict[str, dict[str, Any]], *options: str) -> Run:
-        playbook = tmp_path / "play.yml"
-        document = {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "vars": {"ansible_python_interpreter": sys.executable},
-            "module_defaults": {"group/edgeha.iotedge.dps": defaults},
-            "tasks": [{"name": name, **task} for name, task in tasks.items()],
-        }
-        playbook.write_text(yaml.safe_dump([document]))
-        return run_playbook(["-i", "localhost,", str(playbook), *options])
-
-    return run
+    return lambda tasks, *options: run_play(write_play(tmp_path, tasks, {"dps": defaults}), *options)
 
 
 def enrollments(items: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,6 +78,16 @@ def test_changes_keep_the_keys(hub: Hub, play: Play) -> None:
     # Without being asked for, keys are nowhere in a result.
     key = run.results["first"]["devices"][0]["primary_key"]
     assert key not in repr(run.results["change"])
+
+
+def test_keys_are_not_returned_to_a_task_that_prints_them(
+    hub: Hub, write_playbook: Callable[..., Path], run_playbook: Callable[..., Run]
+) -> None:
+    playbook = write_playbook({"make": devices(DEVICES, return_keys=True)})
+    playbook.write_text(playbook.read_text().replace("no_log: true", "no_log: false"))
+    run = run_playbook(["-i", "localhost,", str(playbook)])
+    assert "needs no_log: true" in run.failures[0]
+    assert hub.device_ids() == []
 
 
 def test_absent(hub: Hub, play: Play) -> None:
