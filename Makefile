@@ -78,6 +78,7 @@ integration: venv
 
 molecule: venv
 	@$(stage) molecule -- tools/molecule --scenario-name kind
+	@$(stage) molecule-nodes -- tools/molecule --scenario-name node_prepare
 
 e2e: venv
 	@$(stage) e2e -- tools/e2e tests/e2e $(E2E_FLAGS)
