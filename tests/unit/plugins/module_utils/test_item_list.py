@@ -22,6 +22,7 @@ class Left(Exception):  # noqa: N818 - leaving is no error
 class Module:
     def __init__(self, check_mode: bool = False) -> None:
         self.check_mode = check_mode
+        self.params: dict[str, Any] = {}
         self.result: dict[str, Any] = {}
 
     def exit_json(self, **result: Any) -> None:
