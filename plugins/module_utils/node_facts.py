@@ -460,18 +460,16 @@ def sysctl_view(
     return view
 
 
-def reboot_reasons(
-    release: str, has_modules: bool, marker: bool, selinux_state: Mapping[str, str], kind: str
-) -> list[str]:
-    """Return why the machine must start again; never for a container, which has no kernel to start."""
-    if kind:
-        return []
+def reboot_reasons(release: str, releases: Iterable[str], marker: bool, kind: str) -> list[str]:
+    """Return why the machine should start again; never for a container, which has no kernel to start.
+
+    releases are the kernels that have modules on the disk. A kernel without any is one that needs none.
+    """
+    installed = sorted(releases)
     reasons = ["a package asks for it (/run/reboot-required)"] if marker else []
-    if not has_modules:
-        reasons.append(f"the modules of the running kernel {release} are gone: a newer one is installed")
-    if selinux_state["configured"] in ("enforcing", "permissive") and selinux_state["state"] == "disabled":
-        reasons.append(f"SELinux is disabled and will be {selinux_state['configured']}")
-    return reasons
+    if installed and release not in installed:
+        reasons.append(f"kernel {release} runs and its modules are gone; {installed[-1]} is installed")
+    return [] if kind else reasons
 
 
 def initiator(initiatorname_iscsi: str) -> str:

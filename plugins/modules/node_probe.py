@@ -213,7 +213,7 @@ node:
       elements: dict
       returned: always
     reboot:
-      description: Why the machine must start again; empty when it need not.
+      description: Why the machine should start again; empty when it need not, and for a container.
       type: list
       elements: str
       returned: always
@@ -294,7 +294,6 @@ class Machine:
         release = node_facts.os_release(text("/etc/os-release") or text("/usr/lib/os-release"))
         units = self._units()
         modules = self._modules()
-        selinux = node_facts.selinux(read("/sys/fs/selinux/enforce"), text("/etc/selinux/config"))
         return {
             "hostname": socket.gethostname(),
             "machine_id": text("/etc/machine-id").strip(),
@@ -320,7 +319,7 @@ class Machine:
             ),
             "clock": self._clock(units),
             "firewall": self._firewall(units),
-            "selinux": selinux,
+            "selinux": node_facts.selinux(read("/sys/fs/selinux/enforce"), text("/etc/selinux/config")),
             "apparmor": text("/sys/module/apparmor/parameters/enabled").strip() == "Y",
             "packages": self._packages(release["family"]),
             "services": units,
@@ -344,9 +343,8 @@ class Machine:
             ),
             "reboot": node_facts.reboot_reasons(
                 self._release,
-                Path(f"/lib/modules/{self._release}").exists(),
+                [folder.parent.name for folder in Path("/lib/modules").glob("*/modules.dep")],
                 Path("/run/reboot-required").exists(),
-                selinux,
                 self._container,
             ),
         }

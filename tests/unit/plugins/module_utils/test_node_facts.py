@@ -398,7 +398,12 @@ def test_what_a_role_can_set_is_no_problem(changes: dict[str, Any]) -> None:
 
 
 def test_reasons_to_start_again() -> None:
-    state = {"state": "disabled", "configured": "enforcing"}
-    assert len(node_facts.reboot_reasons("6.1", False, True, state, "")) == 3
-    assert node_facts.reboot_reasons("6.1", False, True, state, "docker") == []
-    assert node_facts.reboot_reasons("6.1", True, False, {"state": "x", "configured": "disabled"}, "") == []
+    packages, kernel = node_facts.reboot_reasons("6.1.0-20", ["6.1.0-31"], True, "")
+    assert "/run/reboot-required" in packages
+    assert "6.1.0-31 is installed" in kernel
+    assert node_facts.reboot_reasons("6.1.0-20", ["6.1.0-31"], True, "docker") == []
+    assert node_facts.reboot_reasons("6.1.0-31", ["6.1.0-20", "6.1.0-31"], False, "") == []
+
+
+def test_a_kernel_that_needs_no_modules_is_no_reason() -> None:
+    assert node_facts.reboot_reasons("6.1.0", [], False, "") == []
