@@ -1,0 +1,185 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What node_prepare decides on machines that the lab cannot be: other systems, swap, a newer kernel."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLE = ROOT / "roles" / "node_prepare"
+DECISIONS = [
+    "is_known", "missing_packages", "swap_units", "modules_to_load", "sysctls_to_set", "sets_clock",
+    "ntp_block", "hosts_block", "reboot_reasons", "problems", "ufw_ports",
+]  # fmt: skip
+
+
+def system(family: str, name: str, version: str, **changes: Any) -> dict[str, Any]:
+    """A bare machine with a kernel of its own."""
+    major = version.partition(".")[0]
+    return {
+        "os": {"family": family, "id": name, "version": version, "major": major, "name": name},
+        "apparmor": name == "ubuntu",
+        "clock": {"settable": True, "service": "", "synchronised": False},
+        "packages": {"ca-certificates": "1", "socat": None},
+        "swap": {"settable": True, "units": [], "fstab": []},
+        "modules": {"overlay": {"state": "available", "as_wanted": False, "loadable": True}},
+        "sysctls": {},
+        "firewall": {"kind": "none", "ports": [], "sources": []},
+        "reboot": [],
+        **changes,
+    }  # fmt: skip
+
+
+SWAP = {"name": "swap.img.swap", "active": True, "from_fstab": True}
+SYSCTL = {"as_wanted": False, "settable": True, "overridden_by": "", "wanted": "1", "live": "0"}
+GONE = {"nfs": {"state": "missing", "as_wanted": False, "loadable": False}}
+OLD_KERNEL = ["kernel 6.1 runs and its modules are gone; 6.2 is installed"]
+MACHINES: dict[str, dict[str, Any]] = {
+    "debian12": system("debian", "debian", "12"),
+    "debian13": system("debian", "debian", "13"),
+    "debian11": system("debian", "debian", "11"),
+    "jammy": system("debian", "ubuntu", "22.04"),
+    "noble": system("debian", "ubuntu", "24.04"),
+    "focal": system("debian", "ubuntu", "20.04"),
+    "rhel": system("redhat", "rhel", "9.4"),
+    "rocky": system("redhat", "rocky", "9.3"),
+    "el8": system("redhat", "almalinux", "8.10"),
+    "alpine": system("", "alpine", "3.20"),
+    "swap": system("debian", "debian", "12", swap={"settable": True, "units": [SWAP], "fstab": []}),
+    "container": system(
+        "debian", "debian", "12", swap={"settable": False, "units": [SWAP], "fstab": []},
+        clock={"settable": False, "service": "", "synchronised": False},
+    ),
+    "timesyncd": system(
+        "debian", "debian", "12", clock={"settable": True, "service": "systemd-timesyncd.service"}
+    ),
+    "sysctls": system(
+        "debian", "debian", "12",
+        sysctls={"a": SYSCTL, "b": SYSCTL | {"settable": False}, "c": SYSCTL | {"as_wanted": True},
+                 "d": SYSCTL | {"overridden_by": "/etc/sysctl.conf"}},
+    ),
+    "nftables": system("debian", "debian", "12", firewall={"kind": "nftables", "ports": [], "sources": []}),
+    "waits": system("debian", "debian", "12", reboot=["a package asks for it"]),
+    "old_kernel": system("debian", "debian", "12", reboot=OLD_KERNEL, modules=GONE),
+    "old_kernel_works": system("debian", "debian", "12", reboot=OLD_KERNEL),
+    "upgraded": system("debian", "debian", "12", reboot=["a package asks for it"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def decided(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Each decision for each machine, by one run of Ansible over all of them."""
+    place = tmp_path_factory.mktemp("decisions")
+    hosts: dict[str, Any] = {}
+    for name, node in copy.deepcopy(MACHINES).items():
+        node["packages"]["apparmor"] = None
+        hosts[name] = {"__node_prepare_look": {"node": node, "problems": []}}
+        for register in ("apt", "dnf", "selinux"):
+            hosts[name][f"__node_prepare_{register}"] = {"changed": False}
+    hosts["upgraded"]["__node_prepare_waited"] = []
+    hosts["rhel"]["__node_prepare_selinux"] = {"changed": True, "reboot_required": True}
+    variables = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "node_prepare_ntp_servers": ["10.7.0.1", "10.7.0.2"],
+        "node_prepare_host_entries": [
+            {"address": "10.7.0.11", "names": ["gw1", "gw1.plant07"]},
+            {"address": "10.7.0.12", "names": ["gw2"]},
+        ],
+    }
+    answer = ", ".join(f"'{name}': __node_prepare_{name}" for name in DECISIONS)
+    task = {
+        "name": "Write the decisions",
+        "ansible.builtin.copy": {
+            "dest": f"{place}/{{{{ inventory_hostname }}}}.json",
+            "content": f"{{{{ {{{answer}}} | to_json }}}}",
+        },
+    }
+    files = [ROLE / "defaults" / "main.yml", *sorted((ROLE / "vars" / "main").iterdir())]
+    play = {
+        "hosts": "all",
+        "gather_facts": False,
+        "vars_files": [str(file) for file in files],
+        "tasks": [task],
+    }
+    # Variables of a play's files hide those of the inventory, so the user's come as extra variables.
+    (place / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
+    (place / "play.json").write_text(json.dumps([play]))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "--inventory", place / "hosts.json",
+         "--extra-vars", json.dumps(variables), place / "play.json"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_HOME": str(place / "home")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    return {name: json.loads((place / f"{name}.json").read_text()) for name in MACHINES}
+
+
+def test_systems_that_are_known(decided: dict[str, dict[str, Any]]) -> None:
+    unknown = {name for name, decisions in decided.items() if not decisions["is_known"]}
+    assert unknown == {"debian11", "focal", "el8", "alpine"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "packages"),
+    [
+        ("debian12", {"conntrack", "ethtool", "iptables", "socat", "chrony", "nfs-common"}),
+        ("noble", {"conntrack", "ethtool", "iptables", "socat", "chrony", "nfs-common", "apparmor"}),
+        ("rocky", {"conntrack-tools", "ethtool", "iptables-nft", "socat", "chrony", "nfs-utils",
+                   "container-selinux", "python3-libselinux"}),
+        ("container", {"conntrack", "ethtool", "iptables", "socat", "nfs-common"}),
+        ("timesyncd", {"conntrack", "ethtool", "iptables", "socat", "nfs-common"}),
+    ],
+)  # fmt: skip
+def test_packages_of_each_family(
+    decided: dict[str, dict[str, Any]], machine: str, packages: set[str]
+) -> None:
+    assert set(decided[machine]["missing_packages"]) == packages
+
+
+def test_swap_and_clock_of_a_container_are_its_hosts(decided: dict[str, dict[str, Any]]) -> None:
+    assert decided["swap"]["swap_units"] == [SWAP]
+    assert decided["container"]["swap_units"] == []
+    clocks = {name for name in ("debian12", "container", "timesyncd") if decided[name]["sets_clock"]}
+    assert clocks == {"debian12"}
+
+
+def test_only_settings_that_differ_and_can_be_set(decided: dict[str, dict[str, Any]]) -> None:
+    assert [entry["key"] for entry in decided["sysctls"]["sysctls_to_set"]] == ["a"]
+    assert decided["debian12"]["modules_to_load"] == ["overlay"]
+    assert decided["old_kernel"]["modules_to_load"] == []
+
+
+def test_blocks_are_written_line_by_line(decided: dict[str, dict[str, Any]]) -> None:
+    assert decided["rhel"]["ntp_block"] == "server 10.7.0.1 iburst\nserver 10.7.0.2 iburst"
+    assert decided["rhel"]["hosts_block"] == "10.7.0.11 gw1 gw1.plant07\n10.7.0.12 gw2"
+    assert "2379:2380/tcp" in decided["rhel"]["ufw_ports"]
+
+
+def test_a_restart_only_for_what_the_run_brought(decided: dict[str, dict[str, Any]]) -> None:
+    reasons = {name: decisions["reboot_reasons"] for name, decisions in decided.items()}
+    assert {name: why for name, why in reasons.items() if why} == {
+        "rhel": ["SELinux changed"],
+        "old_kernel": OLD_KERNEL,
+        "upgraded": ["a package asks for it"],
+    }
+
+
+def test_what_the_role_leaves_to_people_is_told(decided: dict[str, dict[str, Any]]) -> None:
+    (firewall,) = decided["nftables"]["problems"]
+    assert (firewall["host"], firewall["subject"]) == ("nftables", "firewall")
+    assert "6443/tcp" in firewall["fix"]
+    (restart,) = decided["waits"]["problems"]
+    assert restart["subject"] == "restart"
+    assert decided["debian12"]["problems"] == []
