@@ -72,9 +72,10 @@ unit: venv
 sanity: venv
 	@$(stage) sanity -- tools/sanity
 
+# More processes than cores: these tests wait more than they compute.
 integration: venv
 	@$(stage) chart -- helm lint --strict charts/edge-runtime --values charts/edge-runtime/ci/example-values.yaml
-	@$(stage) integration -- pytest --numprocesses 2 tests/integration
+	@$(stage) integration -- pytest --numprocesses 4 tests/integration
 
 molecule: venv
 	@$(stage) molecule -- tools/molecule --scenario-name kind
