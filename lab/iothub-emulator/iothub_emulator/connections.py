@@ -4,7 +4,7 @@
 """The live device connections, as the rest of the hub sees them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +35,15 @@ class LiveConnection(Protocol):
         The answer is a ConnectionError when the connection ends first.
         """
 
+    def takes_messages(self) -> bool:
+        """Whether the device is subscribed to messages from the cloud."""
+
+    def send_message(self, bag: str, body: bytes, delivered: Callable[[], None]) -> bool:
+        """Send a message from the cloud with the properties `bag`; False when it is not subscribed.
+
+        `delivered` is called when the device has acknowledged it, with QoS 0 at once.
+        """
+
 
 class Connections:
     """One connection for each identity; the newest wins."""
@@ -43,6 +52,7 @@ class Connections:
         self._live: dict[Key, LiveConnection] = {}
         # Who waits for a device that becomes ready for methods.
         self._waiting: dict[Key, list[asyncio.Event]] = {}
+        self._watchers: list[Callable[[Key], None]] = []
 
     def replace(self, key: Key, connection: LiveConnection) -> None:
         """Make `connection` the identity's one and close the one before it."""
@@ -63,8 +73,17 @@ class Connections:
         if connection is not None:
             connection.push_desired(patch, version)
 
+    def live(self, key: Key) -> LiveConnection | None:
+        return self._live.get(key)
+
+    def watch_ready(self, watcher: Callable[[Key], None]) -> None:
+        """Call `watcher` whenever an identity connects or subscribes."""
+        self._watchers.append(watcher)
+
     def note_ready(self, key: Key) -> None:
         """Say that an identity connected or subscribed."""
+        for watcher in self._watchers:
+            watcher(key)
         for ready in self._waiting.get(key, ()):
             ready.set()
 

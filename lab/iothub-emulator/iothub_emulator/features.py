@@ -6,6 +6,7 @@
 from iothub_emulator import (
     azure_standins,
     bulk,
+    c2d,
     configurations,
     dps,
     jobs,
@@ -24,6 +25,7 @@ FEATURES: tuple[Feature, ...] = (
     configurations.FEATURE,
     dps.FEATURE,
     methods.FEATURE,
+    c2d.FEATURE,
     jobs.FEATURE,
     azure_standins.FEATURE,
 )

@@ -41,6 +41,14 @@ class Authentication:
         }
 
 
+WAITING_MESSAGES_COLUMN = """(
+    SELECT count(*) FROM device_messages
+    WHERE device_messages.device_id = identities.device_id AND identities.module_id = ''
+) AS waiting_messages"""
+IDENTITY_ROWS = f"SELECT *, {WAITING_MESSAGES_COLUMN} FROM identities"  # noqa: S608 - constants only
+"""Rows of which `Identity.from_row` makes identities; a condition can follow."""
+
+
 @dataclass
 class Identity:
     """A device, or a module when `module_id` is not ''. Times in seconds since the epoch."""
@@ -60,6 +68,8 @@ class Identity:
     device_scope: str | None
     parent_scope: str | None
     managed_by: str | None
+    waiting_messages: int = 0
+    """Found when the identity is read, not written with it."""
 
     @property
     def connection_state(self) -> str:
@@ -83,7 +93,7 @@ class Identity:
             "connectionState": self.connection_state,
             "connectionStateUpdatedTime": identity_time(self.connection_updated),
             "lastActivityTime": identity_time(self.last_activity),
-            "cloudToDeviceMessageCount": 0,
+            "cloudToDeviceMessageCount": self.waiting_messages,
             "authentication": self.authentication.document(),
         }
         if self.module_id:
@@ -142,7 +152,7 @@ class Identity:
 
 def find(connection: sqlite3.Connection, device_id: str, module_id: str = "") -> Identity | None:
     row = connection.execute(
-        "SELECT * FROM identities WHERE device_id = ? AND module_id = ?", (device_id, module_id)
+        f"{IDENTITY_ROWS} WHERE device_id = ? AND module_id = ?", (device_id, module_id)
     ).fetchone()
     return None if row is None else Identity.from_row(row)
 

@@ -47,6 +47,10 @@ _MAX_UNSENT_BYTES = 4 * 1024 * 1024
 ACCEPTED, BAD_PROTOCOL, NOT_AUTHORIZED, SUBSCRIPTION_FAILED = 0, 1, 5, 0x80
 
 
+def _nothing() -> None:
+    """What most acknowledgements lead to."""
+
+
 class EndedError(Exception):
     """The connection has to end; the text says why."""
 
@@ -85,7 +89,8 @@ class Link:
         self._store = store
         self._decoder = Decoder(_MAX_PACKET_BYTES)
         self._next_packet_id = 1
-        self._unacknowledged: set[int] = set()
+        # What to do when the client acknowledges, by packet id.
+        self._unacknowledged: dict[int, Callable[[], None]] = {}
         self.subscriptions: dict[str, int] = {}
         self.end_reason: str | None = None
         # Requests whose operation is under way, in order: (result to wait for, what to send then).
@@ -163,7 +168,7 @@ class Link:
                     )
                 await role.handle_publish(packet)
             case Puback():
-                self._unacknowledged.discard(packet.packet_id)
+                self._unacknowledged.pop(packet.packet_id, _nothing)()
             case Subscribe():
                 await self._subscribe(role, packet)
             case Unsubscribe():
@@ -221,23 +226,29 @@ class Link:
         if packet.packet_id is not None:
             self.send(Puback(packet.packet_id).encode())
 
-    def publish(self, topic: str, body: bytes) -> bool:
-        """Send to the client with the QoS granted to it; False when no subscription covers the topic."""
+    def publish(self, topic: str, body: bytes, delivered: Callable[[], None] = _nothing) -> bool:
+        """Send to the client with the QoS granted to it; False when no subscription covers the topic.
+
+        `delivered` is called when the client has acknowledged it, with QoS 0 at once.
+        """
         granted = [qos for wanted, qos in self.subscriptions.items() if topic_matches(wanted, topic)]
         if not granted:
             return False
-        packet_id = self._take_packet_id() if max(granted) else None
+        packet_id = self._take_packet_id(delivered) if max(granted) else None
         self.send(Publish(topic, body, max(granted), packet_id).encode())
+        if packet_id is None:
+            delivered()
         return True
 
-    def _take_packet_id(self) -> int:
-        # Not sent again on the next connection: a device reads its whole twin then.
+    def _take_packet_id(self, delivered: Callable[[], None]) -> int:
+        # Nothing is sent again on the next connection by itself: a device reads its whole twin then, and
+        # what has to reach it waits in a queue.
         for _attempt in range(0xFFFF):
             packet_id = self._next_packet_id
             self._next_packet_id = packet_id % 0xFFFF + 1
             if packet_id not in self._unacknowledged:
                 break
-        self._unacknowledged.add(packet_id)
+        self._unacknowledged[packet_id] = delivered
         return packet_id
 
     def send(self, data: bytes) -> None:

@@ -161,6 +161,17 @@ class _Device(Role):
         answer.add_done_callback(lambda _answer: self._calls.pop(request_id, None))
         return answer
 
+    def takes_messages(self) -> bool:
+        return f"{self._messages_topic}#" in self._link.subscriptions
+
+    def send_message(self, bag: str, body: bytes, delivered: Callable[[], None]) -> bool:
+        return self._link.publish(f"{self._messages_topic}{bag}", body, delivered)
+
+    @property
+    def _messages_topic(self) -> str:
+        module = f"/modules/{self._module_id}" if self._module_id else ""
+        return f"devices/{self._device_id}{module}/messages/devicebound/"
+
     async def run(self, early: Sequence[Packet]) -> None:
         self._check_names()
         token = self._read_token()
@@ -355,7 +366,7 @@ class _Device(Role):
         own = f"devices/{self._device_id}/"
         if self._module_id:
             own += f"modules/{self._module_id}/"
-        device_bound = f"{own}messages/devicebound/#"
+        device_bound = f"{self._messages_topic}#"
         return (
             topic_filter in (f"{_TWIN_RESULT}#", f"{_TWIN_DESIRED}#", f"{_METHOD}#", device_bound)
             # Inputs exist behind edgeHub only, but its clients subscribe to them here too.

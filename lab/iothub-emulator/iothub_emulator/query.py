@@ -23,7 +23,7 @@ from iothub_emulator.auth import Right
 from iothub_emulator.clock import HubClock
 from iothub_emulator.errors import HubError, argument_invalid
 from iothub_emulator.feature import Context, Feature
-from iothub_emulator.identity import Identity
+from iothub_emulator.identity import WAITING_MESSAGES_COLUMN, Identity
 from iothub_emulator.operations import OperationClass
 from iothub_emulator.query_language import (
     UNDEFINED,
@@ -45,7 +45,7 @@ _ROWS_AT_ONCE = 500
 
 TWIN_ROWS = f"""
     SELECT identities.*, etag_number, version, tags, desired, desired_metadata, desired_version,
-        reported, reported_metadata, reported_version, {CONFIGURATIONS_COLUMN}
+        reported, reported_metadata, reported_version, {CONFIGURATIONS_COLUMN}, {WAITING_MESSAGES_COLUMN}
     FROM identities JOIN twins USING (device_id, module_id)
 """  # noqa: S608 - constants only, here and below
 """Rows of which `twin_document` makes twins; a condition can follow."""
@@ -72,13 +72,10 @@ _ROWS_LATE = {
 }
 
 # For a hub whose queries lag behind: what was deleted, as it was. Empty unless the lag is set.
-_SCHEMA = SchemaPart(
-    "query",
-    (
-        f"""
-CREATE TABLE query_lag (seconds REAL NOT NULL);
-INSERT INTO query_lag VALUES (0);
--- The columns of TWIN_ROWS, so a step that changes those changes this too.
+# Of the columns of TWIN_ROWS, so each step that changes those appends this once more.
+_GONE_TWINS = f"""
+DROP TABLE IF EXISTS gone_twins;
+DROP TRIGGER IF EXISTS identity_gone;
 CREATE TABLE gone_twins AS {TWIN_ROWS} WHERE 0;
 ALTER TABLE gone_twins ADD COLUMN deleted_at REAL;
 CREATE INDEX gone_twins_by_id ON gone_twins (device_id, module_id);
@@ -89,7 +86,16 @@ BEGIN
     INSERT INTO gone_twins SELECT *, {_SQL_NOW} FROM ({TWIN_ROWS}
     WHERE identities.device_id = old.device_id AND identities.module_id = old.module_id);
 END;
+"""  # noqa: S608
+_SCHEMA = SchemaPart(
+    "query",
+    (
+        f"""
+CREATE TABLE query_lag (seconds REAL NOT NULL);
+INSERT INTO query_lag VALUES (0);
+{_GONE_TWINS}
 """,  # noqa: S608
+        _GONE_TWINS,
     ),
 )
 

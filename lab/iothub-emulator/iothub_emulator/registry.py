@@ -23,7 +23,14 @@ from iothub_emulator.errors import (
     precondition_failed,
     unauthorized,
 )
-from iothub_emulator.identity import Authentication, Identity, check_if_match, find, parse_authentication
+from iothub_emulator.identity import (
+    IDENTITY_ROWS,
+    Authentication,
+    Identity,
+    check_if_match,
+    find,
+    parse_authentication,
+)
 from iothub_emulator.twins import Twin
 
 _ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}")
@@ -63,15 +70,13 @@ def get_identity(connection: sqlite3.Connection, device_id: str, module_id: str)
 def list_devices(connection: sqlite3.Connection, top: int) -> list[Identity]:
     """Devices by id, at most `top`; a `top` outside 1..1000 means 1000."""
     limit = top if 1 <= top <= _MAX_LISTED else _MAX_LISTED
-    rows = connection.execute(
-        "SELECT * FROM identities WHERE module_id = '' ORDER BY device_id LIMIT ?", (limit,)
-    )
+    rows = connection.execute(f"{IDENTITY_ROWS} WHERE module_id = '' ORDER BY device_id LIMIT ?", (limit,))
     return [Identity.from_row(row) for row in rows]
 
 
 def list_modules(connection: sqlite3.Connection, device_id: str) -> list[Identity]:
     rows = connection.execute(
-        "SELECT * FROM identities WHERE device_id = ? AND module_id <> '' ORDER BY module_id", (device_id,)
+        f"{IDENTITY_ROWS} WHERE device_id = ? AND module_id <> '' ORDER BY module_id", (device_id,)
     )
     return [Identity.from_row(row) for row in rows]
 
@@ -143,6 +148,7 @@ def put_device(
         device.connected = existing.connected
         device.connection_updated = existing.connection_updated
         device.last_activity = existing.last_activity
+        device.waiting_messages = existing.waiting_messages
     device.save(connection)
     if not existing:
         Twin.create(connection, device_id, "", now)

@@ -49,7 +49,6 @@ API_VERSIONS = frozenset(
 _MAX_BODY_BYTES = 8 * 1024 * 1024
 
 _NOT_BUILT = (
-    ("DELETE", "/devices/{id}/commands"),
     ("*", "/jobs"),
     ("*", "/jobs/{tail:.*}"),
     ("*", "/digitaltwins/{tail:.*}"),

@@ -141,6 +141,20 @@ BEGIN
     WHERE device_id = old.device_id AND (old.module_id = '' OR module_id = old.module_id);
 END;
 """,
+        """
+CREATE TABLE device_messages (          -- from the cloud, until the device has them
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,          -- in the order of sending
+    device_id TEXT NOT NULL,
+    expires REAL NOT NULL,
+    bag TEXT NOT NULL,                  -- the properties, as in the topic
+    body BLOB NOT NULL
+);
+CREATE INDEX device_messages_by_device ON device_messages (device_id, seq);
+CREATE INDEX device_messages_by_expiry ON device_messages (expires);
+CREATE TRIGGER device_deleted AFTER DELETE ON identities
+WHEN old.module_id = ''
+BEGIN DELETE FROM device_messages WHERE device_id = old.device_id; END;
+""",
     ),
 )
 

@@ -272,7 +272,7 @@ class Twin:
             "statusUpdateTime": twin_time(identity.status_updated),
             "connectionState": identity.connection_state,
             "lastActivityTime": twin_time(identity.last_activity),
-            "cloudToDeviceMessageCount": 0,
+            "cloudToDeviceMessageCount": identity.waiting_messages,
             "authenticationType": identity.authentication.type,
             # Capitalised in twins, unlike in identities.
             "x509Thumbprint": {

@@ -140,7 +140,6 @@ def test_api_version_is_required(hub: Hub, version: str | None) -> None:
     [
         ("GET", "/jobs"),
         ("POST", "/jobs/create"),
-        ("DELETE", "/devices/own/commands"),
         ("POST", "/messages/devicebound"),
         ("GET", "/digitaltwins/own"),
         ("PUT", "/enrollments/one"),
