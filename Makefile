@@ -16,7 +16,7 @@ venv := .venv/installed-$(shell sha256sum $(lock) | cut -c1-16)
 own_home := $(foreach name,ANSIBLE_HOME TMPDIR HELM_CACHE_HOME HELM_CONFIG_HOME HELM_DATA_HOME KUBECACHEDIR,$(name)=$(CURDIR)/build/home)
 
 # apt packages of the lab: an engine (used only where none runs), the base image's maker, and what both call
-APT_PACKAGES := debootstrap docker.io git iproute2 iptables openssl python3-venv
+APT_PACKAGES := debootstrap docker.io git iproute2 iptables openssh-client openssl python3-venv
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
