@@ -40,6 +40,7 @@ from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.edgeha.iotedge.plugins.module_utils import deployment
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import FileMissingError
+from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import ManifestError
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files
 
 
@@ -57,7 +58,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core ships no t
                 ) from error
             except (OSError, UnicodeDecodeError) as error:
                 raise AnsibleLookupError(f"the deployment file {term} cannot be read: {error}") from error
-            except deployment.ManifestError as error:
+            except ManifestError as error:
                 raise AnsibleLookupError(
                     f"the deployment file {term} is not valid: {'; '.join(error.errors)}"
                 ) from error

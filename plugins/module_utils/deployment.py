@@ -16,18 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import edge_manifest
-from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import (
-    AGENT,
-    HUB,
+from ansible_collections.edgeha.iotedge.plugins.module_utils.create_options import (
     is_create_options,
-    is_image,
-    join,
     join_create_options,
+)
+from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import AGENT, HUB, is_image
+from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import (
+    ManifestError,
+    join,
     read_json,
 )
-
-ManifestError = edge_manifest.ManifestError
 
 # Kubernetes wants a DNS label of at most 63 characters; release name and module name are joined by a dash.
 _MODULE_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")

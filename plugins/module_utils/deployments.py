@@ -28,6 +28,7 @@ from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import edge_manifest, item_list
 from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import Content
+from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import ManifestError
 
 OPTION = "deployments"
 LABEL = "edgeha_deployment"
@@ -65,7 +66,7 @@ class DesiredDeployment:
         if item["content"] is not None and item["state"] == "present":
             try:
                 content = edge_manifest.parse(item["content"])
-            except edge_manifest.ManifestError as error:
+            except ManifestError as error:
                 errors = error.errors
         return cls(
             id=item["id"],

@@ -15,23 +15,31 @@ What a runtime of ours can do of it is the business of `deployment`.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import twin_rules
+from ansible_collections.edgeha.iotedge.plugins.module_utils import edge_routes, twin_rules
+from ansible_collections.edgeha.iotedge.plugins.module_utils.create_options import (
+    MAX_PARTS,
+    PART_CHARACTERS,
+    is_create_options,
+    join_create_options,
+    split_create_options,
+)
+from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import (
+    ManifestError,
+    canonical,
+    join,
+    read_json,
+)
 
 AGENT = "$edgeAgent"
 HUB = "$edgeHub"
 DESIRED = "properties.desired"
 SECRET = "(secret)"  # noqa: S105 - what stands in its place
 OTHER_SECRET = "(another secret)"  # noqa: S105 - as above
-# Twins took values of 512 characters once, and stock tools still cut createOptions there.
-PART_CHARACTERS = 512
-MAX_PARTS = 8
 MAX_MODULES = 50
 _MAX_INTEGER = 2**52
 _STARTUP_ORDERS = range(2**32)
@@ -42,17 +50,6 @@ _ENV_NAME = re.compile(r"[^\s.$#+=]+")
 _IMAGE = re.compile(
     r"(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::[\w][\w.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?"
-)
-_PART = re.compile(r"createOptions\d{2}")
-_ROUTE = re.compile(r"\s*FROM\s+(\S+)(?:\s+WHERE\s+(\S.*?))?\s+INTO\s+(\S.*?)\s*", re.IGNORECASE | re.DOTALL)
-_QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
-_BROKERED = re.compile(r"BrokeredEndpoint\s*\(\s*([\"'])/?modules/([^/\"']+)/inputs/([^/\"']+)\1\s*\)", re.I)
-_SOURCE_MODULE = re.compile(r"/messages/modules/([^/]+)(?:/|$)", re.IGNORECASE)
-_SOURCES = re.compile(
-    r"/\*|/messages(/\*)?|/messages/modules/[^/]+(/\*|/outputs/[^/]+)?|/messages/\*/outputs/[^/]+"
-    r"|/twinChangeNotifications|/(module|device)LifecycleNotifications|/deviceJobLifecycleEvents"
-    r"|/deviceConnectionStateEvents",
-    re.IGNORECASE,
 )
 _AGENT_VERSIONS = ("1.0", "1.1")
 _HUB_VERSIONS = ("1.0", "1.1", "1.2", "1.3")
@@ -65,14 +62,6 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "restartPolicy": ("never", "on-failure", "on-unhealthy", "always"),
     "imagePullPolicy": ("on-create", "never"),
 }
-
-
-class ManifestError(ValueError):
-    """The manifest cannot be used. errors: one line each, beginning with the JSON path."""
-
-    def __init__(self, errors: list[str]) -> None:
-        super().__init__("; ".join(errors))
-        self.errors = errors
 
 
 @dataclass(frozen=True)
@@ -96,130 +85,9 @@ class Content:
         return content_digest(self.modules)
 
 
-# -- JSON ----------------------------------------------------------------------------------------------------
-
-
-def join(path: str, key: str) -> str:
-    """Return the JSON path of a key: ``$.a["b.c"]``."""
-    return f"{path}.{key}" if re.fullmatch(r"[A-Za-z_$][\w$-]*", key) else f"{path}[{json.dumps(key)}]"
-
-
-def read_json(text: str, path: str = "$") -> Any:
-    """Read JSON; raises ManifestError for what is none, for NaN, and for a key that stands twice."""
-    try:
-        return json.loads(
-            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
-        )
-    except json.JSONDecodeError as error:
-        raise ManifestError(
-            [f"{path}: not JSON: {error.msg} in line {error.lineno}, column {error.colno}"]
-        ) from error
-    except _DuplicateKeyError as error:
-        raise ManifestError([f"{path}: the key {error.args[0]!r} stands twice in one object"]) from error
-    except ValueError as error:
-        raise ManifestError([f"{path}: not JSON: {error}"]) from error
-
-
-def canonical(value: Any) -> str:
-    """Return JSON text that is the same for values that mean the same: keys sorted, 2.0 as 2."""
-    return json.dumps(_plain_numbers(value), sort_keys=True, separators=(",", ":"))
-
-
-def _plain_numbers(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_numbers(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-class _DuplicateKeyError(ValueError):
-    pass
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise _DuplicateKeyError(key)
-        result[key] = value
-    return result
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large a number")
-    return number
-
-
-# -- createOptions and images --------------------------------------------------------------------------------
-
-
 def is_image(value: object) -> bool:
     """Say whether value is a reference to an image, spaces around it aside."""
     return isinstance(value, str) and bool(_IMAGE.fullmatch(value.strip()))
-
-
-def is_create_options(key: str) -> bool:
-    """Say whether a key of a module's settings is createOptions or one of its further parts."""
-    return key == "createOptions" or bool(_PART.fullmatch(key))
-
-
-def join_create_options(settings: Mapping[str, Any], path: str) -> Any:
-    """Return the createOptions of a module's settings as JSON value, from all its parts; ``{}`` when empty.
-
-    path: of the settings. Raises ManifestError.
-    """
-    where = join(path, "createOptions")
-    first = settings.get("createOptions", "")
-    further = sorted(key for key in settings if _PART.fullmatch(str(key)))
-    if isinstance(first, Mapping):
-        if further:
-            raise ManifestError([f"{join(path, further[0])}: createOptions is an object, so it has no parts"])
-        return first
-    parts = [first, *(settings[key] for key in further)]
-    if not all(isinstance(part, str) for part in parts):
-        raise ManifestError([f"{where}: must be an object, or a text that holds one"])
-    for number, key in enumerate(further, start=1):
-        if key != _part_name(number):
-            raise ManifestError([f"{join(path, key)}: the part {_part_name(number)} before it is missing"])
-    text = "".join(parts)
-    options = read_json(text, where) if text.strip() else {}
-    if not isinstance(options, Mapping):
-        raise ManifestError([f"{where}: must be an object, or a text that holds one"])
-    return options
-
-
-def split_create_options(options: Any) -> dict[str, str]:
-    """Return createOptions as edgeAgent reads them: compact text, cut into createOptions, createOptions01...
-
-    A part has at most PART_CHARACTERS characters as the runtime (.NET) counts them: those beyond the first
-    65536 count twice. The result may have more than MAX_PARTS parts.
-    """
-    text = json.dumps(options, separators=(",", ":"), ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # Half of a surrogate pair is allowed in JSON, but only when escaped.
-        text = json.dumps(options, separators=(",", ":"))
-    parts, start, length = [], 0, 0
-    for position, character in enumerate(text):
-        width = 2 if ord(character) > 0xFFFF else 1
-        if length + width > PART_CHARACTERS:
-            parts.append(text[start:position])
-            start, length = position, 0
-        length += width
-    parts.append(text[start:])
-    return {_part_name(number): part for number, part in enumerate(parts)}
-
-
-def _part_name(number: int) -> str:
-    return f"createOptions{number:02}" if number else "createOptions"
 
 
 # -- what content means --------------------------------------------------------------------------------------
@@ -669,7 +537,7 @@ class _Check:
         if not isinstance(text, str):
             self.refuse(path, "missing" if text is None else "must be a text: FROM ... INTO ...")
             return
-        error = _route_error(text)
+        error = edge_routes.error_of(text)
         if error:
             self.refuse(path, error)
         else:
@@ -677,8 +545,8 @@ class _Check:
 
     def modules_of_routes(self, layered: bool) -> None:
         for path, text in self.routes:
-            source, names = _route_parts(text)
-            if not _SOURCES.fullmatch(source):
+            source, names = edge_routes.parts_of(text)
+            if not edge_routes.SOURCES.fullmatch(source):
                 self.warn(path, f"{source} is no source that edgeHub is documented to have")
             for name in sorted(names - self.names):
                 fact = f"names the module {name}, which is not in modules"
@@ -740,51 +608,3 @@ def _write(module: str, value: Any) -> Any:
             return result
         return {**{key: inner for key, inner in result.items() if not is_create_options(key)}, **parts}
     return result
-
-
-# -- routes --------------------------------------------------------------------------------------------------
-
-
-def _hide_quoted(text: str) -> str:
-    """Return the text with what stands in quotes as underscores, so that words in there are no keywords."""
-    return _QUOTED.sub(lambda found: "_" * len(found.group()), text)
-
-
-def _split_route(text: str) -> tuple[str, str, str] | None:
-    found = _ROUTE.fullmatch(_hide_quoted(text))
-    if not found:
-        return None
-    source, condition, sink = (
-        text[slice(*found.span(group))] if found.group(group) else "" for group in (1, 2, 3)
-    )
-    return source, condition, sink.strip()
-
-
-def _route_error(text: str) -> str | None:
-    parts = _split_route(text)
-    if parts is None:
-        return f"{text!r} is no route: write FROM source [WHERE condition] INTO sink"
-    source, condition, sink = parts
-    if not source.startswith("/"):
-        return f"the source {source!r} must begin with /, such as /messages/*"
-    hidden = _hide_quoted(condition)
-    if "'" in hidden or '"' in hidden:
-        return "a quote in the condition is not closed"
-    depth = 0
-    for character in hidden:
-        depth += {"(": 1, ")": -1}.get(character, 0)
-        if depth < 0:
-            break
-    if depth:
-        return "the parentheses in the condition do not match"
-    if sink.lower() != "$upstream" and not _BROKERED.fullmatch(sink):
-        return f'the sink {sink!r} must be $upstream or BrokeredEndpoint("/modules/NAME/inputs/INPUT")'
-    return None
-
-
-def _route_parts(text: str) -> tuple[str, set[str]]:
-    """Return the source, and the modules that source and sink name; for a route without error."""
-    source, _condition, sink = _split_route(text) or ("", "", "")
-    names = {found.group(1) for found in [_SOURCE_MODULE.match(source)] if found and found.group(1) != "*"}
-    names |= {found.group(2) for found in [_BROKERED.fullmatch(sink)] if found}
-    return source, names

@@ -17,6 +17,7 @@ from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import edge_manifest, iothub_device, item_list
 from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import Content
+from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import ManifestError
 
 OPTION = "devices"
 
@@ -34,7 +35,7 @@ class DesiredModules:
         """Read what an operator wrote; content as in edge_manifest.parse."""
         try:
             found = edge_manifest.parse(content)
-        except edge_manifest.ManifestError as error:
+        except ManifestError as error:
             return cls(device_id, None, error.errors)
         if found.layered:
             return cls(device_id, None, ["$: is a layer; layers belong to deployments (iothub_deployments)"])

@@ -22,6 +22,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     iothub_device,
     twin_rules,
 )
+from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import ManifestError
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 
 PREFIXES = ("edge_", "iothub_")
@@ -479,7 +480,7 @@ class _Check:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self.add(subject, f"the deployment file {path} cannot be read: {reason}", "make it readable")
-        except deployment.ManifestError as error:
+        except ManifestError as error:
             for line in error.errors:
                 self.add(subject, f"the deployment file {path} is not valid: {line}", "correct the manifest")
         else:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / ".collections"))
 START_LIMIT_SECONDS = 30
+PLAYBOOK_LIMIT_SECONDS = 300
 HIDDEN_SUFFIX = ".hidden.json"
 
 
@@ -132,7 +134,7 @@ class Run:
 
 def run_playbook(arguments: list[str], cwd: Path = ROOT, **environment: str) -> Run:
     """Run ansible-playbook and return what its tasks said."""
-    done = subprocess.run(
+    process = subprocess.Popen(
         [str(Path(sys.executable).with_name("ansible-playbook")), *arguments],
         cwd=cwd,
         env={
@@ -143,15 +145,23 @@ def run_playbook(arguments: list[str], cwd: Path = ROOT, **environment: str) -> 
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "false",
             **environment,
         },
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
-        check=False,
     )
-    text = done.stdout + done.stderr
-    start = done.stdout.find("{\n")
+    try:
+        out, errors = process.communicate(timeout=PLAYBOOK_LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        # Asked to end, it ends its workers too; killed, it would leave them running for ever.
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=START_LIMIT_SECONDS)
+        process.kill()
+        raise
+    text = out + errors
+    start = out.find("{\n")
     assert start >= 0, text
-    document, _ = json.JSONDecoder().raw_decode(done.stdout[start:])
+    document, _ = json.JSONDecoder().raw_decode(out[start:])
     results: dict[str, dict[str, Any]] = {}
     failures: list[str] = []
     for play in document["plays"]:
@@ -161,7 +171,7 @@ def run_playbook(arguments: list[str], cwd: Path = ROOT, **environment: str) -> 
                 if result.get("failed"):
                     failures.append(str(result.get("msg")))
     changed = sum(host["changed"] for host in document["stats"].values())
-    return Run(done.returncode, results, changed, failures, text)
+    return Run(process.returncode, results, changed, failures, text)
 
 
 @pytest.fixture(name="run_playbook")

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.edgeha.iotedge.plugins.module_utils import deployment
+from ansible_collections.edgeha.iotedge.plugins.module_utils import deployment, manifest_json
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +34,7 @@ def changed(**settings: Any) -> dict[str, Any]:
 
 
 def errors_of(document: Any) -> list[str]:
-    with pytest.raises(deployment.ManifestError) as caught:
+    with pytest.raises(manifest_json.ManifestError) as caught:
         deployment.parse(document if isinstance(document, str) else json.dumps(document))
     return caught.value.errors
 
@@ -169,7 +169,7 @@ def test_any_json_is_either_read_or_refused_with_paths(document: Any) -> None:
     found: list[dict[str, Any]] = []
     try:
         found = deployment.parse(json.dumps(document)).modules
-    except deployment.ManifestError as error:
+    except manifest_json.ManifestError as error:
         errors = error.errors
         found = [{"image": "refused"}] if errors else []
     assert all(line.startswith("$") for line in errors)

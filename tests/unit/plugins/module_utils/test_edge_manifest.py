@@ -9,7 +9,11 @@ import json
 from typing import Any
 
 import pytest
-from ansible_collections.edgeha.iotedge.plugins.module_utils import edge_manifest
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    create_options,
+    edge_manifest,
+    manifest_json,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,7 +87,7 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 
 def errors_of(document: Any) -> list[str]:
-    with pytest.raises(edge_manifest.ManifestError) as caught:
+    with pytest.raises(manifest_json.ManifestError) as caught:
         edge_manifest.parse(document)
     assert all(line.startswith("$") for line in caught.value.errors)
     return caught.value.errors
@@ -401,7 +405,7 @@ OPTIONS = st.dictionaries(st.text(max_size=5) | LONG, JSON | LONG, max_size=4)
 
 @given(OPTIONS)
 def test_parts_join_to_what_was_split_and_none_is_too_long(options: dict[str, Any]) -> None:
-    parts = edge_manifest.split_create_options(options)
+    parts = create_options.split_create_options(options)
     assert list(parts)[:3] == ["createOptions", "createOptions01", "createOptions02"][: len(parts)]
     # As the runtime counts: UTF-16.
     lengths = [len(part.encode("utf-16-le", "surrogatepass")) // 2 for part in parts.values()]
@@ -410,7 +414,7 @@ def test_parts_join_to_what_was_split_and_none_is_too_long(options: dict[str, An
     assert all(length >= 511 for length in lengths[:-1])
     # They can be sent.
     sent = json.loads(json.dumps(parts).encode())
-    assert edge_manifest.join_create_options(sent, "$") == options
+    assert create_options.join_create_options(sent, "$") == options
 
 
 @given(OPTIONS)
@@ -418,7 +422,7 @@ def test_however_options_are_written_they_mean_the_same(options: dict[str, Any])
     def desired(**given_settings: Any) -> dict[str, Any]:
         return {"modules": {"m": {"settings": {"image": "a", **given_settings}}}}
 
-    written = desired(**edge_manifest.split_create_options(options))
+    written = desired(**create_options.split_create_options(options))
     spread = desired(createOptions=json.dumps(options, indent=3))
     assert edge_manifest.same("$edgeAgent", written, spread)
     assert edge_manifest.same("$edgeAgent", written, desired(createOptions=options))
@@ -500,7 +504,7 @@ def test_any_json_is_read_or_refused_with_paths(document: Any) -> None:
         layered = edge_manifest.parse(
             document if isinstance(document, dict) else json.dumps(document)
         ).layered
-    except edge_manifest.ManifestError as error:
+    except manifest_json.ManifestError as error:
         errors = error.errors
     # A refusal has a reason, and only a layer can be as small as what is made here.
     assert layered is not bool(errors)
