@@ -8,6 +8,8 @@ BIN := .venv/bin
 lab_home := $(or $(EDGEHA_LAB_HOME),$(HOME)/.cache/edgeha-lab)
 export PATH := $(CURDIR)/$(BIN):$(lab_home)/cache/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
+# Helm and kubectl keep what they discover in the checkout and not in the home.
+export KUBECACHEDIR := $(CURDIR)/build/kube-cache
 stage := tools/stage
 lock := requirements/requirements.lock
 venv := .venv/installed-$(shell sha256sum $(lock) | cut -c1-16)
