@@ -161,14 +161,18 @@ class Fleet:
         self, devices: Sequence[DesiredDevice], plans: Mapping[str, Plan], failed: dict[str, str]
     ) -> list[dict[str, Any]]:
         """Return the entries of the bulk call for one step; what cannot be read is added to failed."""
-        scopes: dict[str, str] = {}
         parents = sorted({device.parent for device in devices if device.parent})
         unknown = [name for name in parents if name not in self.actual or not self.actual[name].edge]
         self.read([DesiredDevice(name) for name in unknown])
         scopes = {name: self.actual[name].device_scope for name in parents if name in self.actual}
 
         def one(device: DesiredDevice) -> dict[str, Any]:
-            scope = scopes.get(device.parent or "", "")
+            scope = scopes.get(device.parent, "") if device.parent else ""
+            if device.parent and not scope:
+                # Without this a parent that was deleted a moment ago would be taken for none.
+                raise iothub_device.UnsupportedChange(
+                    f"the parent {device.parent!r} is no longer there: run again"
+                )
             plan, actual = plans[device.device_id], self.actual.get(device.device_id)
             if plan.action == "create" or actual is None:
                 return iothub_device.create_entry(device, plan, scope)

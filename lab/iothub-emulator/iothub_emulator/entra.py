@@ -31,7 +31,8 @@ _ALGORITHM = "RS256"
 class Credentials:
     """What DIR/azure.json holds."""
 
-    tenantId: str  # noqa: N815 - members of the file
+    # The names are those of the file's members, so that it is read and written without a table of names.
+    tenantId: str  # noqa: N815
     subscriptionId: str  # noqa: N815
     clientId: str  # noqa: N815
     clientSecret: str  # noqa: N815
