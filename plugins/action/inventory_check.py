@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules
+from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules, public_variables
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files
 
@@ -46,7 +46,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         role_variables = role_options(Path(__file__).resolve().parents[2] / "roles")
         values = {
             name: _value(lambda name=name: self._templar.template(variables[name]))
-            for name in inventory_rules.VARIABLES
+            for name in public_variables.VARIABLES
             if name in variables
         }
         findings = inventory_rules.check_cluster(
@@ -158,7 +158,7 @@ def role_options(roles: Path) -> set[str]:
     """Return the options of our roles, which are known variables too when they begin like public ones."""
     names: set[str] = set()
     for specs in roles.glob("*/meta/argument_specs.yml"):
-        if specs.parent.parent.name.startswith(inventory_rules.PREFIXES):
+        if specs.parent.parent.name.startswith(public_variables.PREFIXES):
             for entry in (yaml.safe_load(specs.read_text("utf-8")).get("argument_specs") or {}).values():
                 names |= set(entry.get("options") or {})
     return names

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The public variables, and what can be wrong with an inventory before anything is contacted. Pure.
+"""What can be wrong with the variables of a cluster host before anything is contacted. Pure.
 
-A cluster is a host of the group ``edge_clusters``; variables are flat; one table here names them all.
+A cluster is a host of the group ``edge_clusters``; variables are flat; ``public_variables`` names them all.
 Values of secrets never enter a problem.
 """
 
@@ -24,72 +24,12 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import ManifestError
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
+from ansible_collections.edgeha.iotedge.plugins.module_utils.public_variables import (
+    DEFAULTS,
+    PREFIXES,
+    VARIABLES,
+)
 
-PREFIXES = ("edge_", "iothub_")
-
-
-@dataclass(frozen=True)
-class Variable:
-    """A public variable.
-
-    kind:      ``str``, ``int``, ``list`` or ``dict``.
-    choices:   all values that mean something, empty when any does.
-    supported: the choices this version can carry out, None for all.
-    secret:    the value is never shown.
-    """
-
-    kind: str = "str"
-    choices: tuple[str, ...] = ()
-    supported: tuple[str, ...] | None = None
-    secret: bool = False
-
-
-VARIABLES: Mapping[str, Variable] = {
-    "edge_ca_bundle": Variable(),
-    "edge_cluster": Variable(),
-    "edge_cluster_mode": Variable(choices=("k3s", "join", "existing"), supported=("existing",)),
-    "edge_cluster_server_count": Variable("int"),
-    "edge_cluster_vip": Variable(),
-    "edge_confirm": Variable(),
-    "edge_failover_seconds": Variable("int"),
-    "edge_gateway_defaults": Variable("dict"),
-    "edge_gateways": Variable("list"),
-    "edge_http_proxy": Variable(),
-    "edge_image_registry": Variable(),
-    "edge_join_token": Variable(secret=True),
-    "edge_join_url": Variable(),
-    "edge_k3s_token": Variable(secret=True),
-    "edge_k3s_version": Variable(),
-    "edge_kubeconfig": Variable(),
-    "edge_no_proxy": Variable(),
-    "edge_storage_backend": Variable(choices=("nfs", "longhorn", "class"), supported=("class",)),
-    "edge_storage_class": Variable(),
-    "edge_storage_nfs_path": Variable(),
-    "edge_storage_nfs_server": Variable(),
-    "iothub_auth": Variable(choices=("sas", "cli", "service_principal", "managed_identity")),
-    "iothub_fetch_key": Variable("bool"),
-    "iothub_dps_name": Variable(),
-    "iothub_hostname": Variable(),
-    "iothub_location": Variable(),
-    "iothub_name": Variable(),
-    "iothub_policies": Variable("list"),
-    "iothub_policy_key": Variable(secret=True),
-    "iothub_policy_name": Variable(),
-    "iothub_resource_group": Variable(),
-    "iothub_resources_scope": Variable(choices=("resources", "resource_group")),
-    "iothub_resources_state": Variable(choices=("present", "absent")),
-    "iothub_sku": Variable(choices=("F1", "B1", "B2", "B3", "S1", "S2", "S3")),
-    "iothub_subscription_id": Variable(),
-    "iothub_tags": Variable("dict"),
-    "iothub_units": Variable("int"),
-}
-# What a play uses where the operator says nothing; playbooks/vars/public.yml holds the same values.
-DEFAULTS: Mapping[str, str] = {
-    "edge_cluster_mode": "k3s",
-    "edge_storage_backend": "nfs",
-    "iothub_auth": "sas",
-    "iothub_policy_name": "iothubowner",
-}
 GATEWAY_KEYS: Mapping[str, str] = {
     "address": "str",
     "deployment": "str",

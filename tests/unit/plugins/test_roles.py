@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules
+from ansible_collections.edgeha.iotedge.plugins.module_utils import public_variables
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
@@ -60,4 +60,4 @@ def test_public_variables_that_are_used_are_known() -> None:
         if not name.startswith(roles)
     }
     assert used
-    assert used <= set(inventory_rules.VARIABLES)
+    assert used <= set(public_variables.VARIABLES)

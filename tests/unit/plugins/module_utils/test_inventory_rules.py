@@ -54,10 +54,9 @@ def test_good_inventory_has_no_problem() -> None:
 @pytest.mark.parametrize(
     ("changes", "subject", "text"),
     [
-        ({"edge_cluster_mode": "k3s"}, "variable edge_cluster_mode", "not in this version"),
-        ({"edge_cluster_mode": None}, "variable edge_cluster_mode", "is not set, so it is 'k3s'"),
         ({"edge_cluster_mode": "exsting"}, "variable edge_cluster_mode", "did you mean existing?"),
         ({"edge_storage_backend": "nfs"}, "variable edge_storage_backend", "not in this version"),
+        ({"edge_storage_backend": None}, "variable edge_storage_backend", "is not set, so it is 'nfs'"),
         ({"iothub_auth": "cly"}, "variable iothub_auth", "did you mean cli?"),
         ({"iothub_fetch_key": "maybe"}, "variable iothub_fetch_key", "a text, not true or false"),
         ({"edge_cluster": "other"}, "variable edge_cluster", "'other'"),
@@ -111,7 +110,7 @@ def test_each_mistake_is_one_problem_with_a_fix(changes: dict[str, Any], subject
 
 def test_all_problems_come_at_once() -> None:
     found = facts(
-        edge_cluster_mode="k3s", iothub_hostname="a b", edge_gateways=[{"name": "A"}, {"name": "b c"}]
+        edge_storage_backend="nfs", iothub_hostname="a b", edge_gateways=[{"name": "A"}, {"name": "b c"}]
     )
     assert len(found) == 6
 
