@@ -1,0 +1,192 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The API of the cluster as a server of k3s sees it, with the administrator's certificate of its data folder.
+
+It is for modules that run on a machine, which has Python and nothing else: only the standard library is used.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+_MERGE_PATCH = "application/merge-patch+json"
+
+
+class KubeError(Exception):
+    """A call without the answer that was wanted.
+
+    status:  HTTP status; 0 when there was no answer at all.
+    reason:  the API's word for it, such as NotFound or Conflict.
+    message: for people.
+    body:    the Status object, empty when there is none.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, body: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.body: Mapping[str, Any] = body or {}
+
+
+class KubeApi:
+    """One kept-alive connection. timeout: seconds that a call may take."""
+
+    def __init__(self, context: ssl.SSLContext, address: str, port: int, timeout: float = 10.0) -> None:
+        self._context = context
+        self._place = (address, port)
+        self._timeout = timeout
+        self._connection: http.client.HTTPSConnection | None = None
+
+    @classmethod
+    def of_server(
+        cls, data_dir: str, timeout: float = 10.0, port: int = 6443, address: str = "127.0.0.1"
+    ) -> KubeApi:
+        """Return the API of the server whose data folder is given; raises KubeError when it holds no keys."""
+        tls = Path(data_dir) / "server" / "tls"
+        try:
+            context = ssl.create_default_context(cafile=str(tls / "server-ca.crt"))
+            context.load_cert_chain(str(tls / "client-admin.crt"), str(tls / "client-admin.key"))
+        except (OSError, ssl.SSLError) as error:
+            raise KubeError(
+                0, "NoCredentials", f"{tls} holds no usable certificate of an administrator: {error}"
+            ) from error
+        return cls(context, address, port, timeout)
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        return self.call("GET", path, query=query)
+
+    def items(self, path: str, **query: str) -> list[dict[str, Any]]:
+        """Return all objects of a list, page by page."""
+        found: list[dict[str, Any]] = []
+        proceed = ""
+        while True:
+            page = self.get(path, limit="500", **query, **({"continue": proceed} if proceed else {}))
+            found += page.get("items") or []
+            proceed = (page.get("metadata") or {}).get("continue") or ""
+            if not proceed:
+                return found
+
+    def patch(self, path: str, change: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a JSON merge patch: a null deletes."""
+        return self.call("PATCH", path, change, _MERGE_PATCH)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        return self.call("POST", path, body)
+
+    def delete(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return self.call("DELETE", path, body)
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """Return the object, or None when there is none."""
+        try:
+            return self.get(path)
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def text(self, path: str) -> str:
+        """Return an answer that is no JSON, as that of /readyz."""
+        return self._answer("GET", path, None, {})[1].decode("utf-8", "replace")
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        if query:
+            path = f"{path}?{urlencode(query)}"
+        raw = None if body is None else json.dumps(body).encode()
+        headers = {"Accept": "application/json"}
+        if raw is not None:
+            headers["Content-Type"] = content_type
+        status, answer = self._answer(method, path, raw, headers)
+        return _parsed(status, answer)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _answer(
+        self, method: str, path: str, raw: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        fresh = self._connection is None
+        try:
+            status, answer = self._once(method, path, raw, headers)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            # A kept connection may have been closed meanwhile. What only reads can be asked again.
+            if fresh or method != "GET":
+                raise KubeError(0, "Unreachable", self._unreachable(error)) from error
+            return self._answer(method, path, raw, headers)
+        if status >= 400:
+            raise error_of(status, answer)
+        return status, answer
+
+    def _once(
+        self, method: str, path: str, raw: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        if self._connection is None:
+            self._connection = http.client.HTTPSConnection(
+                *self._place, timeout=self._timeout, context=self._context
+            )
+        self._connection.request(method, path, body=raw, headers=dict(headers))
+        response = self._connection.getresponse()
+        return response.status, response.read()
+
+    def _unreachable(self, error: BaseException) -> str:
+        address, port = self._place
+        return f"the API at {address}:{port} does not answer: {error or type(error).__name__}"
+
+
+def _parsed(status: int, answer: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(answer)
+    except ValueError as error:
+        raise KubeError(status, "NoJSON", f"the API answered {answer[:200]!r}") from error
+    return body if isinstance(body, dict) else {"items": body}
+
+
+def error_of(status: int, answer: bytes) -> KubeError:
+    """Return the error that an answer tells of; the API sends a Status, what stands before it any text."""
+    try:
+        body = json.loads(answer)
+    except ValueError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    text = str(body.get("message") or answer[:200].decode("utf-8", "replace").strip())
+    return KubeError(status, str(body.get("reason") or ""), f"HTTP {status}: {text}", body)
+
+
+class Patience:
+    """A limit in seconds, and short pauses until it is reached."""
+
+    def __init__(self, limit: float, pause: float = 1.0) -> None:
+        self._start = time.monotonic()
+        self._limit = limit
+        self._pause = pause
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def is_left(self) -> bool:
+        return self.elapsed < self._limit
+
+    def pause(self) -> None:
+        time.sleep(max(0.0, min(self._pause, self._limit - self.elapsed)))
