@@ -12,9 +12,9 @@ class ModuleDocFragment:
 options:
   kubeconfig:
     description:
-      - Path of the kubeconfig file.
+      - Path of the kubeconfig file, or its content as a mapping.
       - Without it E(K8S_AUTH_KUBECONFIG) is used, then C(~/.kube/config).
-    type: path
+    type: raw
   context:
     description:
       - Context of the kubeconfig file; the file's current context when left out.

@@ -34,33 +34,61 @@ class ClusterError(Exception):
 
 def argument_spec() -> dict[str, dict[str, Any]]:
     """Return the options of the doc fragment ``cluster``."""
-    return {"kubeconfig": {"type": "path"}, "context": {"type": "str"}}
+    return {"kubeconfig": {"type": "raw", "no_log": True}, "context": {"type": "str"}}
+
+
+def show_names(module: Any) -> None:
+    """Let a module's results show what is no secret of its kubeconfig: a path, or addresses and names.
+
+    Ansible takes every value in an option that is not logged for a secret, the address of the API too.
+    """
+    given = module.params.get("kubeconfig")
+    if isinstance(given, Mapping):
+        shown = {
+            str(entry.get("name"))
+            for key in ("clusters", "users", "contexts")
+            for entry in given.get(key, [])
+        }
+        shown |= {str((entry.get("cluster") or {}).get("server")) for entry in given.get("clusters", [])}
+        shown |= {str(given.get(key)) for key in ("apiVersion", "kind", "current-context")}
+        for entry in given.get("contexts", []):
+            shown |= {str(value) for value in (entry.get("context") or {}).values()}
+        module.no_log_values -= shown
+    else:
+        module.no_log_values -= {given}
 
 
 def connect(params: Mapping[str, Any], cache_file: str, timeout: float = 15.0) -> Any:
     """Return an openshift DynamicClient whose every request is bounded by ``timeout`` seconds.
 
-    params: ``kubeconfig`` and ``context``. cache_file: where discovery keeps what it found.
+    params: ``kubeconfig`` (a path, or its content as a mapping) and ``context``.
+    cache_file: where discovery keeps what it found.
     Raises ClusterError when there is no usable kubeconfig or no answer.
     """
-    path = params.get("kubeconfig") or os.environ.get("K8S_AUTH_KUBECONFIG") or "~/.kube/config"
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise ClusterError(f"the kubeconfig {path} does not exist", "correct edge_kubeconfig")
+    given = params.get("kubeconfig") or os.environ.get("K8S_AUTH_KUBECONFIG") or "~/.kube/config"
     configuration = kubernetes.client.Configuration()
     configuration.retries = False
+    options: dict[str, Any] = {
+        "context": params.get("context") or os.environ.get("K8S_AUTH_CONTEXT"),
+        "client_configuration": configuration,
+        "persist_config": False,
+    }
     # Typed as Any because the library ships annotations for some of its functions only.
     load: Any = kubernetes.config.new_client_from_config
+    if isinstance(given, Mapping):
+        name = "the kubeconfig of this run"
+        load, options["config_dict"] = kubernetes.config.new_client_from_config_dict, dict(given)
+    else:
+        name = f"the kubeconfig {given}"
+        file = Path(str(given)).expanduser()
+        if not file.is_file():
+            raise ClusterError(f"{name} does not exist", "correct edge_kubeconfig")
+        options["config_file"] = str(file)
     try:
-        api = load(
-            config_file=str(file),
-            context=params.get("context") or os.environ.get("K8S_AUTH_CONTEXT"),
-            client_configuration=configuration,
-            persist_config=False,
-        )
+        api = load(**options)
     # A broken kubeconfig makes the library raise whatever its parser stumbles over.
     except Exception as error:
-        raise ClusterError(f"the kubeconfig {path} cannot be used: {error}", "correct the file") from error
+        raise ClusterError(f"{name} cannot be used: {error}", "correct it") from error
     # The library offers a limit for each request but none for all of them; discovery sets none at all.
     api.rest_client.request = functools.partial(_bounded, api.rest_client.request, timeout)
     with guard(str(api.configuration.host)):

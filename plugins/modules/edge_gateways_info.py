@@ -95,6 +95,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    cluster_client.show_names(module)
     if cluster_client.IMPORT_ERROR:
         module.fail_json(msg=missing_required_lib("openshift"), exception=cluster_client.IMPORT_ERROR)
     try:
