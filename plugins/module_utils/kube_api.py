@@ -28,14 +28,18 @@ class KubeError(Exception):
     reason:  the API's word for it, such as NotFound or Conflict.
     message: for people.
     body:    the Status object, empty when there is none.
+    text:    the whole answer; message is cut.
     """
 
-    def __init__(self, status: int, reason: str, message: str, body: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, status: int, reason: str, message: str, body: Mapping[str, Any] | None = None, text: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
         self.message = message
         self.body: Mapping[str, Any] = body or {}
+        self.text = text
 
 
 class KubeApi:
@@ -169,8 +173,9 @@ def error_of(status: int, answer: bytes) -> KubeError:
         body = {}
     if not isinstance(body, dict):
         body = {}
-    text = str(body.get("message") or answer[:200].decode("utf-8", "replace").strip())
-    return KubeError(status, str(body.get("reason") or ""), f"HTTP {status}: {text}", body)
+    text = answer.decode("utf-8", "replace")
+    message = str(body.get("message") or text[:200].strip())
+    return KubeError(status, str(body.get("reason") or ""), f"HTTP {status}: {message}", body, text)
 
 
 class Patience:
