@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 # Who cordoned a node: only a cordon that carries it is taken back.
-CORDON_ANNOTATION = "edgeha.iotedge/cordoned-by"
+CORDON_ANNOTATION = "edgeha.io/cordoned-by"
 _MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 _SERVER_LABELS = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
 _ETCD_LABEL = "node-role.kubernetes.io/etcd"

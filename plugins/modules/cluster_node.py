@@ -15,7 +15,7 @@ description:
   - Runs on a server of the cluster, for its own node or for that of a peer. Needs root there, and nothing but
     Python.
   - A drain ends at its limit and names the pods that stay and the disruption budgets that keep them.
-  - A cordon of ours is marked with the annotation C(edgeha.iotedge/cordoned-by), so that only such a one is
+  - A cordon of ours is marked with the annotation C(edgeha.io/cordoned-by), so that only such a one is
     taken back.
 options:
   name:
