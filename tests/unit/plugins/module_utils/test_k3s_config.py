@@ -1,0 +1,260 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a node of k3s is to be, and that nothing restarts which did not change."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+import yaml
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_config
+
+SUM = "a" * 64
+OTHER = "b" * 64
+LOCK = {
+    "v1.34.4+k3s1": {"k3s": {"amd64": SUM, "arm64": OTHER}, "images": {"amd64": OTHER}},
+    "v1.34.10+k3s1": {"k3s": {"amd64": OTHER}},
+}
+SETTINGS: dict[str, Any] = {
+    "binary": "/usr/local/bin/k3s",
+    "data_dir": "/var/lib/rancher/k3s",
+    "node_name": "gw1",
+    "node_ip": "10.7.0.11",
+    "tls_san": ["10.7.0.10", "gw1", "gw1", ""],
+    "cluster_cidr": "10.42.0.0/16",
+    "service_cidr": "10.43.0.0/16",
+    "cluster_domain": "cluster.local",
+    "disable": ["traefik"],
+    "secrets_encryption": True,
+    "datastore_endpoint": "",
+    "snapshot_schedule": "",
+    "snapshot_retention": 0,
+    "profile": "",
+    "options": [],
+    "registries": "",
+    "proxy": "",
+    "no_proxy": "",
+    "addresses": ["10.7.0.11", "10.7.0.12"],
+}
+SERVERS = ["10.7.0.12", "10.7.0.13"]
+
+
+def release(**other: Any) -> dict[str, Any]:
+    options = {"source": "https://mirror.test/k3s/", "data_dir": "/data", **other}
+    return k3s_config.release(LOCK, "v1.34.4+k3s1", "x86_64", **options)
+
+
+def content(files: list[dict[str, Any]], path: str) -> Any:
+    (entry,) = [entry for entry in files if entry["path"] == path]
+    return yaml.safe_load(entry["content"])
+
+
+def wanted(**other: Any) -> dict[str, Any]:
+    return {
+        "role": "server",
+        "action": "keep",
+        "via": "",
+        "files": k3s_config.files("server", SETTINGS),
+        "release": release(),
+        "init": True,
+        "servers": SERVERS,
+        "token_digest": "",
+        "labels": [],
+        "taints": [],
+        "change_version": False,
+        **other,
+    }
+
+
+def seen(content_of_file: str, mode: str = "0600") -> dict[str, Any]:
+    digest = hashlib.sha256(content_of_file.encode()).hexdigest()
+    return {"exists": True, "sha256": digest, "mode": mode, "uid": 0, "mtime": 1}
+
+
+ABSENT = {"exists": False, "sha256": "", "mode": "", "uid": -1, "mtime": 0}
+
+
+def bare() -> dict[str, Any]:
+    """What the probe says of a machine without k3s."""
+    return {
+        "binary": {"path": "/usr/local/bin/k3s", "sha256": "", "version": ""},
+        "unit": {"name": "", "active": "inactive", "enabled": False},
+        "data": {"server": False, "agent": False, "token_sha256": ""},
+        "files": {},
+        "stale": [],
+    }
+
+
+def settled() -> dict[str, Any]:
+    """What it says of a server that is as wanted."""
+    files = {
+        entry["path"]: seen(entry["content"], entry["mode"]) if entry["state"] == "present" else ABSENT
+        for entry in wanted()["files"]
+    }
+    files[k3s_config.TOKEN_FILE] = seen("secret")
+    files[k3s_config.JOIN_FILE] = seen(k3s_config.join_text(server="10.7.0.13"))
+    return {
+        "binary": {"path": "/usr/local/bin/k3s", "sha256": SUM, "version": "v1.34.4+k3s1"},
+        "unit": {"name": "k3s", "active": "active", "enabled": True},
+        "data": {"server": True, "agent": True, "token_sha256": "abc"},
+        "files": files,
+        "stale": [],
+    }
+
+
+def test_the_newest_version_is_the_greatest_number() -> None:
+    assert k3s_config.newest(LOCK) == "v1.34.10+k3s1"
+    assert k3s_config.newest({}) == ""
+    names = ["v1.35.0-rc1+k3s1", "v1.35.0+k3s1", "v1.35.0+k3s2", "other"]
+    assert k3s_config.newest(dict.fromkeys(names)) == "v1.35.0+k3s2"
+
+
+def test_files_of_a_release() -> None:
+    found = release(images=True)
+    assert found["problem"] == {}
+    assert [entry["source"] for entry in found["files"]] == [
+        "https://mirror.test/k3s/v1.34.4%2Bk3s1/k3s",
+        "https://mirror.test/k3s/v1.34.4%2Bk3s1/k3s-airgap-images-amd64.tar.zst",
+    ]
+    assert found["files"][1]["dest"].startswith("/data/agent/images/")
+    arm = k3s_config.release(LOCK, "v1.34.4+k3s1", "aarch64", source="/srv/k3s", data_dir="/data")
+    assert arm["files"][0]["source"] == "/srv/k3s/v1.34.4+k3s1/k3s-arm64"
+    assert arm["files"][0]["sha256"] == OTHER
+
+
+@pytest.mark.parametrize(
+    ("version", "architecture", "fact"),
+    [("v9.9.9+k3s1", "x86_64", "is not in the lock file"), ("v1.34.10+k3s1", "aarch64", "no SHA-256 of k3s")],
+)
+def test_what_a_lock_does_not_hold(version: str, architecture: str, fact: str) -> None:
+    found = k3s_config.release(LOCK, version, architecture, source="https://m.test", data_dir="/data")
+    assert fact in found["problem"]["fact"]
+    assert found["files"] == []
+
+
+def test_configuration_of_a_server() -> None:
+    config = content(k3s_config.files("server", SETTINGS), k3s_config.CONFIG_FILE)
+    assert config["tls-san"] == ["10.7.0.10", "gw1"]
+    assert config["node-ip"] == "10.7.0.11"
+    assert config["token-file"] == k3s_config.TOKEN_FILE
+    assert not {"server", "cluster-init", "token", "etcd-snapshot-retention", "datastore-endpoint"} & set(
+        config
+    )
+
+
+def test_configuration_of_an_agent_has_nothing_of_a_server() -> None:
+    config = content(k3s_config.files("agent", SETTINGS), k3s_config.CONFIG_FILE)
+    assert set(config) == {"data-dir", "token-file", "node-name", "node-ip"}
+
+
+def test_other_options_are_added_and_ours_are_refused() -> None:
+    options = ["kubelet-arg=a=1", "kubelet-arg=b=2", "debug=true", "server=https://x", "nonsense"]
+    settings = {**SETTINGS, "options": options, "profile": "cis"}
+    config = content(k3s_config.files("server", settings), k3s_config.CONFIG_FILE)
+    assert config["kubelet-arg"] == ["streaming-connection-idle-timeout=5m", "a=1", "b=2"]
+    assert config["debug"] is True
+    assert "server" not in config
+    facts = [problem["fact"] for problem in k3s_config.option_problems(options, "edge_k3s_server_options")]
+    assert facts == ["the key server is kept by this collection", "'nonsense' is not key=value"]
+
+
+def test_what_is_inside_goes_past_the_proxy() -> None:
+    files = k3s_config.files("server", {**SETTINGS, "proxy": "http://p:3128", "no_proxy": "a.test, b.test"})
+    (entry,) = [entry for entry in files if entry["path"] == k3s_config.ENVIRONMENT_FILE]
+    assert entry["state"] == "present"
+    for name in ("10.43.0.0/16", "10.7.0.12", ".cluster.local", "b.test"):
+        assert name in entry["content"]
+    (none,) = [e for e in k3s_config.files("server", SETTINGS) if e["path"] == k3s_config.ENVIRONMENT_FILE]
+    assert none["state"] == "absent"
+
+
+def test_a_bare_machine_founds_with_what_is_only_for_the_founding() -> None:
+    found = k3s_config.drift(bare(), wanted(action="found", labels=["a=b"]))
+    assert found["install"] == ["k3s"]
+    assert found["token"] == "generate"
+    assert yaml.safe_load(found["join"]) == {"cluster-init": True, "node-label": ["a=b"]}
+    assert yaml.safe_load(found["settled"]) == {"server": "https://10.7.0.12:6443"}
+    assert found["service"] == "started"
+    assert k3s_config.ENVIRONMENT_FILE not in found["write"]
+
+
+def test_a_bare_machine_joins_by_a_server_that_lives() -> None:
+    found = k3s_config.drift(bare(), wanted(action="join", via="10.7.0.13"))
+    assert found["token"] == "read"
+    assert yaml.safe_load(found["join"]) == {"server": "https://10.7.0.13:6443"}
+    assert found["settled"] is None
+
+
+def test_the_only_server_has_nobody_to_name() -> None:
+    found = k3s_config.drift(bare(), wanted(action="found", servers=[], init=False))
+    assert (found["join"], found["settled"]) == (None, None)
+    found = k3s_config.drift(bare(), wanted(action="found", servers=[], init=True))
+    assert yaml.safe_load(found["join"]) == {"cluster-init": True}
+    assert found["settled"] is None
+
+
+def test_nothing_is_done_to_a_server_that_is_as_wanted() -> None:
+    found = k3s_config.drift(settled(), wanted())
+    assert found["reasons"] == []
+    assert found["service"] == ""
+
+
+def test_the_join_file_is_never_a_reason_to_restart() -> None:
+    look = settled()
+    look["files"][k3s_config.JOIN_FILE] = seen(k3s_config.join_text(init=True))
+    look["stale"] = [k3s_config.JOIN_FILE]
+    found = k3s_config.drift(look, wanted())
+    assert found["service"] == ""
+    assert yaml.safe_load(found["settled"]) == {"server": "https://10.7.0.12:6443"}
+
+
+@pytest.mark.parametrize("what", ["content", "mode", "stale", "binary"])
+def test_what_runs_and_is_not_as_wanted_is_restarted(what: str) -> None:
+    look = settled()
+    if what == "content":
+        look["files"][k3s_config.CONFIG_FILE]["sha256"] = OTHER
+    elif what == "mode":
+        look["files"][k3s_config.CONFIG_FILE]["mode"] = "0644"
+    elif what == "stale":
+        look["stale"] = ["binary"]
+    else:
+        look["binary"]["sha256"] = OTHER
+    assert k3s_config.drift(look, wanted())["service"] == "restarted"
+
+
+def test_another_version_is_told_and_not_installed_over_data() -> None:
+    look = settled()
+    look["binary"] = {"path": "", "sha256": OTHER, "version": "v1.34.3+k3s1"}
+    found = k3s_config.drift(look, wanted())
+    assert found["reasons"] == []
+    assert "has k3s v1.34.3+k3s1" in found["notes"][0]
+    assert k3s_config.drift(look, wanted(change_version=True))["install"] == ["k3s"]
+
+
+def test_a_stopped_server_is_started_and_not_more() -> None:
+    look = settled()
+    look["unit"]["active"] = "failed"
+    found = k3s_config.drift(look, wanted(action="start"))
+    assert found["service"] == "started"
+    assert found["write"] == found["install"] == []
+
+
+def test_a_token_that_is_not_the_cluster_s_is_a_problem() -> None:
+    found = k3s_config.drift(settled(), wanted(token_digest="other"))
+    assert "is another than the token" in found["problems"][0]["fact"]
+    assert k3s_config.drift(settled(), wanted(token_digest="abc"))["problems"] == []
+
+
+def test_an_agent_keeps_any_server_that_is_one() -> None:
+    look = settled()
+    files = k3s_config.files("agent", SETTINGS)
+    look["unit"]["name"] = "k3s-agent"
+    look["files"].update({e["path"]: seen(e["content"], e["mode"]) for e in files if e["state"] == "present"})
+    assert k3s_config.drift(look, wanted(role="agent", files=files))["reasons"] == []
+    found = k3s_config.drift(look, wanted(role="agent", files=files, servers=["10.7.0.10"]))
+    assert yaml.safe_load(found["settled"]) == {"server": "https://10.7.0.10:6443"}
+    assert found["service"] == ""
