@@ -34,6 +34,7 @@ LOCAL_PATH_PROVISIONER = "rancher.io/local-path"
 LOCAL_PATH_CONFIG = "local-path-config"
 STATIC_PROVISIONER = "kubernetes.io/no-provisioner"
 SHARED_MODE = "ReadWriteMany"
+OUR_ANNOTATIONS = "edgeha.io/"
 
 
 def distribution(git_version: str, api_groups: Iterable[str], nodes: Sequence[Mapping[str, Any]]) -> str:
@@ -59,20 +60,32 @@ def distribution(git_version: str, api_groups: Iterable[str], nodes: Sequence[Ma
 
 
 def node_view(node: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{"name", "ready", "schedulable", "version", "architecture"}`` of a Node object.
+    """Return what is told of a Node object: name, ready, schedulable, version, architecture, labels, taints,
+    annotations.
 
-    schedulable: not cordoned, and no taint keeps ordinary pods away.
+    schedulable: not cordoned, and no taint keeps ordinary pods away. annotations: ours only.
     """
     spec, status = node.get("spec") or {}, node.get("status") or {}
+    metadata = node.get("metadata") or {}
     conditions = {c.get("type"): c.get("status") for c in status.get("conditions") or []}
     repelled = any(t.get("effect") in ("NoSchedule", "NoExecute") for t in spec.get("taints") or [])
     info = status.get("nodeInfo") or {}
     return {
-        "name": (node.get("metadata") or {}).get("name"),
+        "name": metadata.get("name"),
         "ready": conditions.get("Ready") == "True",
         "schedulable": not spec.get("unschedulable") and not repelled,
         "version": info.get("kubeletVersion"),
         "architecture": info.get("architecture"),
+        "labels": dict(metadata.get("labels") or {}),
+        "taints": [
+            {key: taint[key] for key in ("key", "value", "effect") if taint.get(key)}
+            for taint in spec.get("taints") or []
+        ],
+        "annotations": {
+            key: value
+            for key, value in (metadata.get("annotations") or {}).items()
+            if key.startswith(OUR_ANNOTATIONS)
+        },
     }
 
 

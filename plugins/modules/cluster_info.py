@@ -162,7 +162,9 @@ cluster:
       type: str
       returned: when it is reachable
     nodes:
-      description: Its nodes with name, ready, schedulable, version and architecture.
+      description:
+        - Its nodes with name, ready, schedulable, version, architecture, labels, taints, and annotations of
+          ours.
       type: list
       elements: dict
       returned: when it is reachable

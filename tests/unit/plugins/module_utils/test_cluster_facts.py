@@ -194,3 +194,19 @@ def test_every_missing_right_is_named() -> None:
         "the user of the kubeconfig may not create namespaces in the whole cluster",
     ]
     assert "auth can-i create deployments.apps -n edge-gw" in found[0][1]
+
+
+def test_view_of_a_node_holds_what_labels_and_taints_are_compared_with() -> None:
+    taint = {"key": "a", "value": "b", "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"}
+    found = node(taints=[taint, {"key": "c", "effect": "NoExecute"}])
+    found["metadata"] |= {
+        "labels": {"x": "y"},
+        "annotations": {"edgeha.io/managed-labels": "[]", "other": "1"},
+    }
+    view = cluster_facts.node_view(found)
+    assert view["labels"] == {"x": "y"}
+    assert view["taints"] == [
+        {"key": "a", "value": "b", "effect": "NoSchedule"},
+        {"key": "c", "effect": "NoExecute"},
+    ]
+    assert view["annotations"] == {"edgeha.io/managed-labels": "[]"}
