@@ -246,6 +246,7 @@ def node_view(node: Mapping[str, Any]) -> dict[str, Any]:
     spec = node.get("spec") or {}
     return {
         "name": metadata.get("name", ""),
+        "address": _internal_address(node),
         "ready": condition(node, "Ready"),
         "schedulable": not spec.get("unschedulable", False),
         "kubelet": ((node.get("status") or {}).get("nodeInfo") or {}).get("kubeletVersion", ""),
@@ -258,6 +259,13 @@ def node_view(node: Mapping[str, Any]) -> dict[str, Any]:
         },
         "taints": [dict(taint) for taint in spec.get("taints") or []],
     }
+
+
+def _internal_address(node: Mapping[str, Any]) -> str:
+    for entry in (node.get("status") or {}).get("addresses") or []:
+        if entry.get("type") == "InternalIP":
+            return str(entry.get("address", ""))
+    return ""
 
 
 def etcd_members(nodes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -149,7 +149,8 @@ k3s:
       returned: always
     nodes:
       description:
-        - The nodes, with name, ready, schedulable, kubelet, voter, labels, annotations of ours and taints.
+        - The nodes, with name, address, ready, schedulable, kubelet, voter, labels, annotations of ours and
+          taints.
       type: list
       elements: dict
       returned: always

@@ -201,6 +201,10 @@ NODE: dict[str, Any] = {
     "spec": {"unschedulable": True, "taints": [{"key": "a", "effect": "NoSchedule"}]},
     "status": {
         "nodeInfo": {"kubeletVersion": "v1.34.4+k3s1"},
+        "addresses": [
+            {"type": "Hostname", "address": "gw1"},
+            {"type": "InternalIP", "address": "10.7.0.11"},
+        ],
         "conditions": [
             {"type": "Ready", "status": "Unknown"},
             {"type": "EtcdIsVoter", "status": "True"},
@@ -212,6 +216,7 @@ NODE: dict[str, Any] = {
 def test_node_and_member_of_etcd() -> None:
     assert k3s_facts.node_view(NODE) == {
         "name": "gw1",
+        "address": "10.7.0.11",
         "ready": False,
         "schedulable": False,
         "kubelet": "v1.34.4+k3s1",
