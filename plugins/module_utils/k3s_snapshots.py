@@ -10,7 +10,7 @@ k3s names a snapshot NAME-NODE-SECONDS, and packs it as .zip when told so; ours 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SQLITE_SUFFIX = ".sqlite"
@@ -48,3 +48,33 @@ def newest(found: Iterable[Mapping[str, Any]]) -> str:
     """Return the name of the newest of snapshots with name and taken; empty when there is none."""
     ordered = sorted(found, key=lambda entry: (entry["taken"], entry["name"]))
     return str(ordered[-1]["name"]) if ordered else ""
+
+
+def choose(
+    machines: Sequence[Mapping[str, Any]], source: str, is_file: bool, data_dir: str
+) -> dict[str, Any]:
+    """Tell which server takes a snapshot, and from where.
+
+    machines: dicts with host, server and state (what k3s_probe returned, empty when it did not answer).
+    source:   a file of the controller (then ``is_file``), the name of a snapshot on a server, or ``newest``.
+    Returns host, path (on that server), upload (whether the file has to be sent there) and problem.
+    """
+    servers = [machine for machine in machines if machine["server"] and machine.get("state")]
+    held = {
+        machine["host"]: list((machine["state"].get("data") or {}).get("snapshots") or [])
+        for machine in servers
+    }
+    folder = f"{data_dir}/server/db/snapshots"
+    if source and is_file and servers:
+        name = source.rsplit("/", 1)[-1]
+        return {"host": servers[0]["host"], "path": f"{folder}/{name}", "upload": True, "problem": ""}
+    entries = [{"name": name, "taken": taken_at(name)} for names in held.values() for name in names]
+    name = newest(entries) if source == "newest" else source.rsplit("/", 1)[-1]
+    for host, names in held.items():
+        if name and name in names:
+            return {"host": host, "path": f"{folder}/{name}", "upload": False, "problem": ""}
+    there = ", ".join(sorted({entry["name"] for entry in entries})) or "none"
+    what = (
+        f"{source} is no file of the controller and no snapshot of a server" if source else "it is not given"
+    )
+    return {"host": "", "path": "", "upload": False, "problem": f"{what}; the servers hold: {there}"}

@@ -114,3 +114,36 @@ def test_the_newest() -> None:
     ]
     assert k3s_snapshots.newest(found) == "a-gw2-1700000002"
     assert k3s_snapshots.newest([]) == ""
+
+
+HELD = {"gw1": ["a-gw1-1700000001"], "gw2": ["a-gw2-1700000002"], "gw3": []}
+
+
+def choice(source: str, is_file: bool = False, **held: list[str]) -> dict[str, Any]:
+    machines = [
+        {"host": host, "server": True, "state": {"data": {"snapshots": names}}}
+        for host, names in (held or HELD).items()
+    ]
+    return k3s_snapshots.choose(machines, source, is_file, "/data")
+
+
+def test_the_server_that_holds_a_snapshot_takes_it() -> None:
+    assert choice("a-gw2-1700000002")["host"] == "gw2"
+    assert choice("newest") == {
+        "host": "gw2",
+        "path": "/data/server/db/snapshots/a-gw2-1700000002",
+        "upload": False,
+        "problem": "",
+    }
+
+
+def test_a_file_of_the_controller_is_sent_to_a_server() -> None:
+    found = choice("/backups/plant07/a-gw9-1690000000", True, gw2=[])
+    assert (found["host"], found["upload"]) == ("gw2", True)
+    assert found["path"] == "/data/server/db/snapshots/a-gw9-1690000000"
+
+
+def test_a_snapshot_that_nobody_has_is_told_with_those_that_are_there() -> None:
+    assert choice("b")["problem"].endswith("the servers hold: a-gw1-1700000001, a-gw2-1700000002")
+    assert choice("")["problem"].startswith("it is not given")
+    assert choice("newest", gw1=[])["problem"].endswith("hold: none")
