@@ -77,10 +77,7 @@ def node_view(node: Mapping[str, Any]) -> dict[str, Any]:
         "version": info.get("kubeletVersion"),
         "architecture": info.get("architecture"),
         "labels": dict(metadata.get("labels") or {}),
-        "taints": [
-            {key: taint[key] for key in ("key", "value", "effect") if taint.get(key)}
-            for taint in spec.get("taints") or []
-        ],
+        "taints": [dict(taint) for taint in spec.get("taints") or []],
         "annotations": {
             key: value
             for key, value in (metadata.get("annotations") or {}).items()

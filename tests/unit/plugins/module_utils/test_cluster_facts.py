@@ -205,8 +205,5 @@ def test_view_of_a_node_holds_what_labels_and_taints_are_compared_with() -> None
     }
     view = cluster_facts.node_view(found)
     assert view["labels"] == {"x": "y"}
-    assert view["taints"] == [
-        {"key": "a", "value": "b", "effect": "NoSchedule"},
-        {"key": "c", "effect": "NoExecute"},
-    ]
+    assert view["taints"] == [taint, {"key": "c", "effect": "NoExecute"}]
     assert view["annotations"] == {"edgeha.io/managed-labels": "[]"}
