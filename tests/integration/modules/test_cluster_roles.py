@@ -119,8 +119,11 @@ def test_labels_and_taints_follow_what_is_wanted(cluster: ControlPlane, role: Ca
     # A look before that has seen no difference leaves nothing to run.
     look = role("cluster_existing")
     observed = look.results["Look at the cluster"]["cluster"]["nodes"]
-    seen = role("cluster_nodes", wanted=wanted, observed=observed)
+    seen = role("cluster_nodes", wanted=wanted[:1], observed=observed)
     assert seen.results["Set labels and taints that differ"]["skipped"], seen.text
+    # Nor does it hide a machine that came later.
+    later = role("cluster_nodes", wanted=wanted, observed=observed)
+    assert later.results["Set labels and taints that differ"]["absent"] == ["machine-2"], later.text
 
     gone = role("cluster_nodes", wanted=[{"name": "machine-1"}], observed=observed)
     assert (gone.code, gone.changed) == (0, 1), gone.text
