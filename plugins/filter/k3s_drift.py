@@ -21,8 +21,8 @@ options:
     required: true
   wanted:
     description:
-      - C(role), C(action), C(via), C(files), C(release), C(init), C(servers), C(token_digest), C(labels),
-        C(taints) and C(change_version).
+      - C(role), C(plan), C(files), C(release), C(init), C(servers), C(token), C(labels), C(taints) and
+        C(change_version).
     type: dict
     required: true
 """
@@ -34,8 +34,8 @@ drift: "{{ look.k3s | edgeha.iotedge.k3s_drift(wanted) }}"
 RETURN = r"""
 _value:
   description:
-    - C(reasons), C(install), C(write), C(token), C(join), C(settled), C(service), C(notes) and C(problems).
-      Nothing in it is secret.
+    - C(action), C(wave), C(reasons), C(install), C(write), C(token), C(join), C(settled), C(service),
+      C(notes) and C(problems). Nothing in it is secret.
   type: dict
 """
 

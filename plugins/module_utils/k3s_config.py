@@ -22,6 +22,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_facts
+
 CONFIG_DIR = "/etc/rancher/k3s"
 CONFIG_FILE = f"{CONFIG_DIR}/config.yaml"
 JOIN_FILE = f"{CONFIG_DIR}/config.yaml.d/50-edgeha-join.yaml"
@@ -248,7 +250,7 @@ def render(config: Mapping[str, Any], role: str = "server") -> str:
 
 
 def files(role: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the files of a node but token and `JOIN_FILE`, each with path, content, mode and state.
+    """Return the files of a node but token and `JOIN_FILE`, each with path, content, mode, state and hidden.
 
     role:     ``server`` or ``agent``.
     settings: as for `server_config` and `agent_config`, and binary, registries, proxy, no_proxy,
@@ -259,7 +261,8 @@ def files(role: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     found.append(_file(ENVIRONMENT_FILE, _environment(settings), "0600"))
     # Without a text of ours the file may be the operator's own.
     if settings["registries"]:
-        found.append(_file(REGISTRIES_FILE, f"{settings['registries'].rstrip()}\n", "0600"))
+        registries = f"{settings['registries'].rstrip()}\n"
+        found.append(_file(REGISTRIES_FILE, registries, "0600", hidden=True))
     if role == "server" and settings["profile"] == "cis":
         for name, document in (("audit", _CIS_AUDIT), ("admission", _CIS_ADMISSION)):
             found.append(_file(f"{CONFIG_DIR}/{name}.yaml", json.dumps(document, indent=2) + "\n", "0600"))
@@ -267,8 +270,9 @@ def files(role: str, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _file(path: str, content: str, mode: str) -> dict[str, Any]:
-    return {"path": path, "content": content, "mode": mode, "state": "present" if content else "absent"}
+def _file(path: str, content: str, mode: str, hidden: bool = False) -> dict[str, Any]:
+    state = "present" if content else "absent"
+    return {"path": path, "content": content, "mode": mode, "state": state, "hidden": hidden}
 
 
 def unit(role: str, binary: str) -> str:
@@ -356,21 +360,21 @@ def drift(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is to be done on a machine, in names and paths and without any secret.
 
     look:   ``k3s`` of the module k3s_probe.
-    wanted: ``role``; ``action`` and ``via`` of the plan; ``files`` of `files`; ``release`` of `release`;
-            ``init``, whether a founder needs ``cluster-init``; ``servers``, the addresses that may stand in
-            `JOIN_FILE`, the preferred one first; ``token_digest``, the fingerprint of a token that is given;
-            ``labels`` and ``taints``; ``change_version``, whether a node with data may get another version.
+    wanted: ``role``; ``plan``, the machine's entry of cluster_plan; ``files`` of `files`; ``release`` of
+            `release`; ``init``, whether a founder needs ``cluster-init``; ``servers``, the addresses that may
+            stand in `JOIN_FILE`, the preferred one first; ``token``, one that is given; ``labels`` and
+            ``taints``; ``change_version``, whether a node with data may get another version.
 
-    ``reasons``:  why, as texts; empty when all is as wanted.
+    ``action`` and ``wave``: those of the plan. ``reasons``: why, as texts; empty when all is as wanted.
     ``install``:  artifacts to install. ``write``: paths of files to write.
     ``token``:    where its token comes from: ``given``, ``generate``, ``read`` (of a server that lives),
                   ``own`` (of its own data), or empty when the file is good.
     ``join``:     `JOIN_FILE` before the start, and ``settled`` afterwards; None where it stays as it is.
-    ``service``:  ``started``, ``restarted`` or empty. ``wait``: whether it is to be waited for.
+    ``service``:  ``started``, ``restarted`` or empty.
     ``notes``:    what is left alone, as texts. ``problems``: with subject, fact and fix.
     """
     data = bool(look["data"]["server"] if wanted["role"] == "server" else look["data"]["agent"])
-    action = wanted["action"]
+    plan = wanted["plan"]
     unit_state = look["unit"]
     expected = UNITS[wanted["role"]]
     running = unit_state["active"] == "active" and unit_state["name"] == expected
@@ -378,7 +382,7 @@ def drift(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     notes: list[str] = []
     problems: list[dict[str, str]] = []
 
-    install = _artifacts(look, wanted, data, reasons, notes)
+    install = _artifacts(look, wanted, data, reasons, notes, problems)
     write = []
     for entry in wanted["files"]:
         seen = look["files"].get(entry["path"], {"exists": False})
@@ -393,7 +397,7 @@ def drift(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     if join is not None or settled is not None:
         reasons.append(f"{JOIN_FILE} is to be written")
 
-    changed = bool(write or token or "k3s" in install)
+    changed = bool(write or token or "k3s" in install or plan.get("convert"))
     stale = [path for path in look["stale"] if path != JOIN_FILE]
     service = ""
     if running:
@@ -411,7 +415,8 @@ def drift(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
         service = "started"
         reasons.append(f"{expected}.service is not started with the machine")
     return {
-        "action": action,
+        "action": plan["action"],
+        "wave": plan.get("wave", 0),
         "reasons": reasons,
         "install": install,
         "write": write,
@@ -437,9 +442,19 @@ def _difference(seen: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
 
 
 def _artifacts(
-    look: Mapping[str, Any], wanted: Mapping[str, Any], data: bool, reasons: list[str], notes: list[str]
+    look: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    data: bool,
+    reasons: list[str],
+    notes: list[str],
+    problems: list[dict[str, str]],
 ) -> list[str]:
     there, version = look["binary"], wanted["release"]["version"]
+    problem = wanted["release"]["problem"]
+    if problem and not (data and there["sha256"]):
+        problems.append({"subject": "k3s", **problem})
+    elif problem:
+        notes.append(f"{problem['fact']}: {problem['fix']}")
     install = []
     for entry in wanted["release"]["files"]:
         if entry["name"] == "k3s":
@@ -461,8 +476,8 @@ def _artifacts(
 def _token(look: Mapping[str, Any], wanted: Mapping[str, Any], problems: list[dict[str, str]]) -> str:
     seen = look["files"].get(TOKEN_FILE, {"exists": False, "mode": ""})
     there = seen["exists"] and seen["mode"] == "0600"
-    given = wanted["token_digest"]
-    action = wanted["action"]
+    given = k3s_facts.token_digest(wanted["token"])
+    action = wanted["plan"]["action"]
     if action == "found":
         if given:
             return "given"
@@ -491,10 +506,15 @@ def _join(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str | Non
         # Nobody to join: one server, or a datastore that is elsewhere.
         good = [join_text(init=wanted["init"])]
     registration = {"labels": wanted["labels"], "taints": wanted["taints"]}
-    if wanted["action"] == "found":
+    plan = wanted["plan"]
+    if plan.get("convert"):
+        before = join_text(init=True)
+    elif plan["action"] == "found":
         before = join_text(init=wanted["init"], **registration)
-    elif wanted["action"] == "join":
-        preferred = wanted["servers"][0] if wanted["role"] == "agent" and wanted["servers"] else wanted["via"]
+    elif plan["action"] == "join":
+        preferred = plan["via"]
+        if wanted["role"] == "agent" and wanted["servers"]:
+            preferred = wanted["servers"][0]
         before = join_text(server=preferred, **registration)
     else:
         if (seen["sha256"] if seen["exists"] else "") in {_digest(text) for text in good}:

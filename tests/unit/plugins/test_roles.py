@@ -16,6 +16,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import public_varia
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
+SECRETS = ("_policy_key", "_secret", "_token", "_registries", "_datastore_endpoint")
 PUBLIC = ROOT / "playbooks" / "vars" / "public.yml"
 
 
@@ -31,7 +32,7 @@ def test_defaults_specification_and_readme_agree(role: str) -> None:
         options = entry["options"]
         assert {name: option["default"] for name, option in options.items()} == defaults
         secret = {name for name, option in options.items() if option.get("no_log")}
-        assert secret == {name for name in options if name.endswith(("_policy_key", "_secret"))}
+        assert secret == {name for name in options if name.endswith(SECRETS)}
     readme = (folder / "README.md").read_text()
     for name in defaults:
         assert name.startswith(f"{role}_")

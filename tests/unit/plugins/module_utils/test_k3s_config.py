@@ -41,6 +41,7 @@ SETTINGS: dict[str, Any] = {
     "addresses": ["10.7.0.11", "10.7.0.12"],
 }
 SERVERS = ["10.7.0.12", "10.7.0.13"]
+FOUND = {"action": "found", "via": "", "wave": 0}
 
 
 def release(**other: Any) -> dict[str, Any]:
@@ -56,13 +57,12 @@ def content(files: list[dict[str, Any]], path: str) -> Any:
 def wanted(**other: Any) -> dict[str, Any]:
     return {
         "role": "server",
-        "action": "keep",
-        "via": "",
+        "plan": {"action": "keep", "via": "", "wave": 0},
         "files": k3s_config.files("server", SETTINGS),
         "release": release(),
         "init": True,
         "servers": SERVERS,
-        "token_digest": "",
+        "token": "",
         "labels": [],
         "taints": [],
         "change_version": False,
@@ -173,7 +173,7 @@ def test_what_is_inside_goes_past_the_proxy() -> None:
 
 
 def test_a_bare_machine_founds_with_what_is_only_for_the_founding() -> None:
-    found = k3s_config.drift(bare(), wanted(action="found", labels=["a=b"]))
+    found = k3s_config.drift(bare(), wanted(plan=FOUND, labels=["a=b"]))
     assert found["install"] == ["k3s"]
     assert found["token"] == "generate"
     assert yaml.safe_load(found["join"]) == {"cluster-init": True, "node-label": ["a=b"]}
@@ -183,16 +183,16 @@ def test_a_bare_machine_founds_with_what_is_only_for_the_founding() -> None:
 
 
 def test_a_bare_machine_joins_by_a_server_that_lives() -> None:
-    found = k3s_config.drift(bare(), wanted(action="join", via="10.7.0.13"))
+    found = k3s_config.drift(bare(), wanted(plan={"action": "join", "via": "10.7.0.13"}))
     assert found["token"] == "read"
     assert yaml.safe_load(found["join"]) == {"server": "https://10.7.0.13:6443"}
     assert found["settled"] is None
 
 
 def test_the_only_server_has_nobody_to_name() -> None:
-    found = k3s_config.drift(bare(), wanted(action="found", servers=[], init=False))
+    found = k3s_config.drift(bare(), wanted(plan=FOUND, servers=[], init=False))
     assert (found["join"], found["settled"]) == (None, None)
-    found = k3s_config.drift(bare(), wanted(action="found", servers=[], init=True))
+    found = k3s_config.drift(bare(), wanted(plan=FOUND, servers=[], init=True))
     assert yaml.safe_load(found["join"]) == {"cluster-init": True}
     assert found["settled"] is None
 
@@ -201,6 +201,20 @@ def test_nothing_is_done_to_a_server_that_is_as_wanted() -> None:
     found = k3s_config.drift(settled(), wanted())
     assert found["reasons"] == []
     assert found["service"] == ""
+
+
+def test_a_cluster_in_sqlite_becomes_one_in_etcd_by_one_restart() -> None:
+    found = k3s_config.drift(settled(), wanted(plan={"action": "keep", "via": "", "convert": True}))
+    assert yaml.safe_load(found["join"]) == {"cluster-init": True}
+    assert yaml.safe_load(found["settled"]) == {"server": "https://10.7.0.12:6443"}
+    assert found["service"] == "restarted"
+
+
+def test_a_version_that_is_in_no_lock_stops_only_who_needs_its_files() -> None:
+    unknown = {"version": "v9", "files": [], "problem": {"fact": "is not in the lock", "fix": "add it"}}
+    assert k3s_config.drift(bare(), wanted(plan=FOUND, release=unknown))["problems"][0]["subject"] == "k3s"
+    found = k3s_config.drift(settled(), wanted(release=unknown))
+    assert (found["problems"], found["notes"]) == ([], ["is not in the lock: add it"])
 
 
 def test_the_join_file_is_never_a_reason_to_restart() -> None:
@@ -238,15 +252,18 @@ def test_another_version_is_told_and_not_installed_over_data() -> None:
 def test_a_stopped_server_is_started_and_not_more() -> None:
     look = settled()
     look["unit"]["active"] = "failed"
-    found = k3s_config.drift(look, wanted(action="start"))
+    found = k3s_config.drift(look, wanted(plan={"action": "start", "via": ""}))
     assert found["service"] == "started"
     assert found["write"] == found["install"] == []
 
 
 def test_a_token_that_is_not_the_cluster_s_is_a_problem() -> None:
-    found = k3s_config.drift(settled(), wanted(token_digest="other"))
+    look = settled()
+    look["data"]["token_sha256"] = hashlib.sha256(b"right").hexdigest()[:16]
+    found = k3s_config.drift(look, wanted(token="wrong"))
     assert "is another than the token" in found["problems"][0]["fact"]
-    assert k3s_config.drift(settled(), wanted(token_digest="abc"))["problems"] == []
+    full = f"K10{SUM}::server:right"
+    assert k3s_config.drift(look, wanted(token=full))["problems"] == []
 
 
 def test_an_agent_keeps_any_server_that_is_one() -> None:
