@@ -4,20 +4,30 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import operator
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules, public_variables
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    cluster_rules,
+    inventory_rules,
+    join_rules,
+    machine_rules,
+    public_variables,
+    value_formats,
+)
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
-from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files
+from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files, k3s_source, registries
+from ansible_collections.edgeha.iotedge.plugins.plugin_utils.members import LOOK, Inventory, value
 
-CLUSTERS = "edge_clusters"
 HUB_VARIABLES = (
     "edge_ca_bundle",
     "iothub_auth",
@@ -26,11 +36,13 @@ HUB_VARIABLES = (
     "iothub_policy_key",
     "iothub_policy_name",
 )
-MACHINES = ("edge_servers", "edge_agents")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
-    """Checks the variables of the host it runs for against those of all other hosts. Contacts nothing."""
+    """Checks the variables of the host it runs for against those of all other hosts. Contacts nothing.
+
+    What the machines of the cluster told in the play before is judged too.
+    """
 
     _supports_check_mode = True
     _supports_async = False
@@ -39,13 +51,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
+        limits = {field.name: {"type": field.type} for field in fields(machine_rules.Limits)}
         _validation, arguments = self.validate_argument_spec(
-            argument_spec={"programs": {"type": "list", "elements": "str", "default": []}}
+            argument_spec={
+                "programs": {"type": "list", "elements": "str", "default": []},
+                "limits": {"type": "dict", "default": {}, "options": limits},
+            }
         )
         host = str(variables["inventory_hostname"])
         role_variables = role_options(Path(__file__).resolve().parents[2] / "roles")
         values = {
-            name: _value(lambda name=name: self._templar.template(variables[name]))
+            name: value(functools.partial(self._templar.template, variables[name]))
             for name in public_variables.VARIABLES
             if name in variables
         }
@@ -57,9 +73,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             certificate_error=lambda path: files.certificate_error(path, variables),
             kubeconfig_in_environment=bool(os.environ.get("K8S_AUTH_KUBECONFIG")),
         )
+        inventory = Inventory(variables)
         problems = inventory_rules.unknown_variables(host, variables, role_variables)
         problems += findings.problems
-        problems += self._machines(host, variables, role_variables)
+        cluster = _Cluster(host, values, inventory, variables, given_limits(arguments["limits"]))
+        problems += cluster.problems(role_variables)
         problems += [
             p for p in inventory_rules.clashes(self._clusters(host, values, variables)) if p.host == host
         ]
@@ -77,28 +95,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         result.update(
             changed=False,
             problems=[problem.as_dict() for problem in problems],
-            warnings=[*findings.notes, *_misread(variables)],
+            machine_problems=[problem.as_dict() for problem in cluster.machine_problems()],
+            machines=cluster.machines,
+            warnings=[*findings.notes, *cluster.notes, *_misread(variables)],
             # A hub or a cluster is contacted only with variables that can be right.
             usable={
-                "iothub": _usable(bad, *HUB_VARIABLES),
-                "cluster": _usable(bad, "edge_kubeconfig", "edge_cluster_mode"),
+                "iothub": "iothub_hostname" in values and _usable(bad, *HUB_VARIABLES),
+                # Of a k3s of ours it is not known yet whether it is there, nor how it is reached.
+                "cluster": cluster.mode in ("join", "existing")
+                and _usable(bad, "edge_kubeconfig", "edge_cluster_mode"),
             },
         )
         return result
-
-    def _machines(self, host: str, variables: Mapping[str, Any], role_variables: set[str]) -> list[Problem]:
-        """Return unknown names on the machines of this cluster."""
-        groups, hostvars = variables.get("groups", {}), variables["hostvars"]
-        only = len(groups.get(CLUSTERS, [])) == 1
-        problems = []
-        for name in dict.fromkeys(machine for group in MACHINES for machine in groups.get(group, [])):
-            machine = hostvars[name]
-            cluster = (
-                _value(lambda machine=machine: machine["edge_cluster"]) if "edge_cluster" in machine else None
-            )
-            if cluster == host or (only and cluster is None):
-                problems += inventory_rules.unknown_variables(name, machine, role_variables)
-        return problems
 
     def _clusters(
         self, host: str, values: Mapping[str, Any], variables: Mapping[str, Any]
@@ -106,13 +114,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         """Return what can clash, of all cluster hosts of the inventory (a limit does not hide any)."""
         names = ("edge_gateways", "edge_gateway_defaults", "edge_cluster_vip", "iothub_hostname")
         clusters = []
-        for name in variables.get("groups", {}).get(CLUSTERS, []):
+        for name in variables.get("groups", {}).get(cluster_rules.CLUSTERS, []):
             if name == host:
                 found: Mapping[str, Any] = values
             else:
                 other = variables["hostvars"][name]
                 found = {
-                    key: _value(lambda other=other, key=key: other[key]) for key in names if key in other
+                    key: value(functools.partial(operator.getitem, other, key))
+                    for key in names
+                    if key in other
                 }
             clusters.append(
                 inventory_rules.Cluster(
@@ -127,13 +137,168 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         return clusters
 
 
-def _value(template: Any) -> Any:
-    """Return a templated value; Unreadable when its template fails."""
+def given_limits(arguments: Mapping[str, Any]) -> machine_rules.Limits:
+    """Return the limits that are given, and the defaults for others."""
+    return machine_rules.Limits(**{name: given for name, given in arguments.items() if given is not None})
+
+
+class _Cluster:
+    """The machines of one cluster and what of its variables concerns them."""
+
+    def __init__(
+        self,
+        host: str,
+        values: Mapping[str, Any],
+        inventory: Inventory,
+        variables: Mapping[str, Any],
+        limits: machine_rules.Limits,
+    ) -> None:
+        self._host = host
+        self._values = values
+        self._inventory = inventory
+        self._limits = limits
+        self._looks = {name: inventory.variables(name).get(LOOK) for name in inventory.machines}
+        looked = [name for name, look in self._looks.items() if look is not None]
+        self._members = inventory.members(host, looked)
+        self.machines = [*self._members.servers, *self._members.agents]
+        self.mode = self.get("edge_cluster_mode")
+        self._kind = str(self.get("edge_join_kind")) if self.mode == "join" else "k3s"
+        # Whatever can be wrong with a source matters only to a cluster that takes something from it.
+        wants_k3s = self.mode in ("k3s", "join") and self._kind == "k3s"
+        self._source = k3s_source.load(self._usable, variables) if wants_k3s else None
+        self.notes: list[str] = []
+
+    def get(self, name: str) -> Any:
+        return inventory_rules.usable(name, self._values.get(name))
+
+    def _usable(self, name: str) -> Any:
+        """Return a value of which the format is good as well."""
+        found = self.get(name)
+        return None if value_formats.check(name, found) else found
+
+    def problems(self, role_variables: set[str]) -> list[Problem]:
+        """Return what is wrong with variables and groups."""
+        found = cluster_rules.check(self._host, self._usable, self._members)
+        self.notes += found.notes
+        problems = self._inventory.groups() + found.problems
+        text = self.get("edge_k3s_registries")
+        problems += [
+            Problem(self._host, "variable edge_k3s_registries", fact, fix)
+            for fact, fix in (registries.check(text) if text else [])
+        ]
+        if self._source:
+            problems += [
+                Problem(self._host, f"variable {name}", fact, fix)
+                for name, fact, fix in self._source.problems
+            ]
+        for machine in self.machines:
+            problems += self._machine_variables(machine, role_variables)
+        tokens = {
+            name: str(self._inventory.usable(name, "edge_k3s_token") or "")
+            for name in self._inventory.clusters
+        }
+        problems += [p for p in cluster_rules.shared_tokens(tokens) if p.host == self._host]
+        return problems
+
+    def _machine_variables(self, machine: str, role_variables: set[str]) -> list[Problem]:
+        own = self._inventory.variables(machine)
+        problems = inventory_rules.unknown_variables(machine, own, role_variables)
+        names = [name for name in public_variables.VARIABLES if name in own]
+        given = {name: self._inventory.value(machine, name) for name in names}
+        problems += inventory_rules.check_machine(machine, given)
+        if self.mode in ("k3s", "join"):
+            problems += cluster_rules.misplaced(
+                machine, self._host, names, lambda name: given[name] == self._values.get(name)
+            )
+        return problems
+
+    def machine_problems(self) -> list[Problem]:
+        """Return what is wrong with the machines themselves."""
+        problems = [
+            Problem(name, entry["subject"], entry["fact"], entry["fix"])
+            for name in self.machines
+            for entry in (self._looks[name] or {}).get("problems", [])
+        ]
+        if self.mode not in ("k3s", "join"):
+            return problems
+        problems += machine_rules.judge([self._machine(name) for name in self.machines], self._wanted())
+        facts = {name: look["machine"] for name, look in self._looks.items() if look and look.get("machine")}
+        places = {name: self._inventory.cluster_of(name) or "" for name in facts}
+        problems += [p for p in machine_rules.same_machine(facts, places) if p.host in self.machines]
+        return problems + self._join_problems(facts)
+
+    def _machine(self, name: str) -> machine_rules.Machine:
+        look = self._looks[name] or {}
+        low, high = look.get("skew") or (0.0, 0.0)
+        return machine_rules.Machine(
+            name,
+            server=name in self._members.servers,
+            name=self._inventory.node_name(name),
+            node_ip=str(self._inventory.usable(name, "edge_node_ip") or ""),
+            facts=look.get("machine"),
+            skew=(float(low), float(high)),
+        )
+
+    def _wanted(self) -> machine_rules.Wanted:
+        source = self._source
+        known = source is not None and not source.problems
+        cache: dict[str, tuple[str, str] | None] = {}
+
+        def artifact(architecture: str) -> tuple[str, str] | None:
+            if source is None or not known:
+                return None
+            if architecture not in cache:
+                cache[architecture] = source.artifact(architecture)
+            return cache[architecture]
+
+        return machine_rules.Wanted(
+            self._host,
+            kind=self._kind,
+            version=source.version if source is not None and known else "",
+            vip=str(self._usable("edge_cluster_vip") or "") if self.mode == "k3s" else "",
+            vip_interface=str(self._usable("edge_cluster_vip_interface") or ""),
+            pods=str(self._usable("edge_cluster_cidr") or "") if self.mode == "k3s" else "",
+            services=str(self._usable("edge_service_cidr") or "") if self.mode == "k3s" else "",
+            artifact=artifact,
+            limits=self._limits,
+        )
+
+    def _join_problems(self, facts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
+        problems = []
+        token = str(self._usable("edge_join_token") or "")
+        for name in self.machines:
+            told = (facts.get(name) or {}).get("join")
+            if not told:
+                continue
+            if told["problem"]:
+                fact = f"{self.get('edge_join_url')}: {told['problem']}"
+                fix = "correct edge_join_url, or let the machine reach it"
+                problems.append(Problem(name, "variable edge_join_url", fact, fix))
+                continue
+            if self._kind == "kubeadm":
+                found = join_rules.kubeadm(
+                    token,
+                    str(self._usable("edge_join_ca_hash") or ""),
+                    told["kubeconfig"],
+                    _authority(told["kubeconfig"]),
+                    told["signatures"],
+                )
+            else:
+                found = join_rules.k3s(token, told["authority"])
+            problems += [
+                Problem(self._host, f"variable {variable}", fact, fix)
+                for variable, fact, fix in (found if token else [])
+            ]
+        return list(dict.fromkeys(problems))
+
+
+def _authority(kubeconfig: str) -> bytes:
+    """Return the certificate of the authority in a kubeconfig, nothing when there is none."""
     try:
-        return template()
-    except AnsibleError as error:
-        # The last line of the chain says what is missing; the ones above repeat the template.
-        return inventory_rules.Unreadable(str(error).strip().splitlines()[-1][:300])
+        document = yaml.safe_load(kubeconfig)
+        return base64.b64decode(document["clusters"][0]["cluster"]["certificate-authority-data"])
+    except (yaml.YAMLError, KeyError, IndexError, TypeError, ValueError):
+        return b""
 
 
 def _misread(variables: Mapping[str, Any]) -> list[str]:

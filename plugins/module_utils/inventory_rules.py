@@ -10,9 +10,8 @@ Values of secrets never enter a problem.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     iothub_auth,
     iothub_device,
     twin_rules,
+    value_formats,
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import ManifestError
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
@@ -64,6 +64,10 @@ _TYPES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
         ),
     ),
     "list": ("a list", lambda value: isinstance(value, Sequence) and not isinstance(value, str | bytes)),
+    "names": (
+        "a list, or a text with commas",
+        lambda value: isinstance(value, str | Sequence) and not isinstance(value, bytes),
+    ),
     "dict": ("a mapping", lambda value: isinstance(value, Mapping)),
 }
 
@@ -103,8 +107,23 @@ class Findings:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name most like ``name``, None when none is close."""
-    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    return value_formats.closest(name, known) or None
+
+
+def usable(name: str, value: Any) -> Any:
+    """Return the value of a variable when it has the variable's kind, or its default, or None."""
+    if isinstance(value, Unreadable):
+        return None
+    if value is None or value == "":
+        return DEFAULTS.get(name)
+    return value if _TYPES[VARIABLES[name].kind][1](value) else None
+
+
+def check_machine(host: str, values: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong with the variables of one machine, as `check_cluster` does."""
+    check = _Check(host, values, lambda _path: "")
+    check.types_and_choices({name for name in VARIABLES if VARIABLES[name].machine and name in values})
+    return check.problems
 
 
 def unknown_variables(host: str, names: Iterable[str], role_variables: Iterable[str]) -> list[Problem]:
@@ -182,7 +201,8 @@ def check_cluster(
     check.required(kubeconfig_in_environment)
     check.hub()
     check.file("edge_ca_bundle", certificate_error, "name a PEM file with CA certificates on the controller")
-    check.file("edge_kubeconfig", file_error, "name a kubeconfig file on the controller")
+    if check.get("edge_cluster_mode") != "k3s":
+        check.file("edge_kubeconfig", file_error, "name a kubeconfig file on the controller")
     check.gateways()
     return Findings(check.problems, check.notes)
 
@@ -231,19 +251,20 @@ class _Check:
 
     def get(self, name: str) -> Any:
         """Return a usable value, or the default, or None."""
-        value = self.values.get(name)
-        if isinstance(value, Unreadable):
-            return None
-        if value is None or value == "":
-            return DEFAULTS.get(name)
-        return value if _TYPES[VARIABLES[name].kind][1](value) else None
+        return usable(name, self.values.get(name))
+
+    def has_no_gateways(self) -> bool:
+        """Whether the list is there and empty."""
+        return not self.get("edge_gateways") and self.get("edge_gateways") is not None
 
     def given(self, name: str) -> bool:
         return self.values.get(name) not in (None, "")
 
-    def types_and_choices(self) -> None:
+    def types_and_choices(self, names: Collection[str] = VARIABLES) -> None:
         for name, rule in VARIABLES.items():
             value = self.values.get(name)
+            if name not in names or (name == "edge_storage_backend" and self.has_no_gateways()):
+                continue
             if isinstance(value, Unreadable):
                 self.add(
                     f"variable {name}", f"cannot be evaluated: {value.reason}", "define what it refers to"
@@ -267,14 +288,21 @@ class _Check:
                     f"{how} {value!r}, which is not in this version yet",
                     f"set it to {' or '.join(rule.supported)}",
                 )
+            else:
+                for fact, fix in value_formats.check(name, value):
+                    self.add(f"variable {name}", fact, fix)
 
     def required(self, kubeconfig_in_environment: bool) -> None:
-        wanted = ["edge_gateways", "edge_image_registry", "iothub_hostname"]
-        if self.get("iothub_auth") == "sas":
-            wanted.append("iothub_policy_key")
-        if self.get("edge_storage_backend") == "class":
-            wanted.append("edge_storage_class")
-        if self.get("edge_cluster_mode") == "existing" and not kubeconfig_in_environment:
+        wanted = ["edge_gateways"]
+        # A cluster may be there before its gateways are.
+        if not self.has_no_gateways():
+            wanted += ["edge_image_registry", "iothub_hostname"]
+            if self.get("iothub_auth") == "sas":
+                wanted.append("iothub_policy_key")
+            if self.get("edge_storage_backend") == "class":
+                wanted.append("edge_storage_class")
+        # A k3s of ours tells how it is reached.
+        if self.get("edge_cluster_mode") in ("join", "existing") and not kubeconfig_in_environment:
             wanted.append("edge_kubeconfig")
         for name in wanted:
             if not self.given(name):

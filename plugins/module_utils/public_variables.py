@@ -20,7 +20,7 @@ PREFIXES = ("edge_", "iothub_")
 class Variable:
     """A public variable.
 
-    kind:      ``str``, ``bool``, ``int``, ``list`` or ``dict``.
+    kind:      ``str``, ``bool``, ``int``, ``list``, ``names`` (a list, or a text with commas) or ``dict``.
     choices:   all values that mean something, empty when any does.
     supported: the choices this version can carry out, None for all.
     secret:    the value is never shown.
@@ -35,6 +35,7 @@ class Variable:
 
 
 VARIABLES: Mapping[str, Variable] = {
+    "edge_backup_dir": Variable(),
     "edge_ca_bundle": Variable(),
     "edge_cluster": Variable(machine=True),
     "edge_cluster_cidr": Variable(),
@@ -44,6 +45,7 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_cluster_vip": Variable(),
     "edge_cluster_vip_interface": Variable(),
     "edge_confirm": Variable(),
+    "edge_drain_timeout": Variable("int"),
     "edge_failover_seconds": Variable("int"),
     "edge_gateway_defaults": Variable("dict"),
     "edge_gateways": Variable("list"),
@@ -59,8 +61,10 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_k3s_datastore_endpoint": Variable(secret=True),
     "edge_k3s_disable": Variable("list"),
     "edge_k3s_etcd": Variable("bool"),
+    "edge_k3s_force_bootstrap": Variable("bool"),
     "edge_k3s_images": Variable("bool"),
     "edge_k3s_lock": Variable(),
+    "edge_k3s_new_token": Variable(secret=True),
     "edge_k3s_profile": Variable(choices=("", "cis")),
     "edge_k3s_registries": Variable(secret=True),
     "edge_k3s_secrets_encryption": Variable("bool"),
@@ -76,6 +80,7 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_node_labels": Variable("list", machine=True),
     "edge_node_name": Variable(machine=True),
     "edge_node_taints": Variable("list", machine=True),
+    "edge_nodes": Variable("names"),
     "edge_prepare_cgroups": Variable("bool", machine=True),
     "edge_prepare_extra_packages": Variable("list", machine=True),
     "edge_prepare_firewall": Variable("bool", machine=True),
@@ -94,6 +99,7 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_prepare_swap": Variable("bool", machine=True),
     "edge_prepare_sysctl": Variable("bool", machine=True),
     "edge_prepare_time": Variable("bool", machine=True),
+    "edge_rotate": Variable("names"),
     "edge_service_cidr": Variable(),
     "edge_snapshot": Variable(),
     "edge_snapshot_retention": Variable("int"),
@@ -102,6 +108,9 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_storage_class": Variable(),
     "edge_storage_nfs_path": Variable(),
     "edge_storage_nfs_server": Variable(),
+    "edge_upgrade_agent_batch": Variable("int"),
+    "edge_upgrade_hooks_after": Variable("list"),
+    "edge_upgrade_hooks_before": Variable("list"),
     "iothub_auth": Variable(choices=("sas", "cli", "service_principal", "managed_identity")),
     "iothub_dps_name": Variable(),
     "iothub_fetch_key": Variable("bool"),

@@ -18,6 +18,7 @@ description:
     modes that this version cannot carry out, variables that are required and missing, gateways that have the
     same name or device, clusters that share a gateway, a device or an address, invalid names and device ids,
     and deployment manifests, kubeconfigs and CA bundles that are missing or invalid.
+  - Of the machines of the cluster it judges groups, variables, and what they told in the play before.
   - Problems are returned and are not a failure, so that a play can collect those of all hosts. Values of
     secrets are never returned.
   - Relative paths of files are searched in the folder of the inventory, in the folder of the playbook on the
@@ -30,6 +31,12 @@ options:
     type: list
     elements: str
     default: []
+  limits:
+    description:
+      - What machines must have, with the keys C(clock), C(server_memory), C(agent_memory), C(server_cpus),
+        C(agent_cpus), C(server_disk), C(agent_disk) and C(fsync); units are those of the role's variables.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     description: Only looks.
@@ -69,6 +76,16 @@ problems:
       description: What to do about it.
       type: str
       returned: always
+machine_problems:
+  description: What is wrong with the machines of the cluster, by what M(edgeha.iotedge.machine_check) told.
+  returned: always
+  type: list
+  elements: dict
+machines:
+  description: The machines of the cluster.
+  returned: always
+  type: list
+  elements: str
 usable:
   description: Whether the variables of the hub and of the cluster are good enough to contact them.
   returned: always

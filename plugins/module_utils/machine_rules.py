@@ -1,0 +1,413 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Judges what the machines of a cluster tell of themselves, one by one and against each other. Pure.
+
+Facts are those of the module ``machine_check``.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.edgeha.iotedge.plugins.module_utils import value_formats, vip
+from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
+
+MODULES = ("overlay", "br_netfilter", "nf_conntrack", "vxlan")
+# Systems that node_prepare knows, by id or else by family: versions, or for a family major ones.
+SYSTEMS: Mapping[str, Sequence[str]] = {
+    "debian": ("12", "13"),
+    "ubuntu": ("22.04", "24.04"),
+    "redhat": ("9",),
+}
+# What the parts of k3s listen on. Those of the second are local.
+_NODE_PORTS = ("10250/tcp", "8472/udp", "6444/tcp", "10248/tcp", "10249/tcp", "10256/tcp")
+_SERVER_PORTS = ("6443/tcp", "10257/tcp", "10259/tcp")
+_ETCD_PORTS = ("2379/tcp", "2380/tcp")
+_KUBEADM_PORTS = ("10250/tcp", "10248/tcp", "10249/tcp", "10256/tcp")
+_K3S_UNITS = ("k3s.service", "k3s-agent.service")
+_KUBEADM_PROGRAMS = ("kubelet", "kube-proxy")
+# Interfaces that networks of pods make; their networks are not the machine's.
+_POD_INTERFACES = ("cni", "flannel", "veth", "kube-", "cali", "cilium", "lxc", "tunl", "nodelocal")
+# Interfaces that have the same address, and sometimes the same MAC address, on each machine.
+_SAME_EVERYWHERE = (*_POD_INTERFACES, "docker", "br-", "virbr", "podman", "lxdbr", "dummy")
+_VERSION = re.compile(r"v?([0-9]+)\.([0-9]+)\.([0-9]+)(?:-rc([0-9]+))?(?:\+k3s([0-9]+))?")
+# The kubelet begins to evict pods below this share of free space, by k3s's own settings.
+_EVICTION = 0.05
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a machine must have: memory in MiB, free space in GiB, fsync in ms, clock in s. 0 is no limit."""
+
+    clock: float = 30
+    server_memory: int = 1536
+    agent_memory: int = 448
+    server_cpus: int = 2
+    agent_cpus: int = 1
+    server_disk: int = 4
+    agent_disk: int = 2
+    fsync: float = 100
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One machine of a cluster.
+
+    name:   of its node. node_ip: what the operator set, or empty.
+    facts:  what it tells, None when it was not or could not be looked at.
+    skew:   the least and the most seconds that its clock is ahead of the controller's.
+    """
+
+    host: str
+    server: bool
+    name: str
+    node_ip: str = ""
+    facts: Mapping[str, Any] | None = None
+    skew: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the cluster is to be.
+
+    kind:     ``k3s`` or ``kubeadm``, whose nodes are not ours.
+    version:  of k3s, empty when it is not known.
+    artifact: returns fact and fix of what keeps an architecture (x86_64) from being installed, or None.
+    """
+
+    cluster: str
+    kind: str = "k3s"
+    version: str = ""
+    vip: str = ""
+    vip_interface: str = ""
+    pods: str = ""
+    services: str = ""
+    artifact: Callable[[str], tuple[str, str] | None] = lambda _architecture: None
+    limits: Limits = Limits()
+
+
+def ports(server: bool, etcd: bool, kind: str = "k3s") -> list[str]:
+    """Return the ports that a node needs."""
+    if kind == "kubeadm":
+        return list(_KUBEADM_PORTS)
+    return [*_NODE_PORTS, *(_SERVER_PORTS if server else ()), *(_ETCD_PORTS if server and etcd else ())]
+
+
+def version_key(text: str) -> tuple[int, int, int, int, int] | None:
+    """Return what orders versions, None for a text that is none."""
+    match = _VERSION.fullmatch(text)
+    if not match:
+        return None
+    major, minor, patch, candidate, release = match.groups()
+    # A candidate comes before what it is one for.
+    return int(major), int(minor), int(patch), int(candidate) if candidate else 1000, int(release or 0)
+
+
+def judge(machines: Sequence[Machine], wanted: Wanted) -> list[Problem]:
+    """Return everything that is wrong with the machines of one cluster."""
+    found: list[Problem] = []
+    looked = [(machine, machine.facts) for machine in machines if machine.facts is not None]
+    for machine, facts in looked:
+        found += _resources(machine, facts, wanted.limits)
+        found += _disk(machine, facts, wanted)
+        found += _system(machine, facts, wanted)
+        found += _ports(machine, facts, wanted)
+        found += _networks(machine, facts, wanted)
+        found += _sources(machine, facts)
+    found += names(machines)
+    found += _unique([(machine.host, facts) for machine, facts in looked], wanted.vip)
+    found += _clocks([machine for machine, _facts in looked], wanted.limits.clock)
+    if wanted.kind == "k3s":
+        found += _versions(looked, wanted)
+    if wanted.vip:
+        found += _vip(looked, wanted)
+    return found
+
+
+def names(machines: Iterable[Machine]) -> list[Problem]:
+    """Return a problem for each machine whose node would have a name that is not valid or not its own."""
+    found = []
+    owners: dict[str, list[str]] = {}
+    for machine in machines:
+        owners.setdefault(machine.name, []).append(machine.host)
+        for fact, _fix in value_formats.check("edge_node_name", machine.name):
+            fix = "set edge_node_name to lower-case letters, digits, dashes and dots"
+            found.append(Problem(machine.host, "node name", fact, fix))
+    for name, hosts in owners.items():
+        for host in hosts if len(hosts) > 1 else []:
+            others = ", ".join(other for other in hosts if other != host)
+            fact = f"{name} is also the name of {others}"
+            found.append(Problem(host, "node name", fact, "give each machine its own edge_node_name"))
+    return found
+
+
+def same_machine(facts: Mapping[str, Mapping[str, Any]], cluster_of: Mapping[str, str]) -> list[Problem]:
+    """Return a problem for each machine that stands in two clusters, by what it tells of itself."""
+    found = []
+    for host, own in sorted(facts.items()):
+        for other, others in sorted(facts.items()):
+            twins = own["machine_id"] == others["machine_id"] and _macs(own) & _macs(others)
+            if twins and cluster_of.get(host) != cluster_of.get(other):
+                fact = f"is the same machine as {other} of the cluster {cluster_of.get(other)}"
+                found.append(Problem(host, "machine", fact, "give each machine to one cluster"))
+    return found
+
+
+def _resources(machine: Machine, facts: Mapping[str, Any], limits: Limits) -> Iterator[Problem]:
+    role = "server" if machine.server else "agent"
+    memory = limits.server_memory if machine.server else limits.agent_memory
+    cpus = limits.server_cpus if machine.server else limits.agent_cpus
+    if facts["memory_mib"] < memory:
+        fact = f"{facts['memory_mib']} MiB, and {role}s need {memory}"
+        yield Problem(machine.host, "memory", fact, f"give it more memory, or lower preflight_{role}_memory")
+    if facts["cpus"] < cpus:
+        fact = f"{facts['cpus']}, and {role}s need {cpus}"
+        yield Problem(machine.host, "processors", fact, f"give it more, or lower preflight_{role}_cpus")
+
+
+def _disk(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterator[Problem]:
+    data, k3s, limits = facts["data"], facts["k3s"], wanted.limits
+    subject = f"disk of {data['path']}"
+    needed = limits.server_disk if machine.server else limits.agent_disk
+    there = k3s["active"] or k3s["server_data"] or k3s["agent_data"]
+    if not there and data["free_bytes"] < needed * _GIB:
+        fact = f"{data['free_bytes'] / _GIB:.1f} GiB are free, and {needed} are needed"
+        yield Problem(machine.host, subject, fact, "make room, or set edge_k3s_data_dir to another disk")
+    elif data["total_bytes"] and data["free_bytes"] < _EVICTION * data["total_bytes"]:
+        share = 100 * data["free_bytes"] / data["total_bytes"]
+        fact = f"{share:.0f} % are free, and below {100 * _EVICTION:.0f} % pods are evicted"
+        yield Problem(machine.host, subject, fact, "make room, or set edge_k3s_data_dir to another disk")
+    speed = facts["fsync"]
+    if not speed:
+        return
+    if speed["problem"]:
+        yield Problem(machine.host, subject, speed["problem"].lower(), "let root write to it")
+    elif limits.fsync and speed["p90_ms"] > limits.fsync:
+        fact = (
+            f"one of ten small writes takes {speed['p90_ms']:.0f} ms or more, {limits.fsync:.0f} are allowed"
+        )
+        fix = "put edge_k3s_data_dir on a faster disk: etcd waits for each write"
+        yield Problem(machine.host, subject, fact, fix)
+
+
+def _system(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterator[Problem]:
+    release, kernel = facts["os"], facts["kernel"]
+    known = SYSTEMS.get(release["id"])
+    version = release["version"] if known else release["major"]
+    if version not in (known or SYSTEMS.get(release["family"], ())):
+        fix = "use Debian 12 or 13, Ubuntu 22.04 or 24.04, or a system of the RHEL family 9"
+        yield Problem(machine.host, "system", f"{release['name']} is not known", fix)
+    for name in (
+        [] if kernel["container"] else [n for n, state in facts["modules"].items() if state == "missing"]
+    ):
+        fact = f"kernel {kernel['release']} does not have it"
+        fix = "install the kernel's extra modules, or a kernel that has it"
+        yield Problem(machine.host, f"kernel module {name}", fact, fix)
+    if facts["cgroups"]["missing"]:
+        missing = ", ".join(facts["cgroups"]["missing"])
+        fix = f"start the kernel with cgroup_enable for {missing}"
+        yield Problem(machine.host, "cgroups", f"controllers are missing: {missing}", fix)
+    error = wanted.artifact(kernel["architecture"]) if wanted.kind == "k3s" else None
+    if error:
+        yield Problem(machine.host, f"architecture {kernel['architecture']}", *error)
+
+
+def _ports(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterator[Problem]:
+    k3s = facts["k3s"]
+    for entry in facts["ports"]:
+        program, unit = entry["program"], entry["unit"]
+        if unit in _K3S_UNITS or program.startswith("k3s"):
+            continue
+        if wanted.kind == "kubeadm" and program in _KUBEADM_PROGRAMS:
+            continue
+        if not program and (k3s["server_data"] or k3s["agent_data"]):
+            # The kernel keeps what a network of pods opened after k3s ended.
+            continue
+        who = f"{program} ({unit})" if program and unit else program or "the kernel"
+        fix = f"systemctl disable --now {unit}" if unit else "stop it"
+        yield Problem(
+            machine.host,
+            f"port {entry['port']}/{entry['protocol']}",
+            f"is held by {who}",
+            f"{fix}, or take another machine" if program else "remove the other network that uses it",
+        )
+
+
+def _networks(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterator[Problem]:
+    ranges = [("edge_cluster_cidr", "pods", entry) for entry in value_formats.networks(wanted.pods)]
+    ranges += [("edge_service_cidr", "services", entry) for entry in value_formats.networks(wanted.services)]
+    addresses = []
+    for link in facts["interfaces"]:
+        addresses += [entry.partition("/")[0] for entry in link["addresses"]]
+        if link["name"].startswith(_POD_INTERFACES):
+            continue
+        for text in link["addresses"]:
+            own = ipaddress.ip_interface(text).network
+            for variable, name, network in ranges:
+                if own.version == network.version and own.overlaps(network):
+                    yield Problem(
+                        machine.host,
+                        f"network {own} on {link['name']}",
+                        f"overlaps that of the {name}, {network}",
+                        f"set {variable} to a network that no machine is in",
+                    )
+    for part in filter(None, machine.node_ip.split(",")):
+        if part.strip() not in addresses:
+            there = ", ".join(addresses) or "none"
+            fact = f"{part.strip()} is not an address of the machine; it has {there}"
+            yield Problem(
+                machine.host, "variable edge_node_ip", fact, "correct edge_node_ip, or leave it out"
+            )
+
+
+def _sources(machine: Machine, facts: Mapping[str, Any]) -> Iterator[Problem]:
+    for source in facts["sources"]:
+        if source["problem"]:
+            yield Problem(
+                machine.host,
+                source["name"],
+                f"{source['url']}: {source['problem']}",
+                "let the machine reach it (firewall, edge_http_proxy, edge_ca_bundle), or name another",
+            )
+
+
+def _unique(looked: Sequence[tuple[str, Mapping[str, Any]]], shared: str) -> Iterator[Problem]:
+    kinds: list[tuple[str, str, Callable[[Mapping[str, Any]], set[str]]]] = [
+        ("host name", "set another with hostnamectl", lambda facts: {facts["hostname"].lower()}),
+        (
+            "machine-id",
+            "it was cloned: empty /etc/machine-id and run systemd-machine-id-setup",
+            lambda facts: {facts["machine_id"]},
+        ),
+        ("MAC address", "it was cloned: give the interface another", _macs),
+        ("address", "give each machine its own", lambda facts: _addresses(facts) - {shared}),
+    ]
+    for kind, fix, values_of in kinds:
+        owners: dict[str, list[str]] = {}
+        for host, facts in looked:
+            for value in values_of(facts) - {""}:
+                owners.setdefault(value, []).append(host)
+        for value, hosts in sorted(owners.items()):
+            for host in hosts if len(hosts) > 1 else []:
+                others = ", ".join(other for other in hosts if other != host)
+                yield Problem(host, kind, f"{value} is also that of {others}", fix)
+
+
+def _macs(facts: Mapping[str, Any]) -> set[str]:
+    """Return the MAC addresses of interfaces that have an address of their own."""
+    return {
+        str(link["mac"]).lower()
+        for link in facts["interfaces"]
+        if link["mac"] and link["addresses"] and not link["name"].startswith(_SAME_EVERYWHERE)
+    }
+
+
+def _addresses(facts: Mapping[str, Any]) -> set[str]:
+    return {
+        text.partition("/")[0]
+        for link in facts["interfaces"]
+        for text in link["addresses"]
+        if not link["name"].startswith(_SAME_EVERYWHERE)
+    }
+
+
+def _clocks(machines: Sequence[Machine], limit: float) -> Iterator[Problem]:
+    """Only what is certain counts: the time that a look takes makes the difference uncertain."""
+    fix = "synchronise it (edge_prepare_ntp_servers), or correct the controller's clock"
+    good = []
+    for machine in machines:
+        low, high = machine.skew
+        if limit and low > limit:
+            yield Problem(machine.host, "clock", f"is {low:.0f} s ahead of the controller's", fix)
+        elif limit and high < -limit:
+            yield Problem(machine.host, "clock", f"is {-high:.0f} s behind the controller's", fix)
+        else:
+            good.append(machine)
+    if not limit or len(good) < 2:
+        return
+    ahead, behind = (
+        max(good, key=lambda machine: machine.skew[0]),
+        min(good, key=lambda machine: machine.skew[1]),
+    )
+    apart = ahead.skew[0] - behind.skew[1]
+    if apart > limit:
+        fact = f"is {apart:.0f} s ahead of that of {behind.host}"
+        yield Problem(ahead.host, "clock", fact, "synchronise both (edge_prepare_ntp_servers)")
+
+
+def _versions(looked: Sequence[tuple[Machine, Mapping[str, Any]]], wanted: Wanted) -> Iterator[Problem]:
+    target = version_key(wanted.version)
+    servers = []
+    for machine, facts in looked:
+        k3s = facts["k3s"]
+        # A program that never ran decides nothing.
+        own = (
+            version_key(k3s["version"]) if k3s["active"] or k3s["server_data"] or k3s["agent_data"] else None
+        )
+        if own is None:
+            continue
+        if machine.server:
+            servers.append((own, machine.host, k3s["version"]))
+        if target and own > target:
+            yield Problem(
+                machine.host,
+                "k3s version",
+                f"{k3s['version']} is there, and {wanted.version} is wanted: going back is refused",
+                "set edge_k3s_version to what is there; to go back, restore a snapshot of the older version",
+            )
+        elif target and target[:2] > (own[0], own[1] + 1):
+            yield Problem(
+                machine.host,
+                "k3s version",
+                f"{k3s['version']} is there, and {wanted.version} is wanted: that skips a minor version",
+                f"upgrade to v{own[0]}.{own[1] + 1} first",
+            )
+    if not servers:
+        return
+    oldest, server, text = min(servers)
+    for machine, facts in looked:
+        k3s = facts["k3s"]
+        there = k3s["active"] or k3s["agent_data"]
+        own = version_key(k3s["version"]) if there else target
+        if not machine.server and own and own[:2] > oldest[:2]:
+            version = k3s["version"] if there else wanted.version
+            yield Problem(
+                machine.host,
+                "k3s version",
+                f"{version} is newer than that of {server}, {text}",
+                "upgrade the servers first, or set edge_k3s_version to what they run",
+            )
+
+
+def _vip(looked: Sequence[tuple[Machine, Mapping[str, Any]]], wanted: Wanted) -> Iterator[Problem]:
+    subject = "variable edge_cluster_vip"
+    ours: set[str] = set()
+    for machine, facts in looked:
+        if not machine.server:
+            if wanted.vip in _addresses(facts):
+                fix = "take a free address: only servers share it"
+                yield Problem(machine.host, subject, f"{wanted.vip} is the address of this agent", fix)
+            continue
+        ours |= {str(link["mac"]).lower() for link in facts["interfaces"]}
+        try:
+            vip.place(
+                facts["interfaces"], wanted.vip, wanted.vip_interface, machine.node_ip.partition(",")[0]
+            )
+        except vip.PlaceError as error:
+            yield Problem(machine.host, subject, error.fact, error.fix)
+    for machine, facts in looked:
+        mac = facts["address"]["mac"].lower()
+        if machine.server and mac and mac not in ours:
+            yield Problem(
+                wanted.cluster,
+                subject,
+                f"{wanted.vip} is not free: {mac} answers for it",
+                "take an address that nobody has",
+            )

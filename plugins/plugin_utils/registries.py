@@ -1,0 +1,66 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What stands in a registries.yaml, as far as preflight judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+KEYS = ("mirrors", "configs", "auths")
+_FIX = "give the text of a registries.yaml"
+
+
+def check(text: str) -> list[tuple[str, str]]:
+    """Return (fact, fix) of what is wrong. The text may hold passwords, so no line of it is shown."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        return [(f"is not YAML (line {mark.line + 1})" if mark else "is not YAML", _FIX)]
+    if not isinstance(document, Mapping):
+        return [("is not a mapping", _FIX)]
+    found = []
+    for key, entry in document.items():
+        if key not in KEYS:
+            found.append((f"the key {key} is not known", f"known are {', '.join(KEYS)}"))
+        elif not isinstance(entry, Mapping):
+            found.append((f"{key} is not a mapping", "name a registry below it"))
+    for name, entry in _mirrors(document).items():
+        if not _is_list(entry.get("endpoint", [])):
+            found.append(
+                (f"the endpoint of the mirror {name} is not a list", "write it as a list of addresses")
+            )
+    return found
+
+
+def endpoints(text: str) -> list[str]:
+    """Return the addresses that images come from; none when the text is not valid."""
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return []
+    found = set()
+    for entry in _mirrors(document).values():
+        listed = entry.get("endpoint", [])
+        found |= {
+            endpoint
+            for endpoint in (listed if _is_list(listed) else [])
+            if isinstance(endpoint, str) and urlsplit(endpoint).scheme in ("http", "https")
+        }
+    return sorted(found)
+
+
+def _mirrors(document: Any) -> dict[str, Mapping[str, Any]]:
+    mirrors = document.get("mirrors") if isinstance(document, Mapping) else None
+    entries = mirrors.items() if isinstance(mirrors, Mapping) else ()
+    return {str(name): entry for name, entry in entries if isinstance(entry, Mapping)}
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
