@@ -23,6 +23,10 @@ options:
     elements: dict
     required: true
     suboptions:
+      name:
+        description:
+          - What the file is, for whoever chooses among files. The module does not use it.
+        type: str
       source:
         description:
           - A URL that begins with C(http://) or C(https://), or the path of a file on the controller.
@@ -208,6 +212,7 @@ def main() -> None:
                 "elements": "dict",
                 "required": True,
                 "options": {
+                    "name": {"type": "str"},
                     "source": {"type": "str", "required": True},
                     "dest": {"type": "path", "required": True},
                     "sha256": {"type": "str", "required": True},
