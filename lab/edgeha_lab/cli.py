@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeha_lab import build, cluster, engine, faults, host, hub, machines, paths
+from edgeha_lab import build, cluster, engine, faults, host, hub, machines, paths, vm_image, vms
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, fail, say, step
 
@@ -47,8 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     up = verb("up", _up, "build what is missing, then start cluster and IoT Hub emulator, or bare machines")
     up.add_argument(
         "--topology",
-        choices=["kind", "k3s"],
-        help="kind: 1 control plane and 2 workers (default); k3s: bare machines with sshd",
+        choices=["kind", "k3s", "vm"],
+        help="kind: 1 control plane and 2 workers (default); k3s: bare machines with sshd; "
+        "vm: a virtual machine with a kernel of its own",
     )
     up.add_argument("--servers", type=int, metavar="N", help="bare machines for servers (3)")
     up.add_argument("--agents", type=int, metavar="N", help="bare machines for agents (0)")
@@ -107,11 +108,15 @@ def _up(arguments: argparse.Namespace) -> None:
         topology = arguments.topology or before or "kind"
         if before not in (None, topology):
             raise LabError(f"lab {instance.name} is of topology {before}: 'lab down' first, or take --name")
-        if topology == "kind" and numbers != (None, None):
-            raise LabError("--servers and --agents go with --topology k3s: the kind cluster has 3 nodes")
+        if topology != "k3s" and numbers != (None, None):
+            has = "the kind cluster has 3 nodes" if topology == "kind" else "there is one virtual machine"
+            raise LabError(f"--servers and --agents go with --topology k3s: {has}")
         host.raise_limits()
         if topology == "k3s":
             machines.up(instance, build.machine_image(), *numbers)
+            return
+        if topology == "vm":
+            vms.up(instance, vm_image.make())
             return
         cluster.up(instance, build.build())
         hub.start(instance, cluster.known(instance)["gateway"])
@@ -149,7 +154,7 @@ def _status(arguments: argparse.Namespace) -> None:
         "labs": {
             instance.name: {
                 "topology": cluster.known(instance).get("topology"),
-                "nodes": cluster.nodes(instance) if running else {},
+                "nodes": _nodes(instance, running),
                 "hub": cluster.known(instance).get("gateway") if hub.pid(instance) else None,
                 **_way_in(instance),
             }
@@ -169,6 +174,12 @@ def _status(arguments: argparse.Namespace) -> None:
             print(f"  {node:<32} {state}")
     if not labs:
         print("no lab is up")
+
+
+def _nodes(instance: Instance, engine_runs: bool) -> dict[str, str]:
+    if vms.is_of(instance):
+        return vms.nodes(instance)
+    return cluster.nodes(instance) if engine_runs else {}
 
 
 def _way_in(instance: Instance) -> dict[str, str]:
@@ -200,6 +211,8 @@ def _down(arguments: argparse.Namespace) -> None:
 
 def _remove(instance: Instance) -> None:
     if instance.folder.exists():
+        if vms.is_of(instance):
+            vms.down(instance)
         cluster.down(instance, paths.binaries() / "kind")
     if not paths.instances():
         engine.stop()

@@ -67,7 +67,7 @@ def known(instance: Instance) -> dict[str, Any]:
 
 def is_of_machines(instance: Instance) -> bool:
     """Whether the instance has bare machines, and no kind cluster."""
-    return known(instance).get("topology") == "k3s"
+    return known(instance).get("topology") in ("k3s", "vm")
 
 
 def nodes(instance: Instance) -> dict[str, str]:

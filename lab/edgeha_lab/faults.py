@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from edgeha_lab import cluster, engine, machines
+from edgeha_lab import cluster, engine, machines, vms
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, say, step, wait_for
 
@@ -16,7 +16,9 @@ _START_LIMIT = 60.0
 def power(instance: Instance, name: str) -> None:
     """Takes the power from a node: its processes are gone at once, and no connection is closed."""
     node = _node(instance, name)
-    if cluster.nodes(instance)[node] == "running":
+    if vms.is_of(instance):
+        vms.power(instance)
+    elif cluster.nodes(instance)[node] == "running":
         engine.docker_output("kill", node)
     say(f"{node} has no power")
 
@@ -24,8 +26,11 @@ def power(instance: Instance, name: str) -> None:
 def heal(instance: Instance, name: str) -> None:
     """Gives a node its power back, at the address that it had."""
     node = _node(instance, name)
-    if cluster.nodes(instance)[node] == "running":
+    if _nodes(instance)[node] == "running":
         say(f"{node} runs")
+        return
+    if vms.is_of(instance):
+        vms.heal(instance)
         return
     address = cluster.known(instance)["nodes"][node]
     with step(f"starting {node} again at {address}"):
@@ -38,9 +43,13 @@ def heal(instance: Instance, name: str) -> None:
             wait_for(f"sshd on {node} ({address})", lambda: machines.answers(address), _START_LIMIT)
 
 
+def _nodes(instance: Instance) -> dict[str, str]:
+    return vms.nodes(instance) if vms.is_of(instance) else cluster.nodes(instance)
+
+
 def _node(instance: Instance, name: str) -> str:
     """Full name of a node; `worker2` is enough for `edgeha-demo-worker2`."""
-    all_nodes = cluster.nodes(instance)
+    all_nodes = _nodes(instance)
     for candidate in (name, f"{instance.cluster}-{name}"):
         if candidate in all_nodes:
             return candidate

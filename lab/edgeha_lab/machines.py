@@ -39,7 +39,7 @@ def up(instance: Instance, image: str, servers: int | None, agents: int | None) 
     instance.logs.mkdir(exist_ok=True)
     record = {"topology": "k3s", "gateway": cluster.network(instance), "machines": wanted}
     cluster.write_record(instance, record | {"nodes": cluster.known(instance).get("nodes", {})})
-    _make_key(instance)
+    make_key(instance)
 
     there = cluster.nodes(instance)
     surplus = [node for node in there if node.removeprefix(f"{instance.cluster}-") not in names]
@@ -53,7 +53,7 @@ def up(instance: Instance, image: str, servers: int | None, agents: int | None) 
             raise LabError(f"{node} is {there[node]}: 'lab fault heal {name}' gives it its power back")
     cluster.write_record(instance, record | {"nodes": cluster.addresses(instance)})
     _let_in(instance)
-    _write_inventory(instance)
+    write_inventory(instance)
     say(f"{len(names)} bare machines answer by ssh: ansible-playbook -i {inventory(instance)} …")
 
 
@@ -75,12 +75,20 @@ def _key(instance: Instance) -> Path:
     return instance.folder / "ssh" / "id_ed25519"
 
 
-def _make_key(instance: Instance) -> None:
-    key = _key(instance)
+def make_key(instance: Instance) -> None:
+    """The key of root on every machine of the instance."""
+    generate_key(_key(instance), instance.cluster)
+
+
+def public_key(instance: Instance) -> str:
+    return _key(instance).with_suffix(".pub").read_text().strip()
+
+
+def generate_key(key: Path, comment: str) -> None:
     if not key.with_suffix(".pub").exists():
         key.parent.mkdir(exist_ok=True, mode=0o700)
         key.unlink(missing_ok=True)
-        process.output(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", instance.cluster, "-f", key])
+        process.output(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", key])
 
 
 def _start(instance: Instance, node: str, hostname: str, image: str) -> None:
@@ -94,8 +102,7 @@ def _start(instance: Instance, node: str, hostname: str, image: str) -> None:
 
 def _let_in(instance: Instance) -> None:
     """Waits for each sshd, allows the lab's key, and writes down the host keys from inside the machines."""
-    public_key = _key(instance).with_suffix(".pub").read_text().strip()
-    script = f"umask 077 && mkdir -p /root/.ssh && echo '{public_key}' > /root/.ssh/authorized_keys"
+    script = f"umask 077 && mkdir -p /root/.ssh && echo '{public_key(instance)}' > /root/.ssh/authorized_keys"
     script += " && cat /etc/ssh/ssh_host_*_key.pub"
 
     def let_in(node: str, address: str) -> list[str]:
@@ -106,14 +113,14 @@ def _let_in(instance: Instance) -> None:
     nodes = cluster.known(instance)["nodes"]
     with step(f"waiting for sshd on {', '.join(nodes)}"), ThreadPoolExecutor() as pool:
         lines = [line for found in pool.map(let_in, nodes, nodes.values()) for line in found]
-    _known_hosts(instance).write_text("".join(f"{line}\n" for line in lines))
+    known_hosts(instance).write_text("".join(f"{line}\n" for line in lines))
 
 
-def _known_hosts(instance: Instance) -> Path:
+def known_hosts(instance: Instance) -> Path:
     return instance.folder / "ssh" / "known_hosts"
 
 
-def _write_inventory(instance: Instance) -> None:
+def write_inventory(instance: Instance) -> None:
     groups: dict[str, dict[str, dict[str, str]]] = {"edge_servers": {}, "edge_agents": {}}
     for node, address in cluster.known(instance)["nodes"].items():
         name = node.removeprefix(f"{instance.cluster}-")
@@ -121,7 +128,7 @@ def _write_inventory(instance: Instance) -> None:
         groups[group][name] = {"ansible_host": address}
     options = [
         "StrictHostKeyChecking=yes",
-        f"UserKnownHostsFile={_known_hosts(instance)}",
+        f"UserKnownHostsFile={known_hosts(instance)}",
         "IdentitiesOnly=yes",
     ]
     document = {
