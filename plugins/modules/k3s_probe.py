@@ -97,6 +97,10 @@ k3s:
   returned: always
   type: dict
   contains:
+    architecture:
+      description: Architecture of the machine, such as V(x86_64) or V(aarch64).
+      type: str
+      returned: always
     binary:
       description: Path, version, commit and sha256 of the program; all but the path empty when there is none.
       type: dict
@@ -173,21 +177,20 @@ token:
 import hashlib
 import mmap
 import os
-import socket
+import platform
 import time
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import bolt, k3s_api, k3s_facts, kube_api
-
-
-def text(path: str) -> str:
-    """Return the text of a file, empty when it is not there or says nothing."""
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    bolt,
+    k3s_api,
+    k3s_facts,
+    k3s_machine,
+    kube_api,
+)
+from ansible_collections.edgeha.iotedge.plugins.module_utils.k3s_machine import expanded, text
 
 
 def digest(path: str) -> str:
@@ -242,15 +245,6 @@ def file_state(path: str) -> dict[str, Any]:
     }
 
 
-def expanded(paths: list[str]) -> list[str]:
-    """Return paths with patterns replaced by the files that match, each once."""
-    found: list[str] = []
-    for path in paths:
-        place = Path(path)
-        found += sorted(map(str, place.parent.glob(place.name))) if "*" in place.name else [path]
-    return list(dict.fromkeys(found))
-
-
 class Machine:
     """Reads one machine; each part once."""
 
@@ -258,7 +252,6 @@ class Machine:
         self._module = module
         self._params: dict[str, Any] = module.params
         self._data = self._params["data_dir"].rstrip("/")
-        self._config = f"{self._params['config_dir']}/k3s"
 
     def _output(self, *words: str, executable: str | None = None) -> str:
         try:
@@ -272,11 +265,7 @@ class Machine:
     def facts(self) -> dict[str, Any]:
         binary = self._binary()
         unit, differs = self._unit(binary)
-        pid = unit["main_pid"]
-        running = k3s_facts.arguments(text(f"/proc/{pid}/cmdline"), text(f"/proc/{pid}/environ"))
-        names = expanded([f"{self._config}/config.yaml", f"{self._config}/config.yaml.d/*.yaml"])
-        written = k3s_facts.config(text(path) for path in names)
-        config = k3s_facts.merged(written, running)
+        config = k3s_machine.configuration(self._params["config_dir"], unit["main_pid"])
         role = k3s_facts.role(unit)
         data = self._state(config["external"])
         api, nodes = self._api(data["server"] or data["half"], role)
@@ -285,6 +274,7 @@ class Machine:
         if self._params["restart_files"] is not None:
             counted = expanded(self._params["restart_files"])
         return {
+            "architecture": platform.machine(),
             "binary": binary,
             "role": role,
             "unit": unit,
@@ -310,9 +300,7 @@ class Machine:
 
     def _unit(self, binary: dict[str, str]) -> tuple[dict[str, Any], bool]:
         """Return the unit, and whether what it runs is something else than what is installed."""
-        names = [f"{name}.service" for name in self._params["units"]]
-        properties = "--property=Id,LoadState,ActiveState,UnitFileState,MainPID"
-        unit = k3s_facts.choose(k3s_facts.units(self._output("systemctl", "show", properties, *names)))
+        unit = k3s_machine.unit(self._output, self._params["units"])
         pid = unit["main_pid"]
         exe = f"/proc/{pid}/exe"
         try:
@@ -320,11 +308,8 @@ class Machine:
             running = Path(exe).stat()
         except OSError:
             # Nothing runs, or it ended meanwhile.
-            unit["main_pid"] = 0
+            unit["main_pid"], unit["started"] = 0, 0.0
             return unit, False
-        boot = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        started = k3s_facts.started_ns(text(f"/proc/{pid}/stat"), boot, os.sysconf("SC_CLK_TCK"))
-        unit["started"] = started / 1e9
         unit["exe_deleted"] = path.endswith(" (deleted)")
         unit["exe_path"] = path.removesuffix(" (deleted)")
         try:
@@ -376,12 +361,7 @@ class Machine:
 
     def _node(self, configured: str) -> dict[str, str]:
         password = f"{self._params['config_dir']}/node/password"
-        known = k3s_facts.node_of_certificate(text(f"{self._data}/agent/client-kubelet.crt"))
-        name, source = socket.gethostname().lower(), "hostname"
-        if configured:
-            name, source = configured.lower(), "config"
-        elif known:
-            name, source = known, "certificate"
+        name, source = k3s_machine.node_name(self._data, configured)
         return {"name": name, "name_from": source, "name_file": password if Path(password).exists() else ""}
 
     def _api(self, has_keys: bool, role: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:

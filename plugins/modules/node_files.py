@@ -16,7 +16,7 @@ description:
     on the disk before the module returns, so a power cut leaves the old one or the new one.
   - A file that is as wanted is not touched, and a mode or an owner that is set does not make it newer.
   - Contents are not written to the log of the system. A diff hides those that only root may read, and values
-    values that look like secrets.
+    that look like secrets.
   - The files belong to root. A symbolic link stays one, and its target is written.
 options:
   files:
