@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help system venv demo demo-down test test-all static go-tests unit build sanity integration molecule e2e \
-        bench-demo bench-registry lock clean
+        bench-converge bench-demo bench-registry lock clean
 
 BIN := .venv/bin
 lab_home := $(or $(EDGEHA_LAB_HOME),$(HOME)/.cache/edgeha-lab)
@@ -41,6 +41,7 @@ test: system venv ## all that CI runs
 test-all: system ## and what does not fit there: the power cuts, a login by the real az
 	@$(stage) az -- tools/az
 	@EDGEHA_AZ="$$(tools/az)" $(MAKE) --no-print-directory test E2E_FLAGS=--run-slow
+	@$(MAKE) --no-print-directory molecule-vm
 
 system:
 	@if ! dpkg --status $(APT_PACKAGES) >/dev/null 2>&1; then \
@@ -83,11 +84,25 @@ molecule: venv
 	@$(stage) molecule -- tools/molecule --scenario-name kind
 	@$(stage) molecule-nodes -- tools/molecule --scenario-name node_prepare
 
+# A virtual machine is emulated where there is no KVM: too slow for each run of CI, and more packages than the rest takes.
+VM_PACKAGES := qemu-system-x86
+
+.PHONY: system-vm molecule-vm
+system-vm: system
+	@if ! dpkg --status $(VM_PACKAGES) >/dev/null 2>&1; then \
+	  $(stage) system-vm -- sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(VM_PACKAGES)'; fi
+
+molecule-vm: venv system-vm ## roles on a virtual machine: kernel, swap, disks, restarts, iSCSI, NFS
+	@$(stage) molecule-vm -- tools/molecule --scenario-name vm
+
 e2e: venv
 	@$(stage) e2e -- tools/e2e tests/e2e $(E2E_FLAGS)
 
 bench-registry: venv ## seconds of a fleet at the hub emulator, into build/bench/registry.json
 	@$(BIN)/python tools/bench-registry
+
+bench-converge: venv ## seconds and restarts of making a cluster of machines, into build/bench/converge.json
+	@$(BIN)/python tools/bench-converge
 
 bench-demo: system ## cold and warm seconds of demo and test, into build/bench/demo.json
 	@python3 tools/bench-demo
