@@ -66,7 +66,7 @@ def cluster_plan(entries: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
         mode=str(wanted.get("mode") or "k3s"),
         server_count=int(wanted.get("server_count") or 0),
         datastore=str(wanted.get("datastore") or "etcd"),
-        force_bootstrap=bool(wanted.get("force_bootstrap") or False),
+        force_bootstrap=bool(wanted.get("force_bootstrap")),
     )
     steps = core.plan([core.machine_of(entry) for entry in entries], asked)
     return {host: step.as_dict() for host, step in steps.items()}

@@ -278,7 +278,7 @@ def _two_clusters(servers: Sequence[Machine]) -> list[Problem]:
         else:
             groups.append([server])
     # A state counts before keys, what runs before what does not.
-    groups.sort(key=lambda group: _weight(group), reverse=True)
+    groups.sort(key=_weight, reverse=True)
     problems = []
     for group in groups[1:]:
         for server in group:
