@@ -52,6 +52,9 @@ def units(show: str) -> list[dict[str, Any]]:
         if not values.get("Id") or values.get("LoadState") in (None, "not-found"):
             continue
         active = values.get("ActiveState", "")
+        if active == "active" and values.get("Job", "0") not in ("", "0"):
+            # A restart was asked for and has not begun: what still runs is the old process.
+            active = "activating"
         found.append(
             {
                 **NO_UNIT,

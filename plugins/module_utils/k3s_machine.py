@@ -41,7 +41,7 @@ def expanded(paths: Iterable[str]) -> list[str]:
 
 def unit(run: Runner, names: Iterable[str]) -> dict[str, Any]:
     """Return the unit that counts, with the start of its process; k3s_facts.NO_UNIT without any."""
-    properties = "--property=Id,LoadState,ActiveState,UnitFileState,MainPID"
+    properties = "--property=Id,LoadState,ActiveState,UnitFileState,MainPID,Job"
     shown = run("systemctl", "show", properties, *(f"{name}.service" for name in names))
     found = k3s_facts.choose(k3s_facts.units(shown))
     boot = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -56,6 +56,8 @@ def test_units_that_are_there() -> None:
     assert (unit["enabled"], unit["main_pid"]) == (True, 4711)
     assert k3s_facts.role(unit) == "server"
     assert k3s_facts.units("") == []
+    (asked,) = k3s_facts.units(show().replace("MainPID=4711", "MainPID=4711\nJob=123"))
+    assert asked["active"] == "activating"
     assert k3s_facts.role(k3s_facts.choose([])) == "none"
 
 
