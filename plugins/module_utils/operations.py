@@ -18,21 +18,23 @@ class Rules:
     confirm: edge_confirm must name the cluster. whole: each machine of the cluster must be in the run.
     nodes:   "" takes none, "some" takes them, "needed" cannot do without.
     living:  a server that is not acted on must answer.
+    present: who must let itself be reached, "all" or "servers" when the whole cluster is acted on.
     """
 
     confirm: bool = False
     whole: bool = False
     nodes: str = ""
     living: bool = False
+    present: str = ""
 
 
 OPERATIONS = {
     "backup": Rules(living=True),
-    "upgrade": Rules(whole=True, living=True),
-    "rotate_keys": Rules(confirm=True, whole=True, living=True),
+    "upgrade": Rules(whole=True, living=True, present="all"),
+    "rotate_keys": Rules(confirm=True, whole=True, living=True, present="all"),
     "replace_node": Rules(confirm=True, whole=True, nodes="needed", living=True),
-    "reset": Rules(confirm=True, whole=True, nodes="some"),
-    "restore": Rules(confirm=True, whole=True),
+    "reset": Rules(confirm=True, whole=True, nodes="some", present="all"),
+    "restore": Rules(confirm=True, whole=True, present="servers"),
 }
 
 
@@ -83,6 +85,8 @@ def decide(request: Request, machines: Sequence[Machine]) -> dict[str, Any]:
         if machine.server and machine.answers and not (rules.nodes and machine in targets)
     ]
     some = bool(rules.nodes) and not everything
+    if not problems and not some:
+        problems += _absent(rules, machines)
     if not problems and some:
         problems += _can_be_spared(request, machines, targets)
     if not problems and not keepers and (rules.living or some):
@@ -121,6 +125,16 @@ def _refusals(rules: Rules, request: Request, machines: Sequence[Machine]) -> li
                 fact = f"{name} is no machine of the cluster"
                 found.append(_problem(request.cluster, "variable edge_nodes", fact, "correct the name"))
     return found
+
+
+def _absent(rules: Rules, machines: Sequence[Machine]) -> list[dict[str, str]]:
+    wanted = [machine for machine in machines if rules.present == "all" or machine.server]
+    fix = "bring it back, or take it out of the cluster with replace_node or reset, and edge_nodes"
+    return [
+        _problem(machine.host, "machine", "it does not answer", fix)
+        for machine in wanted
+        if rules.present and machine.state is None
+    ]
 
 
 def _can_be_spared(

@@ -30,8 +30,9 @@ options:
       - V(absent) deletes the node; of a server, k3s removes the member of etcd then. What k3s keeps of its
         password goes too, so that another machine may come under its name.
       - V(readmitted) only forgets the password, for a machine with new disks whose node is to stay.
+      - V(spared) changes nothing, and fails when the O(peers) cannot carry the cluster without it.
     type: str
-    choices: [cordoned, drained, uncordoned, absent, readmitted]
+    choices: [cordoned, drained, uncordoned, absent, readmitted, spared]
     required: true
   reason:
     description:
@@ -107,6 +108,7 @@ seconds:
   type: float
 """
 
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -299,7 +301,7 @@ def main() -> None:
             "state": {
                 "type": "str",
                 "required": True,
-                "choices": ["cordoned", "drained", "uncordoned", "absent", "readmitted"],
+                "choices": ["cordoned", "drained", "uncordoned", "absent", "readmitted", "spared"],
             },
             "reason": {"type": "str", "default": "edgeha"},
             "peers": {"type": "list", "elements": "str", "default": []},
@@ -318,16 +320,17 @@ def main() -> None:
         module.fail_json(msg=f"{module.params['name']}: {error}")
     try:
         before = node.look()
-        if state in ("cordoned", "drained"):
+        if state in ("cordoned", "drained", "spared"):
             node.require_peers()
-        act = {
+        acts: dict[str, Callable[[], bool]] = {
             "cordoned": node.cordon,
             "drained": node.drain,
             "uncordoned": node.uncordon,
             "absent": node.delete,
             "readmitted": node.readmit,
-        }[state]
-        changed = act()
+            "spared": lambda: False,
+        }
+        changed = acts[state]()
         after = node.look() if not module.check_mode else expected(before, state, changed)
     except Refused as error:
         module.fail_json(msg=str(error), **drained(node, state))
@@ -346,7 +349,7 @@ def expected(before: dict[str, Any], state: str, changed: bool) -> dict[str, Any
     """Return what a node would be like after a change that check mode did not make."""
     if state == "absent":
         return {}
-    if not changed or state == "readmitted":
+    if not changed or state in ("readmitted", "spared"):
         return before
     return {**before, "unschedulable": state != "uncordoned"}
 

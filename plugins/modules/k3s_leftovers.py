@@ -120,6 +120,7 @@ class Machine:
             return
         for path in self._files():
             self._delete(Path(path))
+        self._module.run_command(["systemctl", "daemon-reload"])
 
     def _processes(self) -> list[int]:
         parents: dict[int, int] = {}

@@ -111,3 +111,21 @@ def test_a_cluster_that_is_down_is_restored_and_not_upgraded() -> None:
 
 def test_a_cluster_without_machines() -> None:
     assert facts("upgrade", []) == ["it has no machines in the groups edge_servers and edge_agents"]
+
+
+@pytest.mark.parametrize("operation", ["upgrade", "rotate_keys", "reset"])
+def test_a_machine_that_does_not_answer_keeps_the_whole_cluster(operation: str) -> None:
+    found = machines()
+    found[3]["state"] = None
+    (problem,) = plan(operation, found)["problems"]
+    assert (problem["host"], problem["fact"]) == ("box1", "it does not answer")
+    assert facts("restore", found) == []
+    found[1]["state"] = None
+    assert [problem["host"] for problem in plan("restore", found)["problems"]] == ["gw2"]
+
+
+def test_a_machine_that_does_not_answer_is_replaced() -> None:
+    found = machines()
+    found[0]["state"] = None
+    assert plan("replace_node", found, nodes="gw1")["keeper"] == "gw2"
+    assert facts("reset", found, nodes="gw1") == []
