@@ -56,8 +56,13 @@ class Machine:
 
     @property
     def holds(self) -> bool:
-        """It has state of a cluster."""
-        return bool(self._get("data", "server", False))
+        """It has state of a cluster that counts."""
+        return bool(self._get("data", "server", False)) and not self.removed
+
+    @property
+    def removed(self) -> bool:
+        """Its cluster removed it while it ran: k3s sets the state aside at its next start, and joins anew."""
+        return bool(self._get("data", "tombstone", False))
 
     @property
     def half(self) -> bool:
@@ -238,12 +243,6 @@ def _machine_problems(machine: Machine, wanted: Wanted) -> list[Problem]:
             f"has {has}, and edge_k3s_datastore asks for {wants}",
             "set edge_k3s_datastore back; a cluster cannot change it in place",
         )
-    if machine._get("data", "tombstone", False):
-        add(
-            "etcd",
-            "was removed from its cluster and still holds its old state",
-            f"wipe it with the {_REPLACE}; the next run joins it",
-        )
     return problems
 
 
@@ -318,6 +317,17 @@ def _plan_servers(servers: Sequence[Machine], wanted: Wanted, steps: Mapping[str
                 "bring it up, or take it out of the inventory; edge_k3s_force_bootstrap founds without it",
             )
             for server in silent
+        ]
+    removed = [server for server in empty if server.removed]
+    if removed:
+        return [
+            Problem(
+                server.host,
+                "server",
+                "was removed from a cluster that does not answer, so there is one elsewhere",
+                f"bring up a server of that cluster, or wipe this one with the {_RESET}",
+            )
+            for server in removed
         ]
     if empty:
         founder = _founder(empty)

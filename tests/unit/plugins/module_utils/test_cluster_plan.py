@@ -293,9 +293,14 @@ def test_a_member_that_was_removed_is_not_started() -> None:
     found = refused(decide([alive("gw1", "gw2"), alive("gw2", "gw1"), down("gw3", "gw1", "gw2")]))
     assert set(found) == {"gw3"}
     assert "replace_node" in found["gw3"]
-    assert "tombstone" not in found["gw3"]
-    tomb = down("gw2", "gw1", tombstone=True)
-    assert "was removed" in str(decide([alive("gw1", "gw2"), tomb])["gw2"]["problems"])
+
+
+def test_a_member_that_knows_that_it_was_removed_joins_anew() -> None:
+    removed = down("gw2", "gw1", tombstone=True)
+    assert accepted(decide([alive("gw1"), removed])) == ["gw1 keep 1", "gw2 join 0"]
+    assert accepted(decide([down("gw1"), removed])) == ["gw1 start 0", "gw2 join 1"]
+    # What it was removed from is somewhere.
+    assert "removed from a cluster" in refused(decide([bare(), removed]))["gw2"]
 
 
 def test_a_restore_that_was_interrupted_is_ended_first() -> None:
