@@ -57,8 +57,11 @@ def defaults(unit: str, holds_etcd: bool) -> list[str]:
 
 def missing(states: Sequence[str], seen: Seen, unit: str, node: str, version: str) -> list[str]:
     """Return what is still missing, in words; empty when all is as wanted."""
+    if UNIT_ACTIVE in states and (text := _unit(seen, unit)):
+        # What does not run has no more to say.
+        return [text]
     judges = {
-        UNIT_ACTIVE: lambda: _unit(seen, unit),
+        UNIT_ACTIVE: lambda: "",
         READYZ: lambda: f"the API is not ready: {seen.api}" if seen.api else "",
         NODE_READY: lambda: _ready(seen, node),
         ETCD_VOTER: lambda: _voter(seen, node),
@@ -69,8 +72,10 @@ def missing(states: Sequence[str], seen: Seen, unit: str, node: str, version: st
 
 
 def ended(states: Sequence[str], seen: Seen) -> bool:
-    """Return whether waiting on is in vain: systemd has given the unit up."""
-    return UNIT_ACTIVE in states and seen.unit is not None and seen.unit["active"] == "failed"
+    """Return whether waiting on is in vain: systemd has given the unit up, or has never heard of it."""
+    if UNIT_ACTIVE not in states or seen.unit is None:
+        return False
+    return seen.unit["active"] == "failed" or seen.unit["load"] != "loaded"
 
 
 def _unit(seen: Seen, name: str) -> str:

@@ -174,8 +174,7 @@ class Watch:
         if k3s_states.UNIT_ACTIVE in self.states:
             unit = k3s_machine.unit(self.output, [self.unit])
             if unit["active"] != "active":
-                # What does not run yet has nothing to say.
-                return k3s_states.Seen(unit, "it does not run yet", problem="it does not run yet")
+                return k3s_states.Seen(unit)
         api: str | None = None
         try:
             client = self._client()

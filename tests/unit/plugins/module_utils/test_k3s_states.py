@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_states
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_facts, k3s_states
 from ansible_collections.edgeha.iotedge.plugins.module_utils.k3s_states import Seen
 
 
@@ -88,8 +88,14 @@ def test_one_reason_is_said_once() -> None:
     assert missing("node_ready", "etcd_voter", problem="no answer") == ["no answer"]
 
 
+def test_what_does_not_run_has_no_more_to_say() -> None:
+    said = missing("unit_active", "readyz", "node_ready", unit=unit("activating"), api="no", problem="no")
+    assert said == ["unit k3s is activating"]
+
+
 def test_a_unit_that_was_given_up_is_not_waited_for() -> None:
     assert k3s_states.ended(["unit_active"], Seen(unit("failed")))
+    assert k3s_states.ended(["unit_active"], Seen(dict(k3s_facts.NO_UNIT)))
     assert not k3s_states.ended(["unit_active"], Seen(unit("activating")))
     assert not k3s_states.ended(["readyz"], Seen(None))
 
