@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,8 @@ def missing(states: Sequence[str], seen: Seen, unit: str, node: str, version: st
     if UNIT_ACTIVE in states and (text := _unit(seen, unit)):
         # What does not run has no more to say.
         return [text]
-    judges = {
-        UNIT_ACTIVE: lambda: "",
+    judges: dict[str, Callable[[], str]] = {
+        UNIT_ACTIVE: str,
         READYZ: lambda: f"the API is not ready: {seen.api}" if seen.api else "",
         NODE_READY: lambda: _ready(seen, node),
         ETCD_VOTER: lambda: _voter(seen, node),
@@ -75,7 +75,7 @@ def ended(states: Sequence[str], seen: Seen) -> bool:
     """Return whether waiting on is in vain: systemd has given the unit up, or has never heard of it."""
     if UNIT_ACTIVE not in states or seen.unit is None:
         return False
-    return seen.unit["active"] == "failed" or seen.unit["load"] != "loaded"
+    return bool(seen.unit["active"] == "failed" or seen.unit["load"] != "loaded")
 
 
 def _unit(seen: Seen, name: str) -> str:
