@@ -47,6 +47,11 @@ class Machine:
         return default if value is None else value
 
     @property
+    def addresses(self) -> set[str]:
+        """All that it may be known by: the inventory may name it by a name, which the cluster never does."""
+        return {self.address, *((self.state or {}).get("addresses") or [])}
+
+    @property
     def runs(self) -> bool:
         return self._get("unit", "active", "inactive") in ("active", "activating")
 
@@ -565,7 +570,7 @@ def _join(
     for wave, server in enumerate(joiners, start=first_wave):
         _say(steps[server.host], "join", wave, via=peer.address)
         # A member that has this server's address is what it was before it lost its state.
-        if any(member.get("name") and _host_of(member) == server.address for member in members):
+        if any(member.get("name") and _host_of(member) in server.addresses for member in members):
             steps[server.host].forget = server.node_name
 
 
@@ -574,7 +579,7 @@ def _forget(machine: Machine, nodes: Iterable[Mapping[str, Any]], steps: Mapping
     for node in nodes:
         if node.get("name") != machine.node_name:
             continue
-        if node.get("ready") and node.get("address") and node["address"] != machine.address:
+        if node.get("ready") and node.get("address") and node["address"] not in machine.addresses:
             return [
                 Problem(
                     machine.host,
@@ -608,7 +613,7 @@ def _is(server: Machine, member: Mapping[str, Any]) -> bool:
     """Whether a member of etcd is this server. One that never came up has no name, only an address."""
     if member.get("name"):
         return bool(member["name"] == server.member)
-    return _host_of(member) == server.address
+    return _host_of(member) in server.addresses
 
 
 def _host_of(member: Mapping[str, Any]) -> str:

@@ -101,6 +101,11 @@ k3s:
       description: Architecture of the machine, such as V(x86_64) or V(aarch64).
       type: str
       returned: always
+    addresses:
+      description: Its addresses, without those of the loopback.
+      type: list
+      elements: str
+      returned: always
     binary:
       description: Path, version, commit and sha256 of the program; all but the path empty when there is none.
       type: dict
@@ -189,6 +194,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     k3s_facts,
     k3s_machine,
     kube_api,
+    node_facts,
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.k3s_machine import expanded, text
 
@@ -275,6 +281,7 @@ class Machine:
             counted = expanded(self._params["restart_files"])
         return {
             "architecture": platform.machine(),
+            "addresses": self._addresses(),
             "binary": binary,
             "role": role,
             "unit": unit,
@@ -292,6 +299,10 @@ class Machine:
                 differs,
             ),
         }
+
+    def _addresses(self) -> list[str]:
+        links = node_facts.interfaces(self._output("ip", "-json", "address"))
+        return sorted(address.partition("/")[0] for link in links for address in link["addresses"])
 
     def _binary(self) -> dict[str, str]:
         path = self._params["binary"]

@@ -158,6 +158,9 @@ def test_a_name_that_another_machine_has_is_refused() -> None:
     found = refused(decide([alive("gw1", nodes=nodes), bare()]))
     assert "another machine at 10.9.9.9" in found["gw2"]
     assert "edge_node_name" in found["gw2"]
+    # The inventory may know it by a name, and it has the address itself.
+    named = {**bare(), "addresses": ["10.9.9.9"]}
+    assert decide([alive("gw1", nodes=nodes), named])["gw2"]["forget"] == "gw2"
     # One that is gone may come again with another address.
     nodes[1]["ready"] = False
     plan = decide([alive("gw1", nodes=nodes), bare()])
