@@ -1,0 +1,281 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What tests of operations do with a cluster: run playbooks, ask machines, watch who answers meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import re
+import shlex
+import signal
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
+LAB = os.environ["EDGEHA_LAB_NAME"]
+INVENTORY = LAB_HOME / "run" / LAB / "inventory" / "hosts.yml"
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
+CLUSTER = "plant07"
+OLD, NEW = "v1.34.4+k3s1", "v1.34.5+k3s1"
+CONFIRM = f"edge_confirm={CLUSTER}"
+NODE_PORT = 30080
+_PLAYBOOK_LIMIT = 600
+
+WORKLOAD = f"""
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web, labels: {{app: web}}}}
+spec:
+  replicas: 2
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      topologySpreadConstraints:
+        - {{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway,
+           labelSelector: {{matchLabels: {{app: web}}}}}}
+      containers:
+        - name: web
+          image: registry.edgeha.test/lab/workload:1
+          imagePullPolicy: IfNotPresent
+          readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec:
+  type: NodePort
+  selector: {{app: web}}
+  ports: [{{port: 80, targetPort: 8080, nodePort: {NODE_PORT}}}]
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {{name: web}}
+spec: {{minAvailable: 1, selector: {{matchLabels: {{app: web}}}}}}
+"""
+
+
+def lab(*words: str) -> str:
+    done = subprocess.run(
+        [PROJECT / "lab" / "lab", "--name", LAB, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def machines() -> dict[str, str]:
+    """Return each machine with its address."""
+    groups = yaml.safe_load(INVENTORY.read_text())["all"]["children"]
+    return {
+        name: values["ansible_host"]
+        for group in groups.values()
+        for name, values in (group.get("hosts") or {}).items()
+    }
+
+
+def servers() -> list[str]:
+    return [name for name in machines() if name.startswith("server")]
+
+
+def vip() -> str:
+    return machines()["server1"].rpartition(".")[0] + ".250"
+
+
+def ssh(name: str, command: str, text: str = "", check: bool = True) -> str:
+    values = yaml.safe_load(INVENTORY.read_text())["all"]["vars"]
+    words = ["ssh", "-i", values["ansible_ssh_private_key_file"], "-o", "ConnectTimeout=10"]
+    words += [*shlex.split(values["ansible_ssh_common_args"]), f"root@{machines()[name]}", command]
+    done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=180, check=False)
+    assert not check or done.returncode == 0, f"{name}: {command}: {done.stdout}{done.stderr}"
+    return done.stdout.strip()
+
+
+def kubectl(words: str, text: str = "", via: str = "") -> str:
+    return ssh(via or servers()[0], f"k3s kubectl {words}", text)
+
+
+def nodes(via: str = "") -> dict[str, dict[str, Any]]:
+    """Return what the cluster says of its nodes: ready, voter, version, whether one is cordoned, our mark."""
+    found = {}
+    for item in json.loads(kubectl("get nodes -o json", via=via))["items"]:
+        conditions = {entry["type"]: entry["status"] for entry in item["status"]["conditions"]}
+        found[item["metadata"]["name"]] = {
+            "ready": conditions.get("Ready") == "True",
+            "voter": conditions.get("EtcdIsVoter") == "True",
+            "version": item["status"]["nodeInfo"]["kubeletVersion"],
+            "cordoned": bool(item["spec"].get("unschedulable")),
+            "marked": "edgeha.io/cordoned-by" in item["metadata"].get("annotations", {}),
+        }
+    return found
+
+
+def started() -> dict[str, str]:
+    """Return process and start of k3s on each machine."""
+    command = "systemctl show --property=MainPID,ExecMainStartTimestampMonotonic k3s k3s-agent"
+    return {name: ssh(name, command) for name in machines()}
+
+
+def authorities() -> set[str]:
+    return {ssh(name, "sha256sum < /var/lib/rancher/k3s/server/tls/server-ca.crt") for name in servers()}
+
+
+class Playbook:
+    """A run of a playbook of the collection, in the background; all that it says is kept in a log."""
+
+    def __init__(self, name: str, *options: str) -> None:
+        self.log = EPHEMERAL / f"{name}-{time.monotonic_ns()}.log"
+        # Where molecule put the scenario's inventory, and the variables of the lab beside it.
+        inventory = EPHEMERAL / "inventory" / "hosts"
+        command = ["ansible-playbook", "--inventory", str(inventory), f"edgeha.iotedge.{name}"]
+        with self.log.open("w") as target:
+            self._process = subprocess.Popen(
+                [*command, *options], cwd=SCENARIO, stdout=target, stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections",
+                     "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_LOG_PATH": ""},
+            )  # fmt: skip
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def kill(self) -> None:
+        """End it with its workers, at once: it has no time to tidy up."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def is_over(self) -> bool:
+        return self._process.poll() is not None
+
+    def end(self) -> int:
+        return self._process.wait(_PLAYBOOK_LIMIT)
+
+
+def play(name: str, *options: str) -> str:
+    """Run a playbook that must go well; returns what it said."""
+    run = Playbook(name, *options)
+    assert run.end() == 0, run.said()[-4000:]
+    return run.said()
+
+
+def refused(name: str, *options: str) -> str:
+    """Run a playbook that must refuse, and change nothing; returns what it said, in one line."""
+    run = Playbook(name, *options)
+    assert run.end() != 0, run.said()[-4000:]
+    assert set(changes(run.said()).values()) <= {0}, run.said()[-4000:]
+    return " ".join(run.said().split())
+
+
+def changes(said: str) -> dict[str, int]:
+    """Return how much a playbook changed on each machine."""
+    recap = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+) ", said, re.MULTILINE)
+    return {name: int(number) for name, number in recap}
+
+
+def wait(what: str, holds: Callable[[], bool], limit: float = 120.0) -> None:
+    end = time.monotonic() + limit
+    while not holds():
+        assert time.monotonic() < end, f"waited {limit} s for {what}"
+        time.sleep(0.5)
+
+
+def deploy_workload() -> None:
+    kubectl("apply -f -", WORKLOAD)
+    kubectl("rollout status deployment/web --timeout=120s")
+
+
+class Watch:
+    """Asks API and workload through the cluster's address, by a new connection each time, until stopped."""
+
+    def __init__(self, period: float = 0.2) -> None:
+        self._period = period
+        self._stop = threading.Event()
+        config = yaml.safe_load(ssh(servers()[0], "cat /etc/rancher/k3s/k3s.yaml"))
+        authority = base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
+        self._context = ssl.create_default_context(cadata=authority)
+        user = config["users"][0]["user"]
+        with tempfile.NamedTemporaryFile(prefix="edgeha-watch-") as file:
+            file.write(base64.b64decode(user["client-certificate-data"]))
+            file.write(base64.b64decode(user["client-key-data"]))
+            file.flush()
+            self._context.load_cert_chain(file.name)
+        self._gaps: dict[str, list[tuple[float, float]]] = {"api": [], "workload": []}
+        self._asked = dict.fromkeys(self._gaps, 0)
+        ask = {"api": self._ask_api, "workload": self._ask_workload}
+        self._threads = [threading.Thread(target=self._run, args=(name, ask[name])) for name in ask]
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Watch:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def result(self) -> dict[str, Any]:
+        """Return seconds without an answer, and the longest of them."""
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - self._since, 1)}
+        for name, gaps in self._gaps.items():
+            lengths = [end - begin for begin, end in gaps]
+            found[f"{name}_asked"] = self._asked[name]
+            found[f"{name}_gap_s"] = round(sum(lengths), 2)
+            found[f"{name}_longest_gap_s"] = round(max(lengths, default=0.0), 2)
+        return found
+
+    def _run(self, name: str, ask: Callable[[], bool]) -> None:
+        silent_since: float | None = None
+        while not self._stop.is_set():
+            begin = time.monotonic()
+            self._asked[name] += 1
+            try:
+                answered = ask()
+            except (OSError, http.client.HTTPException):
+                answered = False
+            if answered and silent_since is not None:
+                self._gaps[name].append((silent_since, begin))
+                silent_since = None
+            elif not answered and silent_since is None:
+                silent_since = begin
+            self._stop.wait(max(0.0, self._period - (time.monotonic() - begin)))
+        if silent_since is not None:
+            self._gaps[name].append((silent_since, time.monotonic()))
+
+    def _ask_api(self) -> bool:
+        connection = http.client.HTTPSConnection(vip(), 6443, timeout=1.5, context=self._context)
+        return self._status(connection, "/api/v1/namespaces/default")
+
+    def _ask_workload(self) -> bool:
+        return self._status(http.client.HTTPConnection(vip(), NODE_PORT, timeout=1.5), "/")
+
+    @staticmethod
+    def _status(connection: http.client.HTTPConnection, path: str) -> bool:
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status == 200
+        finally:
+            connection.close()
+
+
+def report(name: str, figures: dict[str, Any]) -> None:
+    """Print figures as JSON, and keep them with those of other benchmarks."""
+    folder = PROJECT / "build" / "bench"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps({name: figures}))  # noqa: T201 - it is for the log of the run
