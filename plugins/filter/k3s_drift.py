@@ -21,8 +21,8 @@ options:
     required: true
   wanted:
     description:
-      - C(role), C(plan), C(files), C(release), C(init), C(servers), C(token), C(labels), C(taints) and
-        C(change_version).
+      - C(role), C(plan), C(files), C(release), C(init), C(servers), C(token), C(labels), C(taints),
+        C(change_version) and C(may_restart).
     type: dict
     required: true
 """

@@ -363,7 +363,8 @@ def drift(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     wanted: ``role``; ``plan``, the machine's entry of cluster_plan; ``files`` of `files`; ``release`` of
             `release`; ``init``, whether a founder needs ``cluster-init``; ``servers``, the addresses that may
             stand in `JOIN_FILE`, the preferred one first; ``token``, one that is given; ``labels`` and
-            ``taints``; ``change_version``, whether a node with data may get another version.
+            ``taints``; ``change_version``, whether a node with data may get another version;
+            ``may_restart``, false where the cluster cannot do without this server now.
 
     ``action`` and ``wave``: those of the plan. ``reasons``: why, as texts; empty when all is as wanted.
     ``install``:  artifacts to install. ``write``: paths of files to write.
@@ -414,6 +415,14 @@ def drift(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     if not service and not unit_state["enabled"] and running:
         service = "started"
         reasons.append(f"{expected}.service is not started with the machine")
+    if service == "restarted" and not wanted["may_restart"]:
+        problems.append(
+            {
+                "subject": f"{expected}.service",
+                "fact": "is to restart, and the cluster cannot do without this server: others are away",
+                "fix": "bring the other servers back first",
+            }
+        )
     return {
         "action": plan["action"],
         "wave": plan.get("wave", 0),

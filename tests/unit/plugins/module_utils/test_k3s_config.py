@@ -66,6 +66,7 @@ def wanted(**other: Any) -> dict[str, Any]:
         "labels": [],
         "taints": [],
         "change_version": False,
+        "may_restart": True,
         **other,
     }
 
@@ -247,6 +248,14 @@ def test_another_version_is_told_and_not_installed_over_data() -> None:
     assert found["reasons"] == []
     assert "has k3s v1.34.3+k3s1" in found["notes"][0]
     assert k3s_config.drift(look, wanted(change_version=True))["install"] == ["k3s"]
+
+
+def test_a_server_that_is_needed_does_not_restart() -> None:
+    look = settled()
+    look["stale"] = ["binary"]
+    problem = k3s_config.drift(look, wanted(may_restart=False))["problems"][0]
+    assert "cannot do without this server" in problem["fact"]
+    assert k3s_config.drift(settled(), wanted(may_restart=False))["problems"] == []
 
 
 def test_a_stopped_server_is_started_and_not_more() -> None:
