@@ -25,8 +25,9 @@ KUBELET_VERSION = "kubelet_version"
 NODE_GONE = "node_gone"
 STATES = (UNIT_ACTIVE, READYZ, NODE_READY, ETCD_VOTER, KUBELET_VERSION, NODE_GONE)
 OF_A_NODE = frozenset({NODE_READY, ETCD_VOTER, KUBELET_VERSION, NODE_GONE})
-# k3s logs as key="value"; what it says last before it ends is why.
+# k3s logs as key="value"; what it says last before it ends is why, or else what it waits for.
 _MESSAGE = re.compile(r'level=(?:fatal|error) msg="((?:[^"\\]|\\.)*)"')
+_WAITS = re.compile(r'level=(?:warning|info) msg="((?:[^"\\]|\\.)*(?:[Ww]aiting|[Ff]ailed)(?:[^"\\]|\\.)*)"')
 _TOKEN = re.compile(r"K10[0-9a-f]{8,}::\S+")
 
 
@@ -137,8 +138,8 @@ def epoch(text: str) -> float | None:
 
 
 def last_words(journal: str, secrets: Sequence[str] = ()) -> str:
-    """Return the last error that k3s wrote into its log, without tokens; empty when there is none."""
-    found = _MESSAGE.findall(journal)
+    """Return the last error that k3s wrote into its log, or what it waits for, without tokens; or nothing."""
+    found = _MESSAGE.findall(journal) or _WAITS.findall(journal)
     text = _TOKEN.sub("(hidden)", found[-1].replace('\\"', '"')) if found else ""
     for secret in secrets:
         text = text.replace(secret, "(hidden)") if secret else text

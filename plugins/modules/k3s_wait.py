@@ -112,6 +112,7 @@ node:
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
 
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 0.5
+_LOG_SECONDS = 20.0
 
 
 class Watch:
@@ -136,6 +138,8 @@ class Watch:
         self._params: dict[str, Any] = module.params
         self._data = self._params["data_dir"].rstrip("/")
         self._api: kube_api.KubeApi | None = None
+        # What it said long ago explains nothing; what it said while the task before this one started it does.
+        self._begun = time.time() - _LOG_SECONDS
 
     @property
     def states(self) -> list[str]:

@@ -122,3 +122,5 @@ def test_the_last_words_of_k3s_without_secrets() -> None:
     assert words.endswith("of (hidden) is wrong")
     assert "abc" not in words
     assert k3s_states.last_words("nothing") == ""
+    waits = 'level=info msg="Waiting for API server"\nlevel=info msg="Starting"\n'
+    assert k3s_states.last_words(waits) == "Waiting for API server"
