@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeha_lab import build, cluster, engine, faults, host, hub, machines, paths, vm_image, vms
+from edgeha_lab import build, cluster, engine, faults, host, hub, k3s, machines, paths, vm_image, vms
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, fail, say, step
 
@@ -53,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     up.add_argument("--servers", type=int, metavar="N", help="bare machines for servers (3)")
     up.add_argument("--agents", type=int, metavar="N", help="bare machines for agents (0)")
+    up.add_argument("--k3s", action="store_true", help="with a mirror of k3s releases for the bare machines")
+    k3s_parser = verb(
+        "k3s", _k3s, "build the k3s work-alike; 'k3s mirror' serves it to an instance's machines"
+    )
+    k3s_parser.add_argument("action", nargs="?", choices=["build", "mirror"], default="build")
+    k3s_parser.add_argument("what", nargs="?", choices=["start", "stop"], default="start")
     hub_parser = verb(
         "hub", _hub, "start the IoT Hub emulator; 'hub stop' ends it, 'hub log' shows its messages"
     )
@@ -64,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         "rest", nargs=argparse.REMAINDER, help="for log: --json, --follow, --device D, --after N"
     )
     fault = verb("fault", _fault, "take the power from a node, or give it back")
-    fault.add_argument("kind", choices=["power", "heal"])
+    fault.add_argument(
+        "kind", choices=["power", "heal", "wipe"], help="wipe: a new, empty machine in its place"
+    )
     fault.add_argument("node", help="a node's name, or its end: worker2")
     status = verb("status", _status, "what runs")
     status.add_argument("--json", action="store_true", help="for machines")
@@ -112,14 +120,33 @@ def _up(arguments: argparse.Namespace) -> None:
             has = "the kind cluster has 3 nodes" if topology == "kind" else "there is one virtual machine"
             raise LabError(f"--servers and --agents go with --topology k3s: {has}")
         host.raise_limits()
+        if arguments.k3s and topology != "k3s":
+            raise LabError("--k3s goes with --topology k3s: it is for bare machines")
         if topology == "k3s":
-            machines.up(instance, build.machine_image(), *numbers)
+            image = build.machine_image()
+            if arguments.k3s or k3s.is_wanted(instance):
+                k3s.start_mirror(instance, cluster.network(instance))
+            machines.up(instance, image, *numbers)
             return
         if topology == "vm":
             vms.up(instance, vm_image.make())
             return
         cluster.up(instance, build.build())
         hub.start(instance, cluster.known(instance)["gateway"])
+
+
+def _k3s(arguments: argparse.Namespace) -> None:
+    instance: Instance = arguments.name
+    with _alone():
+        if arguments.action == "build":
+            say(f"k3s releases: {k3s.releases()}")
+        elif arguments.what == "stop":
+            k3s.stop_mirror(instance)
+        elif cluster.is_of_machines(instance):
+            k3s.start_mirror(instance, cluster.known(instance)["gateway"])
+            machines.write_inventory(instance)
+        else:
+            raise LabError(f"lab {instance.name} has no bare machines: 'lab up --topology k3s' first")
 
 
 def _hub(arguments: argparse.Namespace) -> int:
@@ -139,7 +166,9 @@ def _hub(arguments: argparse.Namespace) -> int:
 
 
 def _fault(arguments: argparse.Namespace) -> None:
-    {"power": faults.power, "heal": faults.heal}[arguments.kind](arguments.name, arguments.node)
+    {"power": faults.power, "heal": faults.heal, "wipe": faults.wipe}[arguments.kind](
+        arguments.name, arguments.node
+    )
 
 
 def _status(arguments: argparse.Namespace) -> None:

@@ -43,6 +43,14 @@ def heal(instance: Instance, name: str) -> None:
             wait_for(f"sshd on {node} ({address})", lambda: machines.answers(address), _START_LIMIT)
 
 
+def wipe(instance: Instance, name: str) -> None:
+    """Replaces a machine by a new, empty one of the same name at the same address: its disk is gone."""
+    node = _node(instance, name)
+    if vms.is_of(instance) or not cluster.is_of_machines(instance):
+        raise LabError("'fault wipe' is for bare machines (lab up --topology k3s)")
+    machines.replace(instance, node)
+
+
 def _nodes(instance: Instance) -> dict[str, str]:
     return vms.nodes(instance) if vms.is_of(instance) else cluster.nodes(instance)
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 import yaml
 
-from edgeha_lab import cluster, engine, process
+from edgeha_lab import cluster, engine, k3s, process
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, say, step, wait_for
 
 _START_LIMIT = 60.0
-_MOST = 9
+_MOST_SERVERS = 9
+_MOST_AGENTS = 40
 
 
 def up(instance: Instance, image: str, servers: int | None, agents: int | None) -> None:
@@ -33,8 +34,8 @@ def up(instance: Instance, image: str, servers: int | None, agents: int | None) 
     }
     names = [f"server{n + 1}" for n in range(wanted["servers"])]
     names += [f"agent{n + 1}" for n in range(wanted["agents"])]
-    if not 1 <= wanted["servers"] <= _MOST or not 0 <= wanted["agents"] <= _MOST:
-        raise LabError(f"a lab has 1 to {_MOST} servers and 0 to {_MOST} agents, not {wanted}")
+    if not 1 <= wanted["servers"] <= _MOST_SERVERS or not 0 <= wanted["agents"] <= _MOST_AGENTS:
+        raise LabError(f"a lab has 1 to {_MOST_SERVERS} servers and 0 to {_MOST_AGENTS} agents, not {wanted}")
     instance.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     instance.logs.mkdir(exist_ok=True)
     record = {"topology": "k3s", "gateway": cluster.network(instance), "machines": wanted}
@@ -91,11 +92,22 @@ def generate_key(key: Path, comment: str) -> None:
         process.output(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", key])
 
 
-def _start(instance: Instance, node: str, hostname: str, image: str) -> None:
+def replace(instance: Instance, node: str) -> None:
+    """Puts a new, empty machine in the place of one: same name and address, nothing else is the same."""
+    address = cluster.known(instance)["nodes"][node]
+    image = engine.docker_output("inspect", "--format", "{{.Config.Image}}", node).strip()
+    engine.remove_containers([node])
+    with step(f"starting an empty machine {node} at {address}"):
+        _start(instance, node, node.removeprefix(f"{instance.cluster}-"), image, address)
+    _let_in(instance)
+
+
+def _start(instance: Instance, node: str, hostname: str, image: str, address: str = "") -> None:
     engine.docker_output(
         "run", "--detach", "--privileged", "--cgroupns", "private",
         "--name", node, "--hostname", hostname, "--network", instance.network,
         "--label", f"{cluster.MACHINE_LABEL}={instance.cluster}",
+        *(["--ip", address] if address else []),
         "--tmpfs=/run", "--tmpfs=/tmp", "--volume=/var", image,
     )  # fmt: skip
 
@@ -140,6 +152,7 @@ def write_inventory(instance: Instance) -> None:
                 "ansible_ssh_common_args": " ".join(f"-o {option}" for option in options),
                 "ansible_host_key_checking": True,
                 "ansible_python_interpreter": "/usr/bin/python3",
+                **k3s.variables(instance, cluster.known(instance)["gateway"]),
             },
         }
     }
