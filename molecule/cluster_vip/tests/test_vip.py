@@ -1,0 +1,217 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One address for three servers: one holds it, another takes it, and nobody takes it from one that works.
+
+How long the API did not answer at the address is printed as JSON and judged by no test.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import ssl
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import testinfra
+import yaml
+from testinfra.host import Host
+
+PROJECT = Path(__file__).resolve().parents[3]
+SCENARIO = Path(__file__).resolve().parents[1]
+LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
+LAB = os.environ["EDGEHA_LAB_NAME"]
+INVENTORY = LAB_HOME / "run" / LAB / "inventory" / "hosts.yml"
+SERVERS = {
+    name: values["ansible_host"]
+    for name, values in yaml.safe_load(INVENTORY.read_text())["all"]["children"]["edge_servers"][
+        "hosts"
+    ].items()
+}
+VIP = SERVERS["server1"].rpartition(".")[0] + ".250"
+LIMIT = 120.0
+
+
+def machine(name: str) -> Host:
+    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
+
+
+def holders() -> list[str]:
+    return [name for name in SERVERS if f"{VIP}/32" in machine(name).check_output("ip -4 -brief address")]
+
+
+def wait_for(what: str, condition: Any) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} in {LIMIT} s"
+        time.sleep(0.5)
+
+
+def the_holder() -> str:
+    wait_for("single holder", lambda: len(holders()) == 1)
+    return holders()[0]
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    """An administrator's access, which checks that the certificate is one for the address."""
+    folder = tmp_path_factory.mktemp("keys")
+    kubeconfig = yaml.safe_load(machine("server1").check_output("cat /etc/rancher/k3s/k3s.yaml"))
+    values = kubeconfig["clusters"][0]["cluster"] | kubeconfig["users"][0]["user"]
+    for key in ("certificate-authority-data", "client-certificate-data", "client-key-data"):
+        (folder / key).write_bytes(base64.b64decode(values[key]))
+    made = ssl.create_default_context(cafile=str(folder / "certificate-authority-data"))
+    made.load_cert_chain(folder / "client-certificate-data", folder / "client-key-data")
+    return made
+
+
+class Probe:
+    """Asks the API at the address five times a second, and keeps when it answered."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.asked = 0
+        self.failed = 0
+        self.longest = 0.0
+        self._last = time.monotonic()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self.asked += 1
+            if self.answers():
+                self.longest = max(self.longest, time.monotonic() - self._last)
+                self._last = time.monotonic()
+            else:
+                self.failed += 1
+            self._stop.wait(max(0.0, 0.2 - (time.monotonic() - began)))
+
+    def answers(self) -> bool:
+        url = f"https://{VIP}:6443/readyz"
+        try:
+            with urllib.request.urlopen(url, timeout=2, context=self._context) as answer:
+                return bool(answer.read() == b"ok")
+        except OSError:
+            return False
+
+    def __enter__(self) -> Probe:
+        wait_for(f"answer at {VIP}", self.answers)
+        self._last = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        wait_for(f"answer at {VIP}", self.answers)
+        self._stop.set()
+        self._thread.join()
+        self.longest = max(self.longest, time.monotonic() - self._last)
+
+    def say(self, what: str) -> None:
+        seconds = round(self.longest, 2)
+        print(json.dumps({"what": what, "asked": self.asked, "failed": self.failed, "longest_s": seconds}))  # noqa: T201
+
+
+def handover(name: str, state: str) -> dict[str, Any]:
+    words = ["ansible", name, "--inventory", str(INVENTORY), "--module-name", "edgeha.iotedge.vip_handover"]
+    done = subprocess.run(
+        [*words, "--args", f"address={VIP} state={state} limit=60"],
+        cwd=PROJECT, capture_output=True, text=True, timeout=120, check=True,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections",
+             "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1"},
+    )  # fmt: skip
+    answer = json.loads(done.stdout[done.stdout.index("{\n") :])
+    found: dict[str, Any] = answer["plays"][0]["tasks"][0]["hosts"][name]
+    return found
+
+
+@pytest.fixture
+def healthy() -> Iterator[None]:
+    """Every server's check says yes before a test takes one away, and after it."""
+    check = "/usr/libexec/keepalived/edgeha-vip-check"
+    wait_for("healthy servers", lambda: all(machine(name).run(check).rc == 0 for name in SERVERS))
+    yield
+    wait_for("healthy servers", lambda: all(machine(name).run(check).rc == 0 for name in SERVERS))
+
+
+def test_one_server_holds_the_address() -> None:
+    assert the_holder() in SERVERS
+
+
+def test_servers_speak_to_each_other_only() -> None:
+    for name, address in SERVERS.items():
+        text = machine(name).file("/etc/keepalived/keepalived.conf").content_string
+        assert f"unicast_src_ip {address}" in text
+        assert set(re.findall(r"^        (\S+)$", text, re.MULTILINE)) >= set(SERVERS.values()) - {address}
+        assert "virtual_router_id 250" in text
+        assert "auth_pass" not in text
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_server_that_leaves_on_purpose(context: ssl.SSLContext) -> None:
+    before = the_holder()
+    with Probe(context) as probe:
+        result = handover(before, "away")
+        assert (result["held"], result["moved"]) == (True, True)
+        after = the_holder()
+        assert after != before
+        machine(before).check_output("systemctl restart k3s")
+    probe.say("handover and restart of k3s")
+    assert handover(before, "back")["changed"]
+    assert the_holder() == after
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_server_whose_k3s_dies(context: ssl.SSLContext) -> None:
+    before = the_holder()
+    with Probe(context) as probe:
+        machine(before).check_output("systemctl kill --signal=KILL k3s; systemctl stop k3s")
+        wait_for("other holder", lambda: holders() not in ([], [before]))
+    probe.say("k3s killed")
+    machine(before).check_output("systemctl start k3s")
+    # It does not come back by itself.
+    after = the_holder()
+    assert after != before
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_server_whose_power_is_cut(context: ssl.SSLContext) -> None:
+    before = the_holder()
+    lab = [str(PROJECT / "lab" / "lab"), "--name", LAB, "fault"]
+    others = [name for name in SERVERS if name != before]
+    try:
+        with Probe(context) as probe:
+            subprocess.run([*lab, "power", before], check=True, capture_output=True, timeout=60)
+            command = "ip -4 -brief address"
+            wait_for(
+                "other holder",
+                lambda: any(f"{VIP}/32" in machine(name).check_output(command) for name in others),
+            )
+        probe.say("power cut")
+    finally:
+        subprocess.run([*lab, "heal", before], check=True, capture_output=True, timeout=120)
+
+
+@pytest.mark.usefixtures("healthy")
+def test_check_mode_on_finished_servers_finds_nothing_to_change() -> None:
+    """Molecule's own check step stays green whatever it finds, so its recap is read here."""
+    options = ["--check", "--diff", "--inventory", "inventory/hosts.yml"]
+    done = subprocess.run(
+        ["ansible-playbook", *options, "../shared/converge.yml"],
+        cwd=SCENARIO, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections", "ANSIBLE_FORCE_COLOR": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    recap = re.findall(r"^(\S+)\s*: ok=\d+\s+changed=(\d+) .*failed=(\d+)", done.stdout, re.MULTILINE)
+    assert {name for name, *_ in recap} >= set(SERVERS)
+    assert all(changed == failed == "0" for _, changed, failed in recap), done.stdout[-4000:]
