@@ -83,13 +83,16 @@ def test_nothing_was_restarted_by_the_second_run(name: str) -> None:
     assert started(now) == started((EPHEMERAL / f"{name}.services").read_text())
 
 
-def test_the_token_is_nowhere_else(name: str) -> None:
+def test_the_token_is_nowhere_else(name: str, tmp_path: Path) -> None:
     host, secret = machine(name), token(name)
     assert len(secret) >= 16
-    # It goes by a file, so that the search is not what is found.
-    host.run("umask 077; printf %s '%s' > /run/secret", secret)
+    # It goes from file to file, so that the search is not what is found.
+    (tmp_path / "secret").write_text(f"{secret}\n")
+    host.ansible("copy", f"src={tmp_path}/secret dest=/run/secret mode=0600", check=False)
+    assert host.file("/run/secret").size == len(secret) + 1
     secret_in = "grep -l -s -r -F -f /run/secret"
     try:
+        assert host.run("journalctl --no-pager --quiet | grep -F -f /run/secret").stdout == ""
         assert host.run(f"{secret_in} /proc/[0-9]*/cmdline /proc/[0-9]*/environ").stdout == ""
         assert host.run(f"{secret_in} /etc/systemd /run/systemd /var/log /tmp /var/tmp").stdout == ""
         wide = "find /etc /root /run -xdev -type f -size -2048k -perm /077"
