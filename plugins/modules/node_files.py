@@ -293,6 +293,12 @@ def main() -> None:
     if os.geteuid() != 0:
         module.fail_json(msg="node_files writes files of root: set become: true")
     paths: list[str] = []
+    # A content that is not hidden as a whole may hold a secret, so results carry none but in a diff.
+    told = [
+        {name: value for name, value in entry.items() if name != "content"}
+        for entry in module.params["files"]
+    ]
+    invocation = {"module_args": {**module.params, "files": told}}
     try:
         directory_mode = parse_mode(module.params["directory_mode"])
         wanted = [wanted_of(entry) for entry in module.params["files"]]
@@ -310,8 +316,9 @@ def main() -> None:
                 apply(found, entry, directory_mode)
             paths.append(entry.path)
     except FileError as error:
-        module.fail_json(msg=str(error), changed=bool(paths) and not module.check_mode, paths=paths)
-    module.exit_json(changed=bool(paths), paths=paths, diff=diffs)
+        changed = bool(paths) and not module.check_mode
+        module.fail_json(msg=str(error), changed=changed, paths=paths, invocation=invocation)
+    module.exit_json(changed=bool(paths), paths=paths, diff=diffs, invocation=invocation)
 
 
 if __name__ == "__main__":

@@ -213,6 +213,15 @@ def test_the_module_as_a_whole(tmp_path: Path) -> None:
 
 
 @as_root
+def test_a_secret_inside_of_a_file_that_is_shown_is_in_no_result(tmp_path: Path) -> None:
+    text = "a: 1\ndatastore-endpoint: postgres://u:geheim@h/d\n"
+    done = run({"files": [{"path": str(tmp_path / "a"), "content": text, "hidden": False}]}, diff=True)
+    assert "a: 1" in done["diff"][0]["after"]
+    assert "geheim" not in json.dumps(done)
+    assert done["invocation"]["module_args"]["files"][0]["path"] == str(tmp_path / "a")
+
+
+@as_root
 def test_nothing_is_written_when_one_file_cannot_be(tmp_path: Path) -> None:
     files = [{"path": str(tmp_path / "a"), "content": "a"}, {"path": str(tmp_path), "content": "geheim"}]
     failed = run({"files": files})
