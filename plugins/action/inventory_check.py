@@ -77,7 +77,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         problems = inventory_rules.unknown_variables(host, variables, role_variables)
         problems += findings.problems
         cluster = _Cluster(host, values, inventory, variables, given_limits(arguments["limits"]))
-        problems += cluster.problems(role_variables)
+        problems += cluster.problems(problems, role_variables)
         problems += [
             p for p in inventory_rules.clashes(self._clusters(host, values, variables)) if p.host == host
         ]
@@ -159,7 +159,8 @@ class _Cluster:
         self._limits = limits
         self._looks = {name: inventory.variables(name).get(LOOK) for name in inventory.machines}
         looked = [name for name, look in self._looks.items() if look is not None]
-        self._members = inventory.members(host, looked)
+        joined = [name for name in looked if _joined(self._looks[name])]
+        self._members = inventory.members(host, looked, joined)
         self.machines = [*self._members.servers, *self._members.agents]
         self.mode = self.get("edge_cluster_mode")
         self._kind = str(self.get("edge_join_kind")) if self.mode == "join" else "k3s"
@@ -176,8 +177,10 @@ class _Cluster:
         found = self.get(name)
         return None if value_formats.check(name, found) else found
 
-    def problems(self, role_variables: set[str]) -> list[Problem]:
-        """Return what is wrong with variables and groups."""
+    def problems(self, known: Iterable[Problem], role_variables: set[str]) -> list[Problem]:
+        """Return what is wrong with variables and groups. known: what is wrong with the host's own."""
+        # A variable that all hosts have is told of once.
+        told = {(problem.subject, problem.fact) for problem in known}
         found = cluster_rules.check(self._host, self._usable, self._members)
         self.notes += found.notes
         problems = self._inventory.groups() + found.problems
@@ -192,7 +195,11 @@ class _Cluster:
                 for name, fact, fix in self._source.problems
             ]
         for machine in self.machines:
-            problems += self._machine_variables(machine, role_variables)
+            problems += [
+                problem
+                for problem in self._machine_variables(machine, role_variables)
+                if (problem.subject, problem.fact) not in told
+            ]
         tokens = {
             name: str(self._inventory.usable(name, "edge_k3s_token") or "")
             for name in self._inventory.clusters
@@ -290,6 +297,11 @@ class _Cluster:
                 for variable, fact, fix in (found if token else [])
             ]
         return list(dict.fromkeys(problems))
+
+
+def _joined(look: Any) -> bool:
+    machine = look.get("machine") if isinstance(look, Mapping) else None
+    return bool(machine and machine["k3s"]["joined"])
 
 
 def _authority(kubeconfig: str) -> bytes:

@@ -22,11 +22,16 @@ _OURS = ("edge_cluster_vip", "edge_k3s_datastore_endpoint", "edge_snapshot_sched
 
 @dataclass(frozen=True)
 class Members:
-    """The machines of a cluster. looked: those that this run may look at; a limit or a slice hides others."""
+    """The machines of a cluster.
+
+    looked: those that this run may look at; a limit or a slice hides others.
+    joined: agents that joined it already.
+    """
 
     servers: Sequence[str] = ()
     agents: Sequence[str] = ()
     looked: Collection[str] = ()
+    joined: Collection[str] = ()
 
 
 @dataclass
@@ -90,6 +95,23 @@ def same_place(places: Mapping[str, tuple[str, ...]]) -> list[Problem]:
         for place, machines in sorted(by_place.items())
         if len(machines) > 1
         for machine in machines
+    ]
+
+
+def addresses_by_name(raw: Mapping[str, Any]) -> list[Problem]:
+    """Return a problem for each machine whose address is made of whatever host a task runs for.
+
+    raw: ``ansible_host`` of each machine before it is templated.
+    """
+    return [
+        Problem(
+            machine,
+            "variable ansible_host",
+            "is a template with inventory_hostname, and a task that is delegated here would go elsewhere",
+            "write the address or the name itself for each machine, such as in host_vars",
+        )
+        for machine, text in sorted(raw.items())
+        if isinstance(text, str) and "inventory_hostname" in text
     ]
 
 
@@ -245,9 +267,12 @@ class _Rules:
 
     def join(self) -> None:
         kind = str(self.get("edge_join_kind"))
-        wanted = ["edge_join_url", "edge_join_token"]
-        if kind == "kubeadm":
-            wanted.append("edge_join_ca_hash")
+        wanted = ["edge_join_url"]
+        # Tokens run out, and whoever joined needs none any more.
+        if not set(self.members.agents) or set(self.members.agents) - set(self.members.joined):
+            wanted.append("edge_join_token")
+            if kind == "kubeadm":
+                wanted.append("edge_join_ca_hash")
         for name in wanted:
             if not self.get(name):
                 self.add(

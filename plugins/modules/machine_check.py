@@ -178,7 +178,9 @@ machine:
       type: dict
       returned: always
     k3s:
-      description: Unit, whether it is active, version that runs or is installed, and whether there is data.
+      description:
+        - Unit, whether it is active, version that runs or is installed, and whether there is data.
+        - Whether the machine joined a cluster, of k3s or of kubeadm, as an agent.
       type: dict
       returned: always
     ports:
@@ -232,6 +234,8 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_facts, m
 
 _UNITS = ("k3s.service", "k3s-agent.service")
 _BINARY = "/usr/local/bin/k3s"
+# With this a kubelet that joined by kubeadm speaks to its API.
+_KUBEADM_NODE = "/etc/kubernetes/kubelet.conf"
 # etcd writes some two kilobytes at a time; an outsider's block is as good a measure.
 _BLOCK = b"\0" * 2300
 _DISK_SECONDS = 2.0
@@ -308,7 +312,7 @@ class Machine:
             "ports": [] if runs else self._ports(),
             "address": self._address(interfaces, runs),
             "sources": self._sources(),
-            "join": None if runs or not self._params["join_url"] else self._join(),
+            "join": None if self._k3s["joined"] or not self._params["join_url"] else self._join(),
         }
         return {**found, "seconds": round(time.monotonic() - began, 3)}
 
@@ -329,6 +333,7 @@ class Machine:
             "version": installed,
             "server_data": (self._data_dir / "server" / "db").is_dir(),
             "agent_data": (self._data_dir / "agent").is_dir(),
+            "joined": unit["name"] == "k3s-agent" or Path(_KUBEADM_NODE).exists(),
         }
 
     def _modules(self) -> dict[str, str]:

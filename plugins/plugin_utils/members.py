@@ -63,14 +63,19 @@ class Inventory:
         """Return what is wrong with the groups, and machines that are connected to as others are."""
         values = {name: self.value(name, "edge_cluster") for name in self.machines}
         found = cluster_rules.groups(self.clusters, self.servers, self.agents, values)
-        return found + cluster_rules.same_place({name: self._place(name) for name in self.machines})
+        found += cluster_rules.same_place({name: self._place(name) for name in self.machines})
+        raw = {name: self._hostvars.raw_get(name).get("ansible_host") for name in self.machines}
+        return found + cluster_rules.addresses_by_name(raw)
 
-    def members(self, cluster: str, looked: Collection[str] = ()) -> cluster_rules.Members:
+    def members(
+        self, cluster: str, looked: Collection[str] = (), joined: Collection[str] = ()
+    ) -> cluster_rules.Members:
         own = {name for name in self.machines if self.cluster_of(name) == cluster}
         return cluster_rules.Members(
             [name for name in self.servers if name in own],
             [name for name in self.agents if name in own and name not in self.servers],
             looked,
+            joined,
         )
 
     def node_name(self, machine: str) -> str:

@@ -100,6 +100,12 @@ def test_each_mistake(members: Members, values: dict[str, Any], subject: str, wo
     assert words in text
 
 
+def test_agents_that_joined_need_no_token() -> None:
+    values = {**JOIN, "edge_join_token": None, "edge_join_kind": "kubeadm"}
+    assert rows(Members([], ["gw4"], ["gw4"], ["gw4"]), **values) == []
+    assert len(rows(Members([], ["gw4", "gw5"], ["gw4", "gw5"], ["gw4"]), **values)) == 2
+
+
 def test_notes_on_what_has_no_effect() -> None:
     found = check(THREE, edge_cluster_mode="existing", edge_cluster_vip="10.7.0.10")
     assert found.problems == []
@@ -159,6 +165,12 @@ def test_two_names_for_one_machine() -> None:
     ]
     # The same address behind another jump host is another machine.
     assert cluster_rules.same_place({"gw1": ("10.7.0.11", "-J a"), "gw2": ("10.7.0.11", "-J b")}) == []
+
+
+def test_addresses_that_change_with_the_host_that_asks() -> None:
+    raw = {"gw1": "{{ inventory_hostname }}.example.org", "gw2": "10.7.0.12", "gw3": None}
+    [problem] = cluster_rules.addresses_by_name(raw)
+    assert (problem.host, problem.subject) == ("gw1", "variable ansible_host")
 
 
 def test_tokens_are_not_shared_and_not_shown() -> None:

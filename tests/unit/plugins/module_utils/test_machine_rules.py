@@ -17,7 +17,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.machine_rules impor
 ROOT = Path(__file__).resolve().parents[4]
 VERSION = "v1.34.4+k3s1"
 WANTED = Wanted("plant07", version=VERSION, vip="10.7.0.10", pods="10.42.0.0/16", services="10.43.0.0/16")
-K3S = {"unit": "", "active": False, "version": "", "server_data": False, "agent_data": False}
+K3S = {"unit": "", "active": False, "version": "", "server_data": False, "agent_data": False, "joined": False}
 
 
 def facts(number: int, **changes: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_good_machines() -> None:
             "disk of /var/lib/rancher/k3s",
             "1 % are free",
         ),
-        (True, {"fsync": {"p90_ms": 250.0}}, "disk of /var/lib/rancher/k3s", "takes 250 ms"),
+        (True, {"fsync": {"median_ms": 250.0}}, "disk of /var/lib/rancher/k3s", "take 250 ms"),
         (True, {"fsync": {"problem": "Read-only file system"}}, "disk of /var/lib/rancher/k3s", "read-only"),
         (True, {"os": {"id": "arch", "family": "", "name": "Arch Linux"}}, "system", "Arch Linux"),
         (True, {"os": {"version": "11", "major": "11"}}, "system", "Debian is not known"),
@@ -138,7 +138,7 @@ def test_each_fault_of_a_machine(server: bool, changes: dict[str, Any], subject:
             "k3s": {"server_data": True},
         },
         {"data": {"free_bytes": 10 << 30}, "k3s": {"agent_data": True}},
-        {"fsync": {"p90_ms": 99.0}},
+        {"fsync": {"median_ms": 99.0, "p90_ms": 250.0}},
         {"skew": (-1.0, 60.0)},
         {"node_ip": "10.7.0.11"},
         {"os": {"id": "rocky", "version": "9.4", "major": "9", "family": "redhat"}},
@@ -281,7 +281,7 @@ def test_machine_in_two_clusters() -> None:
 
 def test_limits_that_ask_for_nothing() -> None:
     off = Limits(0, 0, 0, 0, 0, 0, 0, 0)
-    poor = machine(1, memory_mib=1, cpus=1, skew=(99.0, 99.0), fsync={"p90_ms": 999.0})
+    poor = machine(1, memory_mib=1, cpus=1, skew=(99.0, 99.0), fsync={"median_ms": 999.0})
     assert judge(poor, wanted=Wanted("plant07", limits=off)) == []
 
 
