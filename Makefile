@@ -98,6 +98,9 @@ molecule-vm: venv system-vm ## roles on a virtual machine: kernel, swap, disks, 
 e2e: venv
 	@$(stage) e2e -- tools/e2e tests/e2e $(E2E_FLAGS)
 
+machines: venv ## wrong inventories against bare machines: each a clear error, and nothing is touched
+	@$(stage) machines -- pytest tests/machines
+
 bench-registry: venv ## seconds of a fleet at the hub emulator, into build/bench/registry.json
 	@$(BIN)/python tools/bench-registry
 
