@@ -197,7 +197,7 @@ def check_cluster(
     certificate_error: returns what is wrong with a PEM file of certificates, None when it is good.
     """
     check = _Check(host, values, read_file)
-    check.types_and_choices()
+    check.types_and_choices(VARIABLES)
     check.required(kubeconfig_in_environment)
     check.hub()
     check.file("edge_ca_bundle", certificate_error, "name a PEM file with CA certificates on the controller")
@@ -260,7 +260,7 @@ class _Check:
     def given(self, name: str) -> bool:
         return self.values.get(name) not in (None, "")
 
-    def types_and_choices(self, names: Collection[str] = VARIABLES) -> None:
+    def types_and_choices(self, names: Collection[str]) -> None:
         for name, rule in VARIABLES.items():
             value = self.values.get(name)
             if name not in names or (name == "edge_storage_backend" and self.has_no_gateways()):

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_config
 
 Finding = tuple[str, str]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Parts of k3s that `disable` knows.
 K3S_PARTS = ("coredns", "local-storage", "metrics-server", "runtimes", "servicelb", "traefik")
@@ -75,7 +74,7 @@ def closest(name: str, known: Iterable[str]) -> str:
     return matches[0] if matches else ""
 
 
-def network(text: str) -> Network | None:
+def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     """Return a network, None when the text is none or has bits of a host."""
     try:
         return ipaddress.ip_network(text.strip()) if "/" in text else None
@@ -83,7 +82,7 @@ def network(text: str) -> Network | None:
         return None
 
 
-def networks(text: Any) -> list[Network]:
+def networks(text: Any) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
     """Return the networks of a comma list; what is none is left out."""
     found = [network(part) for part in str(text or "").split(",")]
     return [entry for entry in found if entry is not None]
