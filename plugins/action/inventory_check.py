@@ -157,6 +157,7 @@ class _Cluster:
         self._values = values
         self._inventory = inventory
         self._limits = limits
+        self._first = next(iter(variables.get("ansible_play_hosts") or [host]))
         self._looks = {name: inventory.variables(name).get(LOOK) for name in inventory.machines}
         looked = [name for name, look in self._looks.items() if look is not None]
         joined = [name for name in looked if _joined(self._looks[name])]
@@ -183,7 +184,9 @@ class _Cluster:
         told = {(problem.subject, problem.fact) for problem in known}
         found = cluster_rules.check(self._host, self._usable, self._members)
         self.notes += found.notes
-        problems = self._inventory.groups() + found.problems
+        # What concerns all machines is told by one of the clusters.
+        first = self._host == self._first
+        problems = (self._inventory.groups() if first else []) + found.problems
         text = self.get("edge_k3s_registries")
         problems += [
             Problem(self._host, "variable edge_k3s_registries", fact, fix)
@@ -262,6 +265,7 @@ class _Cluster:
             self._host,
             kind=self._kind,
             version=source.version if source is not None and known else "",
+            etcd=cluster_rules.has_etcd(self._usable, self._members),
             vip=str(self._usable("edge_cluster_vip") or "") if self.mode == "k3s" else "",
             vip_interface=str(self._usable("edge_cluster_vip_interface") or ""),
             pods=str(self._usable("edge_cluster_cidr") or "") if self.mode == "k3s" else "",

@@ -11,11 +11,7 @@ from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.edgeha.iotedge.plugins.module_utils import (
-    cluster_rules,
-    machine_rules,
-    problems,
-)
+from ansible_collections.edgeha.iotedge.plugins.module_utils import machine_rules, problems
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import FileMissingError
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files, k3s_source, registries
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils.members import Inventory
@@ -81,14 +77,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
     def _arguments(
         self, host: str, cluster: str, mode: str, inventory: Inventory, variables: Mapping[str, Any]
     ) -> dict[str, Any]:
-        members = inventory.members(cluster)
-        server = host in members.servers
+        server = host in inventory.servers
 
         def get(name: str) -> Any:
             return inventory.usable(cluster, name)
 
         kind = str(get("edge_join_kind")) if mode == "join" else "k3s"
-        etcd = cluster_rules.has_etcd(get, members)
+        # Whether there is etcd depends on all servers; what does not matter is left out when it is judged.
+        etcd = get("edge_k3s_datastore") == "embedded"
         arguments: dict[str, Any] = {
             "data_dir": get("edge_k3s_data_dir"),
             "ports": machine_rules.ports(server, etcd, kind),

@@ -79,12 +79,14 @@ class Wanted:
 
     kind:     ``k3s`` or ``kubeadm``, whose nodes are not ours.
     version:  of k3s, empty when it is not known.
+    etcd:     whether the servers hold the cluster's state among themselves.
     artifact: returns fact and fix of what keeps an architecture (x86_64) from being installed, or None.
     """
 
     cluster: str
     kind: str = "k3s"
     version: str = ""
+    etcd: bool = True
     vip: str = ""
     vip_interface: str = ""
     pods: str = ""
@@ -222,8 +224,11 @@ def _system(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Itera
 
 def _ports(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterator[Problem]:
     k3s = facts["k3s"]
+    needed = ports(machine.server, wanted.etcd, wanted.kind)
     for entry in facts["ports"]:
         program, unit = entry["program"], entry["unit"]
+        if f"{entry['port']}/{entry['protocol']}" not in needed:
+            continue
         if unit in _K3S_UNITS or program.startswith("k3s"):
             continue
         if wanted.kind == "kubeadm" and program in _KUBEADM_PROGRAMS:

@@ -325,8 +325,13 @@ class Machine:
         program = f"/proc/{unit['main_pid']}/exe" if unit["main_pid"] else _BINARY
         installed = ""
         if os.access(program, os.X_OK):
-            _code, said, _errors = self._module.run_command([program, "--version"])
-            installed = k3s_facts.version(str(said))["version"]
+            # It may end, or be no program, at any moment.
+            with contextlib.suppress(OSError):
+                # k3s's unpacked program does what its name says, so it is called by its own.
+                _code, said, _errors = self._module.run_command(
+                    ["k3s", "--version"], executable=program, handle_exceptions=False
+                )
+                installed = k3s_facts.version(str(said))["version"]
         return {
             "unit": unit["name"],
             "active": unit["active"] in ("active", "activating"),

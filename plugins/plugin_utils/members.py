@@ -37,14 +37,17 @@ class Inventory:
     def __init__(self, variables: Mapping[str, Any]) -> None:
         groups = variables.get("groups", {})
         self._hostvars = variables["hostvars"]
+        # Making the variables of a host takes a millisecond, and a fleet has many hosts.
+        self._known: dict[str, Mapping[str, Any]] = {}
         self.clusters: Sequence[str] = [str(name) for name in groups.get(cluster_rules.CLUSTERS, [])]
         self.servers: Sequence[str] = [str(name) for name in groups.get(cluster_rules.SERVERS, [])]
         self.agents: Sequence[str] = [str(name) for name in groups.get(cluster_rules.AGENTS, [])]
         self.machines = list(dict.fromkeys([*self.servers, *self.agents]))
 
     def variables(self, host: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self._hostvars[host]
-        return found
+        if host not in self._known:
+            self._known[host] = self._hostvars[host]
+        return self._known[host]
 
     def value(self, host: str, name: str) -> Any:
         """Return what a host has for a variable, None when it has none, Unreadable when that fails."""

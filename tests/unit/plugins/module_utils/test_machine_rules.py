@@ -289,6 +289,12 @@ def test_machine_that_was_not_looked_at_is_left_out() -> None:
     assert judge(Machine("gw1", True, "gw1"), machine(2)) == []
 
 
+def test_ports_of_etcd_matter_only_where_there_is_etcd() -> None:
+    held = {"ports": [{"protocol": "tcp", "port": 2379, "program": "etcd", "unit": "etcd.service"}]}
+    assert judge(machine(1, **held))
+    assert judge(machine(1, **held), wanted=Wanted("plant07", etcd=False)) == []
+
+
 def test_ports_by_role() -> None:
     assert "2379/tcp" in machine_rules.ports(server=True, etcd=True)
     assert "2379/tcp" not in machine_rules.ports(server=True, etcd=False)
