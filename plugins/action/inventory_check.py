@@ -245,6 +245,9 @@ class _Cluster:
             server=name in self._members.servers,
             name=self._inventory.node_name(name),
             node_ip=str(self._inventory.usable(name, "edge_node_ip") or ""),
+            disk=value_formats.on_own_disk(
+                self._inventory.usable(name, "edge_node_disks"), str(self._usable("edge_k3s_data_dir"))
+            ),
             facts=look.get("machine"),
             skew=(float(low), float(high)),
         )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.edgeha.iotedge.plugins.module_utils import machine_rules, problems
+from ansible_collections.edgeha.iotedge.plugins.module_utils import machine_rules, problems, value_formats
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import FileMissingError
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files, k3s_source, registries
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils.members import Inventory
@@ -94,7 +94,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             "no_proxy": get("edge_no_proxy") or "",
             **{name: value for name, value in self._task.args.items() if name in OWN_OPTIONS},
         }
-        if not server:
+        disks = inventory.usable(host, "edge_node_disks")
+        if not server or value_formats.on_own_disk(disks, str(arguments["data_dir"])):
             arguments["writes"] = 0
         if mode == "k3s" and server and get("edge_cluster_vip"):
             arguments["address"] = get("edge_cluster_vip")

@@ -61,6 +61,7 @@ class Machine:
     """One machine of a cluster.
 
     name:   of its node. node_ip: what the operator set, or empty.
+    disk:   whether its data will be on a disk that is mounted later.
     facts:  what it tells, None when it was not or could not be looked at.
     skew:   the least and the most seconds that its clock is ahead of the controller's.
     """
@@ -69,6 +70,7 @@ class Machine:
     server: bool
     name: str
     node_ip: str = ""
+    disk: bool = False
     facts: Mapping[str, Any] | None = None
     skew: tuple[float, float] = (0.0, 0.0)
 
@@ -179,6 +181,8 @@ def _disk(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterato
     subject = f"disk of {data['path']}"
     needed = limits.server_disk if machine.server else limits.agent_disk
     there = k3s["active"] or k3s["server_data"] or k3s["agent_data"]
+    if machine.disk and not there:
+        return
     if not there and data["free_bytes"] < needed * _GIB:
         fact = f"{data['free_bytes'] / _GIB:.1f} GiB are free, and {needed} are needed"
         yield Problem(machine.host, subject, fact, "make room, or set edge_k3s_data_dir to another disk")

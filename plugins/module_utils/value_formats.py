@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_config
+from ansible_collections.edgeha.iotedge.plugins.module_utils import disk_rules, k3s_config
 
 Finding = tuple[str, str]
 
@@ -52,6 +52,7 @@ _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 DNS_NAME = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")
+_DISK_KEYS = ("device", "filesystem", "mount", "label")
 _OPTION_KEY = re.compile(r"[a-z][a-z0-9-]*")
 _K3S_VERSION = re.compile(r"v[0-9]+\.[0-9]+\.[0-9]+(?:-rc[0-9]+)?\+k3s[0-9]+")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
@@ -309,6 +310,26 @@ def _label_key_error(key: str) -> str:
     return "" if _LABEL_NAME.fullmatch(name) else f"the name {name!r} is not valid"
 
 
+def _disks(value: Sequence[Any]) -> list[Finding]:
+    bad = [index for index, entry in enumerate(value) if not isinstance(entry, Mapping)]
+    if bad:
+        return [(f"item {bad[0]} is not a mapping", f"give each disk {', '.join(_DISK_KEYS)}")]
+    for index, entry in enumerate(value):
+        missing = [key for key in _DISK_KEYS if not entry.get(key)]
+        surplus = [str(key) for key in entry if key not in _DISK_KEYS]
+        if missing or surplus:
+            fact = f"has no {missing[0]}" if missing else f"has the key {surplus[0]}, which is not known"
+            return [(f"item {index} {fact}", f"give each disk {', '.join(_DISK_KEYS)}")]
+    wanted = [{str(key): str(text) for key, text in entry.items()} for entry in value]
+    return [(f"{name}: {fact}", fix) for name, fact, fix in disk_rules.wish_problems(wanted)]
+
+
+def on_own_disk(disks: Any, path: str) -> bool:
+    """Whether a folder will be on one of the disks that are mounted for a node."""
+    mounts = [str(entry.get("mount", "")) for entry in disks or [] if isinstance(entry, Mapping)]
+    return any(mount and f"{path}/".startswith(f"{mount.rstrip('/')}/") for mount in mounts)
+
+
 def _labels(value: Sequence[Any]) -> list[Finding]:
     found: list[Finding] = []
     seen: set[str] = set()
@@ -404,6 +425,7 @@ FORMATS: Mapping[str, Callable[[Any], list[Finding]]] = {
     "edge_k3s_token": _k3s_token,
     "edge_k3s_version": _k3s_version,
     "edge_no_proxy": _no_proxy,
+    "edge_node_disks": _disks,
     "edge_node_ip": _node_ip,
     "edge_node_labels": _labels,
     "edge_node_name": _node_name,

@@ -50,7 +50,7 @@ def facts(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def machine(number: int, server: bool = True, **changes: Any) -> Machine:
-    keys = ("node_ip", "skew", "name")
+    keys = ("node_ip", "skew", "name", "disk")
     own = {key: changes.pop(key) for key in keys if key in changes}
     return Machine(f"gw{number}", server, **{"name": f"gw{number}", **own}, facts=facts(number, **changes))
 
@@ -138,6 +138,7 @@ def test_each_fault_of_a_machine(server: bool, changes: dict[str, Any], subject:
             "k3s": {"server_data": True},
         },
         {"data": {"free_bytes": 10 << 30}, "k3s": {"agent_data": True}},
+        {"disk": True, "data": {"free_bytes": 1 << 20}},
         {"fsync": {"median_ms": 99.0, "p90_ms": 250.0}},
         {"skew": (-1.0, 60.0)},
         {"node_ip": "10.7.0.11"},

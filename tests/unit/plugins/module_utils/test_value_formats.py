@@ -41,6 +41,10 @@ GOOD: list[tuple[str, Any]] = [
     ("edge_cluster_server_count", "3"),
     ("edge_join_ca_hash", f"sha256:{'0' * 64}"),
     ("edge_gateways", [{"name": "anything"}]),
+    (
+        "edge_node_disks",
+        [{"device": "/dev/sdb", "filesystem": "xfs", "mount": "/var/lib/rancher", "label": "edge-k3s"}],
+    ),
 ]
 BAD: list[tuple[str, Any, str]] = [
     ("edge_cluster_vip", "10.7.0.300", "no IPv4 address"),
@@ -87,6 +91,18 @@ BAD: list[tuple[str, Any, str]] = [
     ("edge_snapshot_schedule", "every day", "no schedule of five fields"),
     ("edge_snapshot_retention", 0, "give 1 or more"),
     ("edge_prepare_ntp_servers", ["a b"], "no host name"),
+    ("edge_node_disks", [{"device": "/dev/sdb"}], "item 0 has no filesystem"),
+    (
+        "edge_node_disks",
+        [{"device": "/dev/sdb", "filesystem": "xfs", "mount": "/data", "label": "k3s", "size": 1}],
+        "has the key size, which is not known",
+    ),
+    ("edge_node_disks", ["/dev/sdb"], "item 0 is not a mapping"),
+    (
+        "edge_node_disks",
+        [{"device": "/dev/sdb", "filesystem": "btrfs", "mount": "/data", "label": "k3s"}],
+        "btrfs",
+    ),
     ("edge_join_ca_hash", "abc", "is not sha256:"),
 ]
 
@@ -113,6 +129,14 @@ def test_empty_values_have_no_format() -> None:
     assert [value_formats.check(name, "") for name in value_formats.FORMATS] == [[]] * len(
         value_formats.FORMATS
     )
+
+
+def test_folder_on_a_disk_of_its_own() -> None:
+    disks = [{"mount": "/var/lib/rancher"}, {"mount": "/data/"}]
+    assert value_formats.on_own_disk(disks, "/var/lib/rancher/k3s")
+    assert value_formats.on_own_disk(disks, "/data")
+    assert not value_formats.on_own_disk(disks, "/var/lib/rancher2")
+    assert not value_formats.on_own_disk([], "/data")
 
 
 def test_tokens_for_a_cluster_that_is_there() -> None:
