@@ -20,8 +20,9 @@ options:
   state:
     description:
       - V(restored) takes the datastore from O(snapshot). V(set_aside) leaves the server without a datastore.
+      - V(verified) changes nothing, and fails when O(snapshot) is not whole. k3s may run meanwhile.
     type: str
-    choices: [restored, set_aside]
+    choices: [restored, set_aside, verified]
     required: true
   snapshot:
     description:
@@ -87,6 +88,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 _MARK = "edgeha-restored"
 _LINES = 12
+# etcd writes whole pages and a digest after them.
+_PAGE = 512
+_DIGEST_BYTES = 32
 
 
 class Refused(Exception):  # noqa: N818 - a state that the operator is told of
@@ -99,6 +103,27 @@ def digest(path: Path) -> str:
         for part in iter(lambda: source.read(1 << 20), b""):
             found.update(part)
     return found.hexdigest()
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file can be a snapshot: one of etcd ends with the SHA-256 of what stands before."""
+    if path.suffix in (".sqlite", ".zip"):
+        beginning = b"SQLite format 3\0" if path.suffix == ".sqlite" else b"PK"
+        with path.open("rb") as source:
+            return source.read(len(beginning)) == beginning
+    size = path.stat().st_size
+    if size % _PAGE != _DIGEST_BYTES:
+        return False
+    found = hashlib.sha256()
+    with path.open("rb") as source:
+        left = size - _DIGEST_BYTES
+        while left:
+            part = source.read(min(left, 1 << 20))
+            if not part:
+                return False
+            found.update(part)
+            left -= len(part)
+        return found.digest() == source.read()
 
 
 class Server:
@@ -154,6 +179,8 @@ class Server:
     def require_snapshot(self) -> None:
         if not self._snapshot.is_file() or not self._snapshot.stat().st_size:
             raise Refused(f"there is no snapshot {self._snapshot} on this machine: correct edge_snapshot")
+        if not is_whole(self._snapshot):
+            raise Refused(f"the snapshot {self._snapshot} is damaged or none: take another one")
 
     def _restore_sqlite(self) -> str:
         kept = self.set_aside()
@@ -192,20 +219,28 @@ class Server:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["restored", "set_aside"], "required": True},
+            "state": {"type": "str", "choices": ["restored", "set_aside", "verified"], "required": True},
             "snapshot": {"type": "path"},
             "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
             "config": {"type": "path", "default": "/etc/rancher/k3s/config.yaml"},
             "binary": {"type": "path", "default": "/usr/local/bin/k3s"},
             "limit": {"type": "int", "default": 300},
         },
-        required_if=[("state", "restored", ["snapshot"])],
+        required_if=[("state", "restored", ["snapshot"]), ("state", "verified", ["snapshot"])],
         supports_check_mode=True,
     )
     server = Server(module)
     before = server.datastores()
     restored = module.params["state"] == "restored"
     kept = ""
+    if module.params["state"] == "verified":
+        try:
+            # In check mode nobody has sent it.
+            if not module.check_mode or Path(module.params["snapshot"]).exists():
+                server.require_snapshot()
+        except Refused as error:
+            module.fail_json(msg=str(error))
+        module.exit_json(changed=False, kept="")
     try:
         if not module.check_mode:
             server.require_stopped()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,8 +55,14 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def snapshot(root: Path) -> Path:
     path = root / "server" / "db" / "snapshots" / "a-gw1-1700000000"
-    path.write_text("state")
+    path.write_bytes(whole(b"state"))
     return path
+
+
+def whole(content: bytes) -> bytes:
+    """Return what etcd would write: whole pages, and their digest."""
+    pages = content.ljust(512, b"\0")
+    return pages + hashlib.sha256(pages).digest()
 
 
 def test_etcd_is_restored_once_and_the_old_one_kept(root: Path, snapshot: Path) -> None:
@@ -64,7 +71,7 @@ def test_etcd_is_restored_once_and_the_old_one_kept(root: Path, snapshot: Path) 
     task = server(root, snapshot)
     assert not task.is_restored()
     assert task.restore() == str(root / "server" / "db" / "etcd-old-1")
-    assert (old / "snap").read_text() == "state"
+    assert (old / "snap").read_bytes() == whole(b"state")
     assert task.is_restored()
 
 
@@ -111,6 +118,19 @@ def test_a_datastore_is_set_aside_and_snapshots_stay(root: Path, snapshot: Path)
     assert server(root).set_aside() == ""
 
 
-def test_a_snapshot_that_is_not_there(root: Path) -> None:
+def test_a_snapshot_that_is_not_there_or_not_whole(root: Path, snapshot: Path) -> None:
     with pytest.raises(k3s_restore.Refused, match="no snapshot"):
         server(root, root / "none").require_snapshot()
+    server(root, snapshot).require_snapshot()
+    for content in (whole(b"state")[:-1], whole(b"state")[1:] + b"x", b"text", b"x" * 544):
+        snapshot.write_bytes(content)
+        with pytest.raises(k3s_restore.Refused, match="damaged or none"):
+            server(root, snapshot).require_snapshot()
+
+
+def test_a_snapshot_of_sqlite_begins_like_one(root: Path) -> None:
+    copy = root / "a.sqlite"
+    copy.write_bytes(b"SQLite format 3\0 and so on")
+    assert k3s_restore.is_whole(copy)
+    copy.write_bytes(b"text")
+    assert not k3s_restore.is_whole(copy)
