@@ -167,11 +167,14 @@ class _Cluster:
         self._kind = str(self.get("edge_join_kind")) if self.mode == "join" else "k3s"
         # Whatever can be wrong with a source matters only to a cluster that takes something from it.
         wants_k3s = self.mode in ("k3s", "join") and self._kind == "k3s"
-        self._source = k3s_source.load(self._usable, variables) if wants_k3s else None
+        self._source = k3s_source.load(self._usable, self._given, variables) if wants_k3s else None
         self.notes: list[str] = []
 
     def get(self, name: str) -> Any:
         return inventory_rules.usable(name, self._values.get(name))
+
+    def _given(self, name: str) -> bool:
+        return self._values.get(name) not in (None, "")
 
     def _usable(self, name: str) -> Any:
         """Return a value of which the format is good as well."""
@@ -254,7 +257,7 @@ class _Cluster:
 
     def _wanted(self) -> machine_rules.Wanted:
         source = self._source
-        known = source is not None and not source.problems
+        known = source is not None and source.known
         cache: dict[str, tuple[str, str] | None] = {}
 
         def artifact(architecture: str) -> tuple[str, str] | None:

@@ -101,10 +101,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             arguments["address"] = get("edge_cluster_vip")
             arguments["interface"] = get("edge_cluster_vip_interface") or ""
         if kind == "k3s":
-            source = k3s_source.load(get, variables)
+            source = k3s_source.load(get, lambda name: inventory.given(cluster, name), variables)
             arguments["version"] = source.version
             # A source that is wrong on the controller already is not tried from here.
-            found = [] if source.problems else source.addresses()
+            found = source.addresses() if source.known else []
             found += [
                 {"name": "variable edge_k3s_registries", "url": url}
                 for url in registries.endpoints(str(get("edge_k3s_registries") or ""))

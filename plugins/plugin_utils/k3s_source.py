@@ -25,7 +25,10 @@ _DEFAULTS = Path(__file__).resolve().parents[2] / "roles" / "k3s_artifacts" / "d
 
 @dataclass(frozen=True)
 class Source:
-    """lock: digests by version. place: URL or folder, or empty. problems: (variable, fact, fix)."""
+    """lock: digests by version. place: URL or folder, or empty. problems: (variable, fact, fix).
+
+    known: whether all of it can be relied on; a variable whose form is wrong is told of elsewhere.
+    """
 
     lock: Mapping[str, Any]
     version: str
@@ -33,6 +36,11 @@ class Source:
     images: bool
     data_dir: str
     problems: list[Finding]
+    forms: bool = True
+
+    @property
+    def known(self) -> bool:
+        return self.forms and not self.problems
 
     @property
     def is_folder(self) -> bool:
@@ -77,8 +85,11 @@ class Source:
         return None
 
 
-def load(get: Callable[[str], Any], variables: Mapping[str, Any]) -> Source:
-    """Return where the k3s of a cluster comes from. get: returns a usable value, or the default, or None."""
+def load(get: Callable[[str], Any], given: Callable[[str], bool], variables: Mapping[str, Any]) -> Source:
+    """Return where the k3s of a cluster comes from.
+
+    get: returns a usable value, or the default, or None. given: whether the operator says anything.
+    """
     problems: list[Finding] = []
     lock: Mapping[str, Any] = {}
     path = str(get("edge_k3s_lock") or "")
@@ -99,6 +110,10 @@ def load(get: Callable[[str], Any], variables: Mapping[str, Any]) -> Source:
         images=str(get("edge_k3s_images") or False).lower() in ("true", "yes", "1"),
         data_dir=str(get("edge_k3s_data_dir")),
         problems=problems,
+        forms=all(
+            get(name) is not None or not given(name)
+            for name in ("edge_k3s_lock", "edge_k3s_source", "edge_k3s_version")
+        ),
     )
     if lock and source.version not in lock:
         found = source.release(ARCHITECTURES[0])["problem"]

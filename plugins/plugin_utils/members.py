@@ -59,6 +59,10 @@ class Inventory:
         found = inventory_rules.usable(name, self.value(host, name))
         return None if value_formats.check(name, found) else found
 
+    def given(self, host: str, name: str) -> bool:
+        """Whether a host has a value for a variable, good or not."""
+        return self.value(host, name) not in (None, "")
+
     def cluster_of(self, machine: str) -> str | None:
         return cluster_rules.cluster_of(self.value(machine, "edge_cluster"), self.clusters)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,7 +41,7 @@ def check(text: str) -> list[tuple[str, str]]:
 
 
 def endpoints(text: str) -> list[str]:
-    """Return the addresses that images come from; none when the text is not valid."""
+    """Return the addresses that images come from, without passwords; none when the text is not valid."""
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -49,7 +50,7 @@ def endpoints(text: str) -> list[str]:
     for entry in _mirrors(document).values():
         listed = entry.get("endpoint", [])
         found |= {
-            endpoint
+            re.sub("//[^/@]*@", "//", endpoint)
             for endpoint in (listed if _is_list(listed) else [])
             if isinstance(endpoint, str) and urlsplit(endpoint).scheme in ("http", "https")
         }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules
+from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules, value_formats
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import k3s_source
 
 # Newer than all that the collection itself knows.
@@ -21,7 +21,12 @@ def load(folder: Path, lock: str | None = None, **values: Any) -> k3s_source.Sou
     if lock is not None:
         (folder / "lock.yml").write_text(lock)
         values["edge_k3s_lock"] = str(folder / "lock.yml")
-    return k3s_source.load(lambda name: inventory_rules.usable(name, values.get(name)), {})
+
+    def get(name: str) -> Any:
+        found = inventory_rules.usable(name, values.get(name))
+        return None if value_formats.check(name, found) else found
+
+    return k3s_source.load(get, lambda name: bool(values.get(name)), {})
 
 
 def lock_of(*architectures: str) -> str:
@@ -71,6 +76,14 @@ def test_each_mistake(
     assert found == variable
     assert words in fact
     assert fix
+
+
+@pytest.mark.parametrize("values", [{"edge_k3s_version": "1.34.4"}, {"edge_k3s_source": "ftp://mirror"}])
+def test_values_with_a_wrong_form_are_not_relied_on(tmp_path: Path, values: dict[str, Any]) -> None:
+    source = load(tmp_path, **values)
+    assert source.problems == []
+    assert not source.known
+    assert load(tmp_path).known
 
 
 def test_without_variables_the_collections_own_lock_and_source_count(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ mirrors:
   docker.io:
     endpoint: [https://registry.example.org, http://10.7.0.9:5000]
   "*":
-    endpoint: [https://registry.example.org]
+    endpoint: ["https://edge:hunter2@registry.example.org"]
 configs:
   registry.example.org:
     auth: {username: edge, password: hunter2}
