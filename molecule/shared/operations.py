@@ -40,14 +40,14 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {{name: web, labels: {{app: web}}}}
 spec:
-  replicas: 2
+  replicas: 4
   selector: {{matchLabels: {{app: web}}}}
   template:
     metadata: {{labels: {{app: web}}}}
     spec:
       terminationGracePeriodSeconds: 5
       topologySpreadConstraints:
-        - {{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway,
+        - {{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule,
            labelSelector: {{matchLabels: {{app: web}}}}}}
       containers:
         - name: web
@@ -66,7 +66,7 @@ spec:
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {{name: web}}
-spec: {{minAvailable: 1, selector: {{matchLabels: {{app: web}}}}}}
+spec: {{minAvailable: 2, selector: {{matchLabels: {{app: web}}}}}}
 """
 
 
@@ -122,6 +122,16 @@ def nodes(via: str = "") -> dict[str, dict[str, Any]]:
             "marked": "edgeha.io/cordoned-by" in item["metadata"].get("annotations", {}),
         }
     return found
+
+
+def all_is_well(via: str = "") -> bool:
+    """Whether each machine is a node that is ready and takes pods, and each server a voter."""
+    found = nodes(via)
+    return (
+        set(found) == set(machines())
+        and all(node["ready"] and not node["cordoned"] and not node["marked"] for node in found.values())
+        and all(found[name]["voter"] for name in servers())
+    )
 
 
 def started() -> dict[str, str]:

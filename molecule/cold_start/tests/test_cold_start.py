@@ -17,20 +17,13 @@ def everybody(action: str) -> None:
         lab.lab("fault", action, name)
 
 
-def all_is_well() -> bool:
-    nodes = lab.nodes()
-    return all(node["ready"] for node in nodes.values()) and all(
-        nodes[name]["voter"] for name in lab.servers()
-    )
-
-
 def test_after_a_power_cut_of_all_machines_the_next_run_finds_the_same_cluster() -> None:
     lab.kubectl("create configmap before --from-literal=a=1")
     authority = lab.authorities()
     everybody("power")
     everybody("heal")
     lab.play("cluster")
-    assert all_is_well()
+    assert lab.all_is_well()
     assert lab.authorities() == authority
     assert "before" in lab.kubectl("get configmap before -o name")
 
@@ -42,7 +35,7 @@ def test_servers_that_nobody_started_are_started_together() -> None:
         lab.ssh(name, "systemctl stop k3s")
     said = lab.play("cluster")
     assert {name for name, number in lab.changes(said).items() if number} == set(lab.servers())
-    assert all_is_well()
+    assert lab.all_is_well()
     assert lab.authorities() == authority
     assert "before" in lab.kubectl("get configmap before -o name")
 
@@ -57,7 +50,7 @@ def test_one_that_is_missing_keeps_nobody() -> None:
     assert "server3" in run.said()
     lab.lab("fault", "heal", "server3")
     lab.play("cluster")
-    lab.wait("all servers to vote", all_is_well)
+    lab.wait("all servers to vote", lab.all_is_well)
 
 
 def test_a_second_run_changes_nothing() -> None:

@@ -23,9 +23,7 @@ def test_the_first_server_joins_those_that_live() -> None:
     authority = lab.authorities()
     lab.lab("fault", "wipe", "server1")
     said = lab.play("replace_node", *REPLACE)
-    nodes = lab.nodes("server2")
-    assert set(nodes) == {"server1", "server2", "server3"}
-    assert all(node["ready"] and node["voter"] and not node["cordoned"] for node in nodes.values())
+    assert lab.all_is_well("server2")
     assert lab.authorities() == authority
     assert lab.changes(said)["server2"] == lab.changes(said)["server3"] == 0
 
@@ -38,9 +36,7 @@ def test_it_is_a_server_like_the_others_afterwards() -> None:
 
 def test_a_server_that_lives_is_replaced_too() -> None:
     lab.play("replace_node", "-e", lab.CONFIRM, "-e", "edge_nodes=server2")
-    nodes = lab.nodes()
-    assert len(nodes) == 3
-    assert all(node["ready"] and node["voter"] for node in nodes.values())
+    assert lab.all_is_well()
 
 
 def test_with_the_others_down_it_is_refused_and_nothing_is_founded() -> None:
@@ -59,6 +55,5 @@ def test_once_they_are_back_it_joins() -> None:
     for name in ("server2", "server3"):
         lab.lab("fault", "heal", name)
     lab.play("cluster")
-    nodes = lab.nodes()
-    assert all(node["ready"] and node["voter"] for node in nodes.values())
+    assert lab.all_is_well()
     assert len(lab.authorities()) == 1

@@ -29,15 +29,6 @@ def configmaps() -> set[str]:
     return {name.rpartition("/")[2] for name in names} & {"before", "after"}
 
 
-def all_is_well() -> bool:
-    nodes = lab.nodes()
-    return (
-        set(nodes) == set(lab.machines())
-        and all(node["ready"] for node in nodes.values())
-        and all(nodes[name]["voter"] for name in lab.servers())
-    )
-
-
 def test_a_snapshot_comes_to_the_controller_for_its_owner_s_eyes_only() -> None:
     lab.kubectl("create configmap before --from-literal=a=1")
     lab.play("backup", "-e", FOLDER, "--check")
@@ -70,7 +61,7 @@ def test_the_cluster_is_what_it_was() -> None:
     authority = lab.authorities()
     restore(snapshot().name)
     assert configmaps() == {"before"}
-    lab.wait("all to be well", all_is_well)
+    lab.wait("all to be well", lab.all_is_well)
     assert lab.authorities() == authority
     kept = [lab.ssh(name, "ls -d /var/lib/rancher/k3s/server/db/*old*") for name in lab.servers()]
     assert all(kept), kept
@@ -82,7 +73,7 @@ def test_machines_with_new_disks_become_the_same_cluster() -> None:
         lab.lab("fault", "wipe", name)
     restore(snapshot())
     assert configmaps() == {"before"}
-    lab.wait("all to be well", all_is_well)
+    lab.wait("all to be well", lab.all_is_well)
     assert lab.authorities() == authority
 
 

@@ -20,13 +20,6 @@ def secrets() -> set[str]:
     return {token.rpartition(":")[2] for token in found}
 
 
-def all_is_well() -> bool:
-    nodes = lab.nodes()
-    return all(node["ready"] for node in nodes.values()) and all(
-        nodes[name]["voter"] for name in lab.servers()
-    )
-
-
 def serials() -> dict[str, str]:
     command = "cd /var/lib/rancher/k3s && sha256sum server/tls/client-admin.crt agent/client-kubelet.crt"
     return {name: lab.ssh(name, command, check=False) for name in lab.machines()}
@@ -55,7 +48,7 @@ def test_a_rotation_that_is_killed_goes_on_with_the_same_token() -> None:
     assert secrets() == {new}
     assert new not in said
     assert old not in said
-    assert all_is_well()
+    assert lab.all_is_well()
     assert serials() == before
     assert lab.ssh("server1", "ls /etc/rancher/k3s").find("token.next") < 0
 
@@ -65,7 +58,7 @@ def test_certificates_are_new_on_every_machine() -> None:
     lab.play("rotate_keys", "-e", lab.CONFIRM, "-e", AGE, "-e", "edge_rotate=certificates")
     after = serials()
     assert [name for name in after if after[name] == before[name]] == []
-    assert all_is_well()
+    assert lab.all_is_well()
 
 
 def test_the_next_run_finds_all_as_wanted() -> None:
@@ -77,5 +70,5 @@ def test_the_next_run_finds_all_as_wanted() -> None:
 def test_a_machine_that_lost_its_disk_joins_with_the_new_token() -> None:
     lab.lab("fault", "wipe", "agent1")
     lab.play("replace_node", "-e", lab.CONFIRM, "-e", "edge_nodes=agent1")
-    assert all_is_well()
+    assert lab.all_is_well()
     assert len(secrets()) == 1
