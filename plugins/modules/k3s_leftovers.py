@@ -99,20 +99,19 @@ class Machine:
         lines = [f"process {pid} {text(f'/proc/{pid}/comm').strip()}" for pid in self._processes()]
         lines += [f"mount {point}" for point in self._mounts()]
         lines += [f"interface {name}" for name in self._interfaces()]
-        lines += [f"{count} rules of {family}" for family, _, count in self._rules()]
+        lines += [f"{count} rules of {family}" for family, _kept, count in self._rules()]
         lines += [f"file {path}" for path in self._files()]
         return lines
 
     def remove(self) -> None:
         self._end_processes()
         for point in self._mounts():
-            code, _, _ = self._module.run_command(["umount", point])
-            if code:
+            if self._module.run_command(["timeout", "20", "umount", point])[0]:
                 # A mount whose server is gone answers nobody; it ends when its last user does.
                 self._module.run_command(["umount", "--lazy", point])
         for name in self._interfaces():
             self._module.run_command(["ip", "link", "delete", name])
-        for family, kept, _ in self._rules():
+        for family, kept, _count in self._rules():
             restore = self._program(f"{family}-restore")
             if restore:
                 self._module.run_command([restore], data=kept)
@@ -177,7 +176,7 @@ class Machine:
             program = self._program(f"{family}-save")
             if program is None:
                 continue
-            code, saved, _ = self._module.run_command([program])
+            code, saved, _error = self._module.run_command([program])
             kept, count = core.strip_rules(saved) if not code else ("", 0)
             if count:
                 found.append((family, kept, count))
