@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/json"
@@ -51,7 +52,7 @@ func runAgent(words []string) error {
 		printFlags("agent - Run node agent", specs)
 		return nil
 	}
-	o, err := parse(specs, words, true, false)
+	o, err := parse(specs, words, refused)
 	if err != nil {
 		return err
 	}
@@ -62,18 +63,17 @@ func runAgent(words []string) error {
 		return errors.New("agent must be run as root, or with --rootless")
 	}
 	syscall.Umask(0o022)
-	url, token := o.text("server"), ""
+	url := o.text("server")
 	if url == "" {
 		return errors.New("--server is required")
 	}
 	infof("Starting %s agent %s (lab work-alike)", program, version)
-	for token == "" {
-		if token, err = o.token("token"); err != nil {
-			return err
-		}
-		if token == "" {
-			return errors.New("--token is required")
-		}
+	token, err := o.token("token")
+	if err != nil {
+		return err
+	}
+	if token == "" {
+		return errors.New("--token is required")
 	}
 	who, err := parseToken(token, "node")
 	if err != nil {
@@ -207,6 +207,19 @@ users:
 		if err := writeChanged(a.home.agent(name+".kubeconfig"), []byte(content), 0o600); err != nil {
 			return err
 		}
+	}
+	return a.identify()
+}
+
+// identify lets the node show its certificate from now on: that outlives a change of the token.
+func (a *agent) identify() error {
+	certificate, err := tls.LoadX509KeyPair(a.home.agent("client-kubelet.crt"), a.home.agent("client-kubelet.key"))
+	if err != nil {
+		return err
+	}
+	if carrier, ok := a.peer.client.Transport.(*http.Transport); ok {
+		carrier.CloseIdleConnections()
+		carrier.TLSClientConfig.Certificates = []tls.Certificate{certificate}
 	}
 	return nil
 }

@@ -55,12 +55,12 @@ func startChild(name, path string, arguments, environment []string, output strin
 	if err := <-started; err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	started2 := &child{name: name, cmd: cmd, done: make(chan struct{})}
+	begun := &child{name: name, cmd: cmd, done: make(chan struct{})}
 	go func() {
-		started2.err = cmd.Wait()
-		close(started2.done)
+		begun.err = cmd.Wait()
+		close(begun.done)
 	}()
-	return started2, nil
+	return begun, nil
 }
 
 // startComponent starts an upstream component out of this very file, also after the file was replaced on the disk.

@@ -74,7 +74,7 @@ func runTokenCommand(words []string) error {
 		{name: "data-dir", alias: "d", byEnv: "K3S_DATA_DIR", initial: "/var/lib/rancher/k3s"},
 		{name: "kubeconfig", byEnv: "KUBECONFIG"}, {name: "server", alias: "s", byEnv: "K3S_URL", initial: "https://127.0.0.1:6443"},
 		{name: "token", alias: "t", byEnv: "K3S_TOKEN"}, {name: "new-token"},
-	}, words, false, false)
+	}, words, noFile)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func runEncryptCommand(words []string) error {
 		{name: "data-dir", alias: "d", byEnv: "K3S_DATA_DIR", initial: "/var/lib/rancher/k3s"},
 		{name: "token", alias: "t", byEnv: "K3S_TOKEN"}, {name: "server", alias: "s", byEnv: "K3S_URL"},
 		{name: "output", alias: "o", initial: "text"}, {name: "https-listen-port", kind: number, initial: "6443"},
-	}), words, true, true)
+	}), words, skipped)
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func runCertificateCommand(words []string) error {
 	o, err := parse(join(loggingFlags, []flagSpec{
 		{name: "data-dir", alias: "d", byEnv: "K3S_DATA_DIR", initial: "/var/lib/rancher/k3s"},
 		{name: "service", alias: "s", kind: list}, {name: "output", alias: "o", initial: "text"},
-	}), words, true, true)
+	}), words, skipped)
 	if err != nil {
 		return err
 	}

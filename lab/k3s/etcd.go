@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -338,5 +337,3 @@ func snapshotFolder(o *options, h home) string {
 	}
 	return h.server("db", "snapshots")
 }
-
-func cleanPath(path string) string { return filepath.Clean(path) }

@@ -184,9 +184,18 @@ type options struct {
 	rest   []string
 }
 
+// strangers is what a command does with a key of the configuration file that it does not know.
+type strangers int
+
+const (
+	refused strangers = iota // like a flag on the command line
+	warned                   // skipped with a warning
+	skipped                  // the file is that of another command
+	noFile                   // the command reads no file
+)
+
 // parse takes values from the command line, else the configuration file and its folder, else the environment.
-// A key of the file that the command does not know is skipped with a warning (lenient), or refused like a flag.
-func parse(specs []flagSpec, words []string, withFile, lenient bool) (*options, error) {
+func parse(specs []flagSpec, words []string, others strangers) (*options, error) {
 	o := &options{known: map[string]flagSpec{}, values: map[string][]string{}}
 	for _, spec := range specs {
 		o.known[spec.name] = spec
@@ -203,7 +212,7 @@ func parse(specs []flagSpec, words []string, withFile, lenient bool) (*options, 
 			o.values[spec.name] = split(spec, []string{value})
 		}
 	}
-	if withFile {
+	if others != noFile {
 		file := o.known["config"].initial
 		if value := given["config"]; len(value) > 0 {
 			file = value[0]
@@ -211,7 +220,7 @@ func parse(specs []flagSpec, words []string, withFile, lenient bool) (*options, 
 		if value := os.Getenv("K3S_CONFIG_FILE"); value != "" {
 			file = value
 		}
-		if err := o.file(file, lenient); err != nil {
+		if err := o.file(file, others); err != nil {
 			return nil, err
 		}
 	}
@@ -289,7 +298,7 @@ func split(spec flagSpec, values []string) []string {
 	return parts
 }
 
-func (o *options) file(name string, lenient bool) error {
+func (o *options) file(name string, others strangers) error {
 	files := []string{}
 	if _, err := os.Stat(name); err == nil {
 		files = append(files, name)
@@ -328,10 +337,12 @@ func (o *options) file(name string, lenient bool) error {
 	for key, values := range found {
 		spec, known := o.known[key]
 		if !known {
-			if !lenient {
+			switch others {
+			case refused:
 				return usageError("flag provided but not defined: -" + key)
+			case warned:
+				warnf("Unknown flag --%s found in config.yaml, skipping", key)
 			}
-			warnf("Unknown flag --%s found in config.yaml, skipping", key)
 			continue
 		}
 		o.values[spec.name] = split(spec, values)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"time"
 )
 
@@ -33,4 +32,4 @@ func fatalf(format string, values ...any) {
 	os.Exit(1)
 }
 
-func goVersion() string { return strings.TrimPrefix(runtime.Version(), "") }
+func goVersion() string { return runtime.Version() }

@@ -125,7 +125,7 @@ func becomeCtr(words []string) error {
 func currentTool(name string) (string, error) {
 	dataDir := os.Getenv("K3S_DATA_DIR")
 	if dataDir == "" {
-		o, err := parse(serverFlags, nil, true, true)
+		o, err := parse(serverFlags, nil, skipped)
 		if err != nil {
 			return "", err
 		}

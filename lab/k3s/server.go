@@ -68,7 +68,7 @@ func runServer(words []string) error {
 		printFlags("server - Run management server", serverFlags)
 		return nil
 	}
-	o, err := parse(serverFlags, words, true, true)
+	o, err := parse(serverFlags, words, warned)
 	if err != nil {
 		return err
 	}

@@ -271,7 +271,7 @@ var snapshotCommandFlags = join(loggingFlags, snapshotFlags, []flagSpec{
 })
 
 func runSnapshotCommand(words []string) error {
-	o, err := parse(snapshotCommandFlags, words, true, true)
+	o, err := parse(snapshotCommandFlags, words, skipped)
 	if err != nil {
 		return err
 	}
@@ -511,7 +511,7 @@ func (e *etcd) forget(ctx context.Context, password string) ([]byte, error) {
 		"listen-client-urls": "http://127.0.0.1:2399", "advertise-client-urls": "http://127.0.0.1:2399",
 		"listen-peer-urls": "http://127.0.0.1:2398", "initial-advertise-peer-urls": e.peerURL(),
 		"initial-cluster": e.name + "=" + e.peerURL(), "initial-cluster-state": "new",
-		"logger": "zap", "log-outputs": []string{"stderr"}, "log-level": "error",
+		"logger": "zap", "log-outputs": []string{"stderr"}, "log-level": "fatal",
 	}
 	content, err := yaml.Marshal(document)
 	if err != nil {

@@ -40,15 +40,14 @@ const kineCompact = `DELETE FROM kine AS kv WHERE kv.id IN (
 // startKine serves the etcd API at a socket, over the database file.
 func startKine(ctx context.Context, file, socket string) error {
 	logrus.SetLevel(logrus.WarnLevel)
-	sync := "NORMAL"
+	durability := "NORMAL"
 	if pageCacheSurvives() {
-		sync = "OFF"
+		durability = "OFF"
 	}
-	source := fmt.Sprintf("file:%s?_pragma=busy_timeout(30000)&_pragma=journal_mode(WAL)&_pragma=synchronous(%s)&_txlock=immediate", file, sync)
-	var running = waitGroup()
+	source := fmt.Sprintf("file:%s?_pragma=busy_timeout(30000)&_pragma=journal_mode(WAL)&_pragma=synchronous(%s)&_txlock=immediate", file, durability)
 	// Writers queue here and not at the file's lock, where they would poll.
 	pool := generic.ConnectionPoolConfig{MaxOpen: 4, MaxIdle: 4}
-	dialect, err := generic.Open(ctx, running, "sqlite", source, pool, "?", false, nil)
+	dialect, err := generic.Open(ctx, &sync.WaitGroup{}, "sqlite", source, pool, "?", false, nil)
 	if err != nil {
 		return err
 	}
@@ -89,8 +88,6 @@ func startKine(ctx context.Context, file, socket string) error {
 	go func() { _ = service.Serve(listener) }()
 	return os.Chmod(socket, 0o600)
 }
-
-func waitGroup() *sync.WaitGroup { return &sync.WaitGroup{} }
 
 func prepareTables(database *sql.DB) error {
 	for _, statement := range kineSchema {
