@@ -79,6 +79,8 @@ class Machines:
         command = [
             "ssh", "-i", str(self.variables["ansible_ssh_private_key_file"]),
             *shlex.split(str(self.variables["ansible_ssh_common_args"])),
+            "-o", "ControlMaster=auto", "-o", "ControlPersist=30",
+            "-o", f"ControlPath={self.folder}/ssh/%h",
             f"root@{self.addresses[name]}", "sh -s",
         ]  # fmt: skip
         done = subprocess.run(command, input=script, capture_output=True, text=True, timeout=60)

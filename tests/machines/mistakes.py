@@ -25,6 +25,7 @@ MACHINES = (*SERVERS, "agent1")
 CLUSTER = "plant07"
 # In every inventory that has a secret at all; it must be in no output.
 SECRET = "hunter2"
+ONE_OF_TWO = "a machine that is not well stops its cluster only"
 
 
 @dataclass(frozen=True)
@@ -662,7 +663,7 @@ def _clusters(machines: Machines) -> list[Mistake]:
             change=both(two_clusters, on("agent1", ansible_host=machines.addresses["server1"])),
         ),
         Mistake(
-            "a machine that is not well stops its cluster only",
+            ONE_OF_TWO,
             [Row(other[1], "port 6443/tcp", "is held by", "squatter")],
             change=two_clusters,
             options=["--tags", "preflight"],

@@ -79,7 +79,7 @@ def play(folder: Path, inventory: dict[str, Any], *options: str, playbook: str =
     (folder / "home").mkdir(parents=True)
     path = folder / "hosts.yml"
     path.touch(mode=0o600)
-    path.write_text(yaml.safe_dump({"all": inventory}))
+    path.write_text(yaml.safe_dump({"all": inventory}, sort_keys=False))
     environment = {
         "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folder / "home"),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.machines import mistakes
-from tests.machines.machines import Machines
+from tests.machines.machines import ROOT, Machines
 from tests.machines.network import Neighbours
 from tests.machines.runs import Row, Run, play
 
@@ -83,6 +83,28 @@ def test_wrong_inventory(
     assert mistakes.SECRET not in run.text
     left = compare(run.rows(), mistake.rows)
     assert not left, f"{left}\n{run.text}"
+    assert_untouched(machines, untouched)
+
+
+def test_other_clusters_go_on(
+    machines: Machines, near: Neighbours, folder: Path, untouched: dict[str, str]
+) -> None:
+    """One cluster has a machine that is not well; what comes after preflight runs on the other one."""
+    [mistake] = [
+        mistake
+        for mistake in mistakes.all_mistakes(machines, near, folder / "nothing")
+        if mistake.name == mistakes.ONE_OF_TWO
+    ]
+    stages = folder / "stages.yml"
+    stages.write_text(
+        f"- ansible.builtin.import_playbook: {ROOT}/playbooks/preflight.yml\n"
+        "- {hosts: 'edge_servers:edge_clusters', gather_facts: false,"
+        " tasks: [{ansible.builtin.debug: {msg: it goes on}}]}\n"
+    )
+    inventory = mistake.inventory(mistakes.good_inventory(machines, near))
+    run = play(folder / "two", inventory, playbook=str(stages))
+    assert run.failed == {"depot09", "agent1"}
+    assert run.text.count("it goes on") == 4, run.text
     assert_untouched(machines, untouched)
 
 
