@@ -240,6 +240,7 @@ def _down(arguments: argparse.Namespace) -> None:
 
 def _remove(instance: Instance) -> None:
     if instance.folder.exists():
+        k3s.stop_mirror(instance)
         if vms.is_of(instance):
             vms.down(instance)
         cluster.down(instance, paths.binaries() / "kind")

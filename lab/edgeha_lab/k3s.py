@@ -84,7 +84,8 @@ def _version_of(program: Path) -> str:
 
 
 def _programs() -> Path:
-    sources = [*sorted(_SOURCE.glob("*.go")), _SOURCE / "go.mod", _SOURCE / "go.sum", _SOURCE / "cmd"]
+    programs = [file for file in sorted(_SOURCE.glob("*.go")) if not file.name.endswith("_test.go")]
+    sources = [*programs, _SOURCE / "go.mod", _SOURCE / "go.sum", _SOURCE / "cmd"]
     key = fingerprint(*sources, *VERSIONS, build._go_version(), build._architecture())
 
     def compile_all(folder: Path) -> None:

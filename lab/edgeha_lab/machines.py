@@ -23,6 +23,7 @@ from edgeha_lab.progress import LabError, say, step, wait_for
 _START_LIMIT = 60.0
 _MOST_SERVERS = 9
 _MOST_AGENTS = 40
+_AT_ONCE = 4
 
 
 def up(instance: Instance, image: str, servers: int | None, agents: int | None) -> None:
@@ -46,12 +47,13 @@ def up(instance: Instance, image: str, servers: int | None, agents: int | None) 
     surplus = [node for node in there if node.removeprefix(f"{instance.cluster}-") not in names]
     engine.remove_containers(surplus)
     for name in names:
-        node = f"{instance.cluster}-{name}"
-        if node not in there:
-            with step(f"starting machine {node}"):
-                _start(instance, node, name, image)
-        elif there[node] != "running":
-            raise LabError(f"{node} is {there[node]}: 'lab fault heal {name}' gives it its power back")
+        state = there.get(f"{instance.cluster}-{name}", "running")
+        if state != "running":
+            raise LabError(f"{name} is {state}: 'lab fault heal {name}' gives it its power back")
+    missing = [name for name in names if f"{instance.cluster}-{name}" not in there]
+    if missing:
+        with step(f"starting machines {', '.join(missing)}"), ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda name: _start(instance, f"{instance.cluster}-{name}", name, image), missing))
     cluster.write_record(instance, record | {"nodes": cluster.addresses(instance)})
     _let_in(instance)
     write_inventory(instance)

@@ -233,8 +233,10 @@ func (s *server) run(ctx context.Context, tools string) error {
 	if err := s.makeCertificates(); err != nil {
 		return err
 	}
-	if err := s.writeTokens(); err != nil {
-		return err
+	if !exists(s.home.server("token")) {
+		if err := s.writeTokens(); err != nil {
+			return err
+		}
 	}
 	if err := s.makeClient(); err != nil {
 		return err
@@ -243,6 +245,10 @@ func (s *server) run(ctx context.Context, tools string) error {
 		return err
 	}
 	if err := s.startStore(ctx, peers); err != nil {
+		return err
+	}
+	// A token that replaces another is kept only now: the datastore might have refused it.
+	if err := s.writeTokens(); err != nil {
 		return err
 	}
 	if err := s.startControlPlane(ctx); err != nil {
