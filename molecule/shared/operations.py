@@ -45,7 +45,7 @@ spec:
   template:
     metadata: {{labels: {{app: web}}}}
     spec:
-      terminationGracePeriodSeconds: 5
+      terminationGracePeriodSeconds: 10
       topologySpreadConstraints:
         - {{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule,
            labelSelector: {{matchLabels: {{app: web}}}}}}
@@ -54,6 +54,8 @@ spec:
           image: registry.edgeha.test/lab/workload:1
           imagePullPolicy: IfNotPresent
           readinessProbe: {{httpGet: {{path: /, port: 8080}}, periodSeconds: 1}}
+          # It goes on answering until nobody is sent to it any more.
+          lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
 ---
 apiVersion: v1
 kind: Service
