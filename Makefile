@@ -17,6 +17,10 @@ venv := .venv/installed-$(shell sha256sum $(lock) | cut -c1-16)
 # What Ansible, Helm and the Kubernetes client keep on the side stays in the checkout, and goes with demo-down.
 own_home := $(foreach name,ANSIBLE_HOME TMPDIR HELM_CACHE_HOME HELM_CONFIG_HOME HELM_DATA_HOME KUBECACHEDIR,$(name)=$(CURDIR)/build/home)
 
+# Scenarios on machines of the lab: those of make test, and those that only make test-all has the time for.
+MACHINE_SCENARIOS := node_prepare k3s_single k3s_ha
+LONG_SCENARIOS := interrupted sites offline
+
 # apt packages of the lab: an engine (used only where none runs), the base image's maker, and what both call
 APT_PACKAGES := debootstrap docker.io git iproute2 iptables openssh-client openssl python3-venv
 
@@ -40,7 +44,8 @@ test: system venv ## all that CI runs
 
 test-all: system ## and what does not fit there: the power cuts, a login by the real az
 	@$(stage) az -- tools/az
-	@EDGEHA_AZ="$$(tools/az)" $(MAKE) --no-print-directory test E2E_FLAGS=--run-slow
+	@EDGEHA_AZ="$$(tools/az)" $(MAKE) --no-print-directory test E2E_FLAGS=--run-slow \
+	  MACHINE_SCENARIOS="$(MACHINE_SCENARIOS) $(LONG_SCENARIOS)"
 	@$(MAKE) --no-print-directory molecule-vm
 
 system:
@@ -80,9 +85,9 @@ integration: venv
 	@$(stage) chart -- helm lint --strict charts/edge-runtime --values charts/edge-runtime/ci/example-values.yaml
 	@$(stage) integration -- pytest --numprocesses 4 tests/integration
 
-molecule: venv
-	@$(stage) molecule -- tools/molecule --scenario-name kind
-	@$(stage) molecule-nodes -- tools/molecule --scenario-name node_prepare
+molecule: venv ## scenarios against a real cluster and machines; SCENARIO=k3s_ha for one
+	@for scenario in $(or $(SCENARIO),kind $(MACHINE_SCENARIOS)); do \
+	  $(stage) molecule-$$scenario -- tools/molecule --scenario-name $$scenario || exit; done
 
 # A virtual machine is emulated where there is no KVM: too slow for each run of CI, and more packages than the rest takes.
 VM_PACKAGES := qemu-system-x86
