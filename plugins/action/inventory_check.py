@@ -221,9 +221,14 @@ class _Cluster:
         problems += inventory_rules.check_machine(machine, given)
         if self.mode in ("k3s", "join"):
             problems += cluster_rules.misplaced(
-                machine, self._host, names, lambda name: given[name] == self._values.get(name)
+                machine, self._host, names, lambda name: self._is_the_clusters(machine, name, given[name])
             )
         return problems
+
+    def _is_the_clusters(self, machine: str, name: str, found: Any) -> bool:
+        """Whether the cluster host has the same value, or the same template for one."""
+        raw = self._inventory.raw
+        return bool(found == self._values.get(name) or raw(machine, name) == raw(self._host, name))
 
     def machine_problems(self) -> list[Problem]:
         """Return what is wrong with the machines themselves."""

@@ -54,6 +54,10 @@ class Inventory:
         variables = self.variables(host)
         return value(lambda: variables[name]) if name in variables else None
 
+    def raw(self, host: str, name: str) -> Any:
+        """Return a value before it is templated."""
+        return self._hostvars.raw_get(host).get(name)
+
     def usable(self, host: str, name: str) -> Any:
         """Return a value that can be used, or the default, or None."""
         found = inventory_rules.usable(name, self.value(host, name))
@@ -71,7 +75,7 @@ class Inventory:
         values = {name: self.value(name, "edge_cluster") for name in self.machines}
         found = cluster_rules.groups(self.clusters, self.servers, self.agents, values)
         found += cluster_rules.same_place({name: self._place(name) for name in self.machines})
-        raw = {name: self._hostvars.raw_get(name).get("ansible_host") for name in self.machines}
+        raw = {name: self.raw(name, "ansible_host") for name in self.machines}
         return found + cluster_rules.addresses_by_name(raw)
 
     def members(
