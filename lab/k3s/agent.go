@@ -113,7 +113,7 @@ func (s *server) ownAgent(tools string) *agent {
 	}
 }
 
-// begin starts what needs no cluster yet.
+// begin starts what needs no certificates, once it is clear that this machine may be a node.
 func (a *agent) begin(ctx context.Context) {
 	if a.runtime == nil {
 		os.Setenv("NODE_NAME", a.node)
@@ -124,9 +124,8 @@ func (a *agent) begin(ctx context.Context) {
 
 // run brings the node up and stays until the context ends.
 func (a *agent) run(ctx context.Context, ready func()) error {
-	a.begin(ctx)
 	for {
-		err := a.register()
+		err := a.register(ctx)
 		if err == nil {
 			break
 		}
@@ -149,7 +148,7 @@ func (a *agent) run(ctx context.Context, ready func()) error {
 }
 
 // register takes the node's certificates from a server.
-func (a *agent) register() error {
+func (a *agent) register(ctx context.Context) error {
 	peer, err := meet(a.url, a.who)
 	if err != nil {
 		return fmt.Errorf("Failed to validate connection to cluster at %s: %w", a.url, err) //nolint:staticcheck
@@ -162,6 +161,7 @@ func (a *agent) register() error {
 	if err := json.Unmarshal(text, &a.cluster); err != nil {
 		return err
 	}
+	a.begin(ctx)
 	password, err := nodePassword()
 	if err != nil {
 		return err

@@ -221,15 +221,15 @@ func (s *server) run(ctx context.Context, tools string) error {
 	if err := s.setToken(given, joins); err != nil {
 		return err
 	}
-	node := s.ownAgent(tools)
-	s.agent = node
-	node.begin(ctx)
 	var peers *remote
 	if joins {
 		if peers, err = s.introduce(url, given); err != nil {
 			return fmt.Errorf("preparing server: failed to bootstrap cluster data: %w", err)
 		}
 	}
+	node := s.ownAgent(tools)
+	s.agent = node
+	node.begin(ctx)
 	if err := s.makeCertificates(); err != nil {
 		return err
 	}
