@@ -83,7 +83,7 @@ def plan(machines: Sequence[Machine], wanted: str, batch: int = 0) -> dict[str, 
     batch: agents at once; 0 is a tenth of them, one at least.
     problems: dicts with host, subject, fact and fix; with any of them nothing is to be changed.
     hosts: for each machine action (``keep``; ``upgrade``; ``release``: finished but for our cordon) and wave.
-    snapshot: whether one is due, which is before the first server changes.
+    snapshot: whether one is due: before the first server changes, of a datastore that k3s itself keeps.
     """
     problems = _problems(machines, wanted, batch)
     entries: dict[str, dict[str, Any]] = {}
@@ -102,7 +102,11 @@ def plan(machines: Sequence[Machine], wanted: str, batch: int = 0) -> dict[str, 
     ]
     todo = [machine for machine in machines if machine.server and entries.get(machine.host, {}).get("action")]
     upgrading = any(entries[machine.host]["action"] == "upgrade" for machine in todo)
-    return {"problems": problems, "hosts": entries, "snapshot": upgrading and not started}
+    # A datastore that is elsewhere is saved by its own means.
+    ours = any(
+        ((machine.state or {}).get("data") or {}).get("datastore") in ("etcd", "sqlite") for machine in todo
+    )
+    return {"problems": problems, "hosts": entries, "snapshot": upgrading and ours and not started}
 
 
 def _in_order(

@@ -36,6 +36,7 @@ class Cluster:
                     "binary": {"version": version},
                     "unit": {"active": "active", "exe_version": version},
                     "api": {"readyz": host.startswith("gw")},
+                    "data": {"datastore": "etcd" if host.startswith("gw") else "none"},
                     "stale": [],
                 },
             }
@@ -92,6 +93,13 @@ def test_servers_go_one_by_one_and_a_snapshot_comes_first() -> None:
         {"action": "upgrade", "wave": wave} for wave in range(3)
     ]
     assert [found["hosts"][host]["wave"] for host in ("box1", "box2")] == [0, 1]
+
+
+def test_a_datastore_that_is_elsewhere_is_not_ours_to_save() -> None:
+    cluster = Cluster()
+    for machine in cluster.machines.values():
+        machine["state"]["data"] = {"datastore": "external"}
+    assert not cluster.plan()["snapshot"]
 
 
 def test_nothing_is_done_to_a_cluster_that_has_the_version() -> None:
