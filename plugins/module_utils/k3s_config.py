@@ -80,7 +80,8 @@ def newest(lock: Mapping[str, Any]) -> str:
 
 def _version_key(version: str) -> tuple[int, int, int, bool, str, int]:
     found = _VERSION.fullmatch(version)
-    assert found is not None
+    if found is None:
+        raise ValueError(f"{version} is not a version of k3s")
     major, minor, patch, before, build = found.groups()
     return int(major), int(minor), int(patch), before is None, before or "", int(build)
 
