@@ -523,7 +523,10 @@ def _join(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str | Non
         before = join_text(init=wanted["init"], **registration)
     elif plan["action"] == "join":
         preferred = plan["via"]
-        if wanted["role"] == "agent" and wanted["servers"]:
+        if not wanted["servers"]:
+            # Servers of a datastore that is elsewhere meet there.
+            preferred = ""
+        elif wanted["role"] == "agent":
             preferred = wanted["servers"][0]
         before = join_text(server=preferred, **registration)
     else:

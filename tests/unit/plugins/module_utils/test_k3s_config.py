@@ -198,6 +198,13 @@ def test_the_only_server_has_nobody_to_name() -> None:
     assert found["settled"] is None
 
 
+def test_servers_of_an_outside_datastore_name_nobody() -> None:
+    found = k3s_config.drift(
+        bare(), wanted(plan={"action": "join", "via": "10.7.0.13"}, servers=[], init=False)
+    )
+    assert (found["join"], found["settled"], found["token"]) == (None, None, "read")
+
+
 def test_nothing_is_done_to_a_server_that_is_as_wanted() -> None:
     found = k3s_config.drift(settled(), wanted())
     assert found["reasons"] == []
