@@ -68,11 +68,12 @@ static: venv
 
 build: venv
 	@$(stage) --show build -- lab/lab build
+	@$(stage) --show build-k3s -- lab/lab k3s
 
 go-tests:
 	@$(stage) go-tests -- sh -c 'set -e; for module in lab/tools runtime/workload-proxy tests/clients/go; do \
 	  (cd $$module && test -z "$$(gofmt -l .)" && go vet ./... && go test ./...); done; \
-	  cd lab/kubernetes && test -z "$$(gofmt -l .)"'
+	  cd lab && test -z "$$(gofmt -l kubernetes k3s)" && cd k3s && CGO_ENABLED=0 GOFLAGS=-trimpath go test -vet=off .'
 
 unit: venv
 	@$(stage) unit -- pytest --numprocesses 2 tests/unit
