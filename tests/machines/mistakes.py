@@ -618,6 +618,8 @@ def _hardware(machines: Machines) -> list[Mistake]:
 def _clusters(machines: Machines) -> list[Mistake]:
     other = ("depot09", "agent1")
     vip = machines.address(100)
+    # That machine has a program of its own on the port of a server.
+    held = Row("agent1", "port 6443/tcp", "is held by", "squatter")
     return [
         Mistake(
             "two clusters and machines of neither",
@@ -634,6 +636,7 @@ def _clusters(machines: Machines) -> list[Mistake]:
             [
                 *cluster_row(f"address {vip}", "is also in the cluster depot09", "to one cluster"),
                 Row("depot09", f"address {vip}", "is also in the cluster plant07", "to one cluster"),
+                held,
             ],
             change=both(
                 two_clusters, on("depot09", edge_cluster_vip=vip), on("agent1", edge_cluster_vip=vip)
@@ -644,6 +647,7 @@ def _clusters(machines: Machines) -> list[Mistake]:
             [
                 *variable("edge_k3s_token", "is also the token of depot09", "give each cluster a token"),
                 Row("depot09", "variable edge_k3s_token", "is also the token of plant07", "leave it out"),
+                held,
             ],
             {"edge_k3s_token": SECRET * 3},
             two_clusters,
@@ -664,7 +668,7 @@ def _clusters(machines: Machines) -> list[Mistake]:
         ),
         Mistake(
             ONE_OF_TWO,
-            [Row(other[1], "port 6443/tcp", "is held by", "squatter")],
+            [held],
             change=two_clusters,
             options=["--tags", "preflight"],
             failed=other,

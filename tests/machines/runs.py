@@ -64,7 +64,7 @@ class Run:
         starts = [match.start() for match in re.finditer("-+", lines[rules[0]])]
         found: list[list[str]] = []
         for line in lines[rules[0] + 1 :]:
-            if not line.strip() or line.startswith("Origin:"):
+            if not line.strip() or line.startswith(("Origin:", "ok:")):
                 break
             cells = [line[a:b].strip() for a, b in zip(starts, [*starts[1:], len(line) + 1], strict=True)]
             if cells[0]:
