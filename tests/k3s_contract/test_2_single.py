@@ -24,7 +24,7 @@ spec:
 
 @pytest.fixture(scope="module")
 def single(machines: dict[str, Machine], versions: list[str], vip: str) -> Iterator[Machine]:
-    machine = machines["server3"]
+    machine = machines[max(name for name in machines if machines[name].role == "server")]
     machine.install(versions[0])
     machine.configure(
         node_label=["one=1", "two=2"],
@@ -42,7 +42,7 @@ def single(machines: dict[str, Machine], versions: list[str], vip: str) -> Itera
     )
     machine.start()
     yield machine
-    lab("fault", "wipe", "server3")
+    lab("fault", "wipe", machine.name)
 
 
 def test_systemd_hears_of_it_when_the_api_is_ready(single: Machine) -> None:
@@ -111,7 +111,7 @@ def test_the_kubeconfig_has_the_mode_that_is_asked_for(single: Machine) -> None:
 
 def test_the_node_password_is_kept(single: Machine) -> None:
     assert single.mode("/etc/rancher/node/password") == "600"
-    assert single.get("-n kube-system secret server3.node-password.k3s")["data"]["hash"]
+    assert single.get(f"-n kube-system secret {single.name}.node-password.k3s")["data"]["hash"]
 
 
 def test_images_of_the_folder_are_there(single: Machine) -> None:
