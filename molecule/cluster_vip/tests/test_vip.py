@@ -28,6 +28,7 @@ from testinfra.host import Host
 
 PROJECT = Path(__file__).resolve().parents[3]
 SCENARIO = Path(__file__).resolve().parents[1]
+EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
 LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
 LAB = os.environ["EDGEHA_LAB_NAME"]
 INVENTORY = LAB_HOME / "run" / LAB / "inventory" / "hosts.yml"
@@ -205,7 +206,7 @@ def test_a_server_whose_power_is_cut(context: ssl.SSLContext) -> None:
 @pytest.mark.usefixtures("healthy")
 def test_check_mode_on_finished_servers_finds_nothing_to_change() -> None:
     """Molecule's own check step stays green whatever it finds, so its recap is read here."""
-    options = ["--check", "--diff", "--inventory", "inventory/hosts.yml"]
+    options = ["--check", "--diff", "--inventory", f"{EPHEMERAL}/inventory"]
     done = subprocess.run(
         ["ansible-playbook", *options, "../shared/converge.yml"],
         cwd=SCENARIO, capture_output=True, text=True, timeout=300, check=False,

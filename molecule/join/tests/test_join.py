@@ -111,7 +111,7 @@ def test_nothing_of_the_join_is_left() -> None:
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["ansible-playbook", "--inventory", "inventory/hosts.yml", *options, "../shared/converge.yml"],
+        ["ansible-playbook", "--inventory", f"{EPHEMERAL}/inventory", *options, "../shared/converge.yml"],
         cwd=SCENARIO, capture_output=True, text=True, timeout=400, check=False,
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections", "ANSIBLE_FORCE_COLOR": "0"},
     )  # fmt: skip
