@@ -160,7 +160,7 @@ class Playbook:
                 [*command, *options], cwd=SCENARIO, stdout=target, stderr=subprocess.STDOUT,
                 start_new_session=True,
                 env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections",
-                     "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_LOG_PATH": ""},
+                     "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_LOG_PATH": f"{self.log}.ansible"},
             )  # fmt: skip
 
     def said(self) -> str:

@@ -46,7 +46,8 @@ def test_a_snapshot_comes_to_the_controller_for_its_owner_s_eyes_only() -> None:
 def test_a_restore_wants_a_snapshot_that_is_there_and_the_cluster_s_name() -> None:
     assert "edge_confirm=plant07" in lab.refused("restore", "-e", "edge_snapshot=newest")
     said = lab.refused("restore", "-e", lab.CONFIRM, "-e", "edge_snapshot=nothing")
-    assert f"the servers hold: {snapshot().name}" in said
+    assert "the servers hold: " in said
+    assert snapshot().name in said
 
 
 def test_check_mode_stops_nothing() -> None:
