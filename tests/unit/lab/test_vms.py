@@ -126,7 +126,11 @@ def test_power_ends_the_process_of_the_machine() -> None:
 
     instance = lab()
     place = instance.folder / "vm" / "pid"
-    sleeper = subprocess.Popen(["sh", "-c", "read never", "sh", str(place)], stdin=subprocess.PIPE)
+    command = ["sh", "-c", "echo begun; read never", "sh", str(place)]
+    sleeper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert sleeper.stdout is not None
+    # Before it runs, a new process may be found without its command line.
+    assert sleeper.stdout.readline() == b"begun\n"
     place.write_text(str(sleeper.pid))
     assert vms.nodes(instance) == {"edgeha-soft-server1": "running"}
     os.kill(sleeper.pid, 0)
