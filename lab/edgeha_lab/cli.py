@@ -140,6 +140,8 @@ def _k3s(arguments: argparse.Namespace) -> None:
     with _alone():
         if arguments.action == "build":
             say(f"k3s releases: {k3s.releases()}")
+            if not paths.instances():
+                engine.stop()
         elif arguments.what == "stop":
             k3s.stop_mirror(instance)
         elif cluster.is_of_machines(instance):
