@@ -120,7 +120,7 @@ class Probe:
 
     def say(self, what: str) -> None:
         seconds = round(self.longest, 2)
-        print(json.dumps({"what": what, "asked": self.asked, "failed": self.failed, "longest_s": seconds}))  # noqa: T201
+        print(json.dumps({"what": what, "asked": self.asked, "failed": self.failed, "longest_s": seconds}))  # noqa: T201 - it is for the log of the run
 
 
 def handover(name: str, state: str) -> dict[str, Any]:
