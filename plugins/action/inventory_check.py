@@ -248,14 +248,14 @@ class _Cluster:
     def _machine(self, name: str) -> machine_rules.Machine:
         look = self._looks[name] or {}
         low, high = look.get("skew") or (0.0, 0.0)
+        disks = self._inventory.usable(name, "edge_node_disks") or []
         return machine_rules.Machine(
             name,
             server=name in self._members.servers,
             name=self._inventory.node_name(name),
             node_ip=str(self._inventory.usable(name, "edge_node_ip") or ""),
-            disk=value_formats.on_own_disk(
-                self._inventory.usable(name, "edge_node_disks"), str(self._usable("edge_k3s_data_dir"))
-            ),
+            disk=value_formats.on_own_disk(disks, str(self._usable("edge_k3s_data_dir"))),
+            disks=value_formats.disks(disks),
             facts=look.get("machine"),
             skew=(float(low), float(high)),
         )

@@ -95,6 +95,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             **{name: value for name, value in self._task.args.items() if name in OWN_OPTIONS},
         }
         disks = inventory.usable(host, "edge_node_disks")
+        arguments["disks"] = [
+            {key: disk[key] for key in ("device", "mount")} for disk in value_formats.disks(disks or [])
+        ]
         if not server or value_formats.on_own_disk(disks, str(arguments["data_dir"])):
             arguments["writes"] = 0
         if mode == "k3s" and server and get("edge_cluster_vip"):

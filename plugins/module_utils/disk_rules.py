@@ -91,6 +91,12 @@ def plan(wanted: Sequence[Mapping[str, str]], look: Mapping[str, Any], options: 
     }
 
 
+def judge(wanted: Sequence[Mapping[str, str]], look: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (subject, fact, fix) of what `plan` would refuse."""
+    found = plan(wanted, {"missing": [], **look}, "")["problems"]
+    return [(entry["subject"], entry["fact"], entry["fix"]) for entry in found]
+
+
 def is_ours(disk: Mapping[str, str], state: Mapping[str, Any]) -> bool:
     """Whether a disk holds our file system and nothing besides."""
     signatures = [(entry["type"], entry.get("label")) for entry in state["signatures"]]
@@ -139,6 +145,8 @@ def _place_problems(
     disk: Mapping[str, str], state: Mapping[str, Any], place: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
     found = []
+    if not place.get("folder", True):
+        found.append((f"{disk['mount']} is a file", "choose another folder"))
     if place["source"] and place["source"] != state["path"]:
         found.append((f"{place['source']} is mounted on {disk['mount']}", "choose another folder"))
     elif not place["source"] and place["files"]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import value_formats, vip
+from ansible_collections.edgeha.iotedge.plugins.module_utils import disk_rules, value_formats, vip
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 
 MODULES = ("overlay", "br_netfilter", "nf_conntrack", "vxlan")
@@ -62,6 +62,7 @@ class Machine:
 
     name:   of its node. node_ip: what the operator set, or empty.
     disk:   whether its data will be on a disk that is mounted later.
+    disks:  those that are to be formatted and mounted, with device, filesystem, mount and label.
     facts:  what it tells, None when it was not or could not be looked at.
     skew:   the least and the most seconds that its clock is ahead of the controller's.
     """
@@ -71,6 +72,7 @@ class Machine:
     name: str
     node_ip: str = ""
     disk: bool = False
+    disks: Sequence[Mapping[str, str]] = ()
     facts: Mapping[str, Any] | None = None
     skew: tuple[float, float] = (0.0, 0.0)
 
@@ -121,6 +123,7 @@ def judge(machines: Sequence[Machine], wanted: Wanted) -> list[Problem]:
     for machine, facts in looked:
         found += _resources(machine, facts, wanted.limits)
         found += _disk(machine, facts, wanted)
+        found += _disks(machine, facts)
         found += _system(machine, facts, wanted)
         found += _ports(machine, facts, wanted)
         found += _networks(machine, facts, wanted)
@@ -202,6 +205,13 @@ def _disk(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterato
         )
         fix = "put edge_k3s_data_dir on a faster disk: etcd waits for each write"
         yield Problem(machine.host, subject, fact, fix)
+
+
+def _disks(machine: Machine, facts: Mapping[str, Any]) -> Iterator[Problem]:
+    """Return what node_disks would refuse, before anything is changed."""
+    if machine.disks and facts["disks"]:
+        for subject, fact, fix in disk_rules.judge(machine.disks, facts["disks"]):
+            yield Problem(machine.host, subject, fact, fix)
 
 
 def _system(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterator[Problem]:

@@ -320,8 +320,12 @@ def _disks(value: Sequence[Any]) -> list[Finding]:
         if missing or surplus:
             fact = f"has no {missing[0]}" if missing else f"has the key {surplus[0]}, which is not known"
             return [(f"item {index} {fact}", f"give each disk {', '.join(_DISK_KEYS)}")]
-    wanted = [{str(key): str(text) for key, text in entry.items()} for entry in value]
-    return [(f"{name}: {fact}", fix) for name, fact, fix in disk_rules.wish_problems(wanted)]
+    return [(f"{name}: {fact}", fix) for name, fact, fix in disk_rules.wish_problems(disks(value))]
+
+
+def disks(value: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return the disks of a machine as texts, whatever YAML made of them."""
+    return [{str(key): str(text) for key, text in entry.items()} for entry in value]
 
 
 def on_own_disk(disks: Any, path: str) -> bool:

@@ -46,6 +46,20 @@ options:
     description: Version of k3s that is wanted. Empty when it does not matter.
     type: str
     default: ""
+  disks:
+    description: Disks that are to be formatted and mounted.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      device:
+        description: Its path.
+        type: str
+        required: true
+      mount:
+        description: Folder on which it is to be mounted.
+        type: str
+        required: true
   sources:
     description: Addresses that the machine must reach.
     type: list
@@ -171,6 +185,11 @@ machine:
       description: Path, free_bytes, total_bytes and filesystem of the data folder's disk.
       type: dict
       returned: always
+    disks:
+      description:
+        - What M(edgeha.iotedge.disk_probe) tells of O(disks), without missing and family. Null without any.
+      type: dict
+      returned: always
     fsync:
       description:
         - Writes that were measured, in milliseconds median_ms, p90_ms and max_ms, and the problem if any.
@@ -230,7 +249,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_facts, machine_facts, node_facts
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    disk_look,
+    k3s_facts,
+    machine_facts,
+    node_facts,
+)
 
 _UNITS = ("k3s.service", "k3s-agent.service")
 _BINARY = "/usr/local/bin/k3s"
@@ -275,12 +299,16 @@ class Machine:
         self._data_dir = Path(self._params["data_dir"])
         self._k3s = self._look_at_k3s()
 
-    def _output(self, *words: str) -> str:
-        program = self._module.get_bin_path(words[0])
+    def _run(self, *words: str) -> tuple[int, str]:
+        """Return code and output of a program; of one that is not there, a code that says so."""
+        program = self._module.get_bin_path(words[0], opt_dirs=["/sbin", "/usr/sbin"])
         if program is None:
-            return ""
-        _code, said, _errors = self._module.run_command([program, *words[1:]], environ_update={"LC_ALL": "C"})
-        return str(said)
+            return 127, ""
+        code, said, _errors = self._module.run_command([program, *words[1:]], environ_update={"LC_ALL": "C"})
+        return int(code), str(said)
+
+    def _output(self, *words: str) -> str:
+        return self._run(*words)[1]
 
     def facts(self) -> dict[str, Any]:
         epoch, began = time.time(), time.monotonic()
@@ -307,6 +335,7 @@ class Machine:
             "cpus": os.cpu_count() or 1,
             "epoch": epoch,
             "data": self._space(),
+            "disks": self._disks(),
             "fsync": None if runs or not self._params["writes"] else self._measure(),
             "k3s": self._k3s,
             "ports": [] if runs else self._ports(),
@@ -371,6 +400,14 @@ class Machine:
             "total_bytes": state.f_blocks * state.f_frsize,
             "filesystem": node_facts.filesystem_of(text("/proc/self/mounts"), str(place)),
         }
+
+    def _disks(self) -> dict[str, Any] | None:
+        wanted = self._params["disks"]
+        if not wanted:
+            return None
+        return disk_look.look(
+            self._run, [disk["device"] for disk in wanted], [disk["mount"] for disk in wanted]
+        )
 
     def _measure(self) -> dict[str, Any]:
         seconds: list[float] = []
@@ -529,6 +566,15 @@ def main() -> None:
             "address": {"type": "str", "default": ""},
             "interface": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},
+            "disks": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "device": {"type": "str", "required": True},
+                    "mount": {"type": "str", "required": True},
+                },
+            },
             "sources": {
                 "type": "list",
                 "elements": "dict",

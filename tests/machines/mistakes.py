@@ -552,6 +552,10 @@ def _join(machines: Machines, near: Neighbours, folder: Path) -> list[Mistake]:
     ]
 
 
+def _disk(device: str, mount: str) -> dict[str, str]:
+    return {"device": device, "filesystem": "ext4", "mount": mount, "label": "edge-data"}
+
+
 def _hardware(machines: Machines) -> list[Mistake]:
     clock = [Row("server2", "clock", r"is (3[56]\d\d) s behind the controller's", "edge_prepare_ntp_servers")]
     return [
@@ -606,6 +610,19 @@ def _hardware(machines: Machines) -> list[Mistake]:
             "a disk without room",
             each(MACHINES, "disk of /srv/small/k3s", "0.0 GiB are free", "edge_k3s_data_dir"),
             {"edge_k3s_data_dir": "/srv/small/k3s"},
+        ),
+        Mistake(
+            "a disk that is not there",
+            [Row("server2", "^disk /dev/edge-nope$", "is not there", "correct the path, or attach the disk")],
+            change=on("server2", edge_node_disks=[_disk("/dev/edge-nope", "/srv/new")]),
+        ),
+        Mistake(
+            "a disk that is none, on a folder with files",
+            [
+                Row("agent1", "^disk /dev/null$", "is no disk", "correct the path"),
+                Row("agent1", "^disk /dev/null$", "/etc holds files that the disk would hide", "move them"),
+            ],
+            change=on("agent1", edge_node_disks=[_disk("/dev/null", "/etc")]),
         ),
         Mistake(
             "a disk that is slow",

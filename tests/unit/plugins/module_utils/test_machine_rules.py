@@ -37,6 +37,7 @@ def facts(number: int, **changes: Any) -> dict[str, Any]:
         "memory_mib": 4096,
         "cpus": 2,
         "data": {"path": "/var/lib/rancher/k3s", "free_bytes": 50 << 30, "total_bytes": 99 << 30},
+        "disks": None,
         "fsync": {"writes": 60, "median_ms": 1.0, "p90_ms": 2.0, "max_ms": 9.0, "problem": ""},
         "k3s": dict(K3S),
         "ports": [],
@@ -50,7 +51,7 @@ def facts(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def machine(number: int, server: bool = True, **changes: Any) -> Machine:
-    keys = ("node_ip", "skew", "name", "disk")
+    keys = ("node_ip", "skew", "name", "disk", "disks")
     own = {key: changes.pop(key) for key in keys if key in changes}
     return Machine(f"gw{number}", server, **{"name": f"gw{number}", **own}, facts=facts(number, **changes))
 
@@ -151,6 +152,48 @@ def test_each_fault_of_a_machine(server: bool, changes: dict[str, Any], subject:
 )
 def test_what_is_no_fault(changes: dict[str, Any]) -> None:
     assert judge(machine(1, **changes)) == []
+
+
+DISK = {"device": "/dev/sdb", "filesystem": "ext4", "mount": "/srv/data", "label": "edge-data"}
+
+
+def seen_disk(folder: bool = True, files: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+    state = {
+        "path": "/dev/sdb", "exists": True, "block": True, "read": True, "busy": False, "signatures": [],
+        "children": [], "holders": [], "mounts": [], **changes,
+    }  # fmt: skip
+    place = {"source": "", "fstab": None, "files": files or [], "folder": folder}
+    return {"devices": {"/dev/sdb": state}, "labels": {}, "mounts": {"/srv/data": place}}
+
+
+def with_disk(look: dict[str, Any]) -> list[tuple[str, str, str]]:
+    told = facts(1)
+    told["disks"] = look
+    return judge(Machine("gw1", True, "gw1", disks=[DISK], facts=told))
+
+
+@pytest.mark.parametrize(
+    ("look", "words"),
+    [
+        (seen_disk(exists=False), "is not there: correct the path, or attach the disk"),
+        (seen_disk(block=False), "is no disk"),
+        (seen_disk(read=False), "cannot be read"),
+        (seen_disk(signatures=[{"type": "ext4", "label": "orders"}]), "is not empty: ext4 orders"),
+        (seen_disk(files=["state.db"]), "holds files that the disk would hide: state.db"),
+        (seen_disk(folder=False), "/srv/data is a file: choose another folder"),
+    ],
+)
+def test_disks_that_the_stage_nodes_would_refuse(look: dict[str, Any], words: str) -> None:
+    ((host, subject, said),) = with_disk(look)
+    assert (host, subject) == ("gw1", "disk /dev/sdb")
+    assert words in said
+
+
+def test_disks_that_are_empty_or_ours() -> None:
+    assert with_disk(seen_disk()) == []
+    ours = seen_disk(signatures=[{"type": "ext4", "label": "edge-data"}], mounts=["/srv/data"], busy=True)
+    ours["mounts"]["/srv/data"]["source"] = "/dev/sdb"
+    assert with_disk(ours) == []
 
 
 def test_machines_that_were_cloned() -> None:
