@@ -109,6 +109,11 @@ def node(api: kube_api.KubeApi, name: str) -> dict[str, Any] | None:
     return api.find(f"/api/v1/nodes/{quote(name, safe='')}")
 
 
+def is_pem(source: str) -> bool:
+    """Return whether one of the three of an access is the text itself."""
+    return source.lstrip().startswith("-----BEGIN")
+
+
 def _context(access: Access, host: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # The authority of a cluster signs nothing but its servers, and one that asks itself needs no name for it.
@@ -124,8 +129,12 @@ def _context(access: Access, host: str) -> ssl.SSLContext:
             with _path(access.certificate) as certificate, _path(access.key) as key:
                 context.load_cert_chain(certificate, key)
     except (OSError, ValueError) as error:
+        given = (access.authority, access.certificate, access.key)
+        paths = ", ".join(source for source in given if source and not is_pem(source))
         raise kube_api.KubeError(
-            0, "NoCredentials", f"the certificates for {access.server} cannot be read: {error}"
+            0,
+            "NoCredentials",
+            f"the certificates for {access.server} cannot be read{f' ({paths})' if paths else ''}: {error}",
         ) from error
     return context
 
@@ -133,7 +142,7 @@ def _context(access: Access, host: str) -> ssl.SSLContext:
 @contextlib.contextmanager
 def _path(source: str) -> Iterator[str]:
     """Give a path to what is a path or a text; a text stays in memory, and no key comes to a disk."""
-    if not source.lstrip().startswith("-----BEGIN"):
+    if not is_pem(source):
         yield source
         return
     file = os.memfd_create("pem", os.MFD_CLOEXEC)

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The API of the cluster as a server of k3s sees it, with the administrator's certificate of its data folder.
+"""A client for the API of a cluster; who asks, and where, is said by `k3s_api`.
 
 It is for modules that run on a machine, which has Python and nothing else: only the standard library is used.
 """
@@ -14,7 +14,6 @@ import json
 import ssl
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -51,21 +50,6 @@ class KubeApi:
         self._timeout = timeout
         self._connection: http.client.HTTPSConnection | None = None
 
-    @classmethod
-    def of_server(
-        cls, data_dir: str, timeout: float = 10.0, port: int = 6443, address: str = "127.0.0.1"
-    ) -> KubeApi:
-        """Return the API of the server whose data folder is given; raises KubeError when it holds no keys."""
-        tls = Path(data_dir) / "server" / "tls"
-        try:
-            context = ssl.create_default_context(cafile=str(tls / "server-ca.crt"))
-            context.load_cert_chain(str(tls / "client-admin.crt"), str(tls / "client-admin.key"))
-        except (OSError, ssl.SSLError) as error:
-            raise KubeError(
-                0, "NoCredentials", f"{tls} holds no usable certificate of an administrator: {error}"
-            ) from error
-        return cls(context, address, port, timeout)
-
     def get(self, path: str, **query: str) -> dict[str, Any]:
         return self.call("GET", path, query=query)
 
@@ -101,7 +85,7 @@ class KubeApi:
 
     def text(self, path: str) -> str:
         """Return an answer that is no JSON, as that of /readyz."""
-        return self._answer("GET", path, None, {})[1].decode("utf-8", "replace")
+        return self.send("GET", path, None, {})[1].decode("utf-8", "replace")
 
     def call(
         self,
@@ -117,17 +101,17 @@ class KubeApi:
         headers = {"Accept": "application/json"}
         if raw is not None:
             headers["Content-Type"] = content_type
-        status, answer = self._answer(method, path, raw, headers)
-        return _parsed(status, answer)
+        return _parsed(*self.send(method, path, raw, headers))
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _answer(
+    def send(
         self, method: str, path: str, raw: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
+        """Return status and answer as they come; raises KubeError for an answer that is an error."""
         fresh = self._connection is None
         try:
             status, answer = self._once(method, path, raw, headers)
@@ -136,7 +120,7 @@ class KubeApi:
             # A kept connection may have been closed meanwhile. What only reads can be asked again.
             if fresh or method != "GET":
                 raise KubeError(0, "Unreachable", self._unreachable(error)) from error
-            return self._answer(method, path, raw, headers)
+            return self.send(method, path, raw, headers)
         if status >= 400:
             raise error_of(status, answer)
         return status, answer

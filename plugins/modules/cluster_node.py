@@ -113,10 +113,11 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import node_drain
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, node_drain
 from ansible_collections.edgeha.iotedge.plugins.module_utils.kube_api import KubeApi, KubeError, Patience
 
 _ATTEMPTS = 5
+_ANSWER_SECONDS = 10.0
 
 
 class Refused(Exception):  # noqa: N818 - a state that the operator is told of
@@ -315,7 +316,8 @@ def main() -> None:
     state: str = module.params["state"]
     try:
         node_drain.parse_leave(module.params["leave"])
-        node = Node(module, KubeApi.of_server(module.params["data_dir"]))
+        api = k3s_api.connect(k3s_api.of_data_dir(module.params["data_dir"]), _ANSWER_SECONDS)
+        node = Node(module, api)
     except (KubeError, ValueError) as error:
         module.fail_json(msg=f"{module.params['name']}: {error}")
     try:

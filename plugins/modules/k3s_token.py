@@ -64,14 +64,12 @@ RETURN = r"""
 """
 
 import base64
-import http.client
 import json
-import ssl
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_facts, kube_api
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, k3s_facts, kube_api
 
 
 class Refused(Exception):  # noqa: N818 - a state that the operator is told of
@@ -80,32 +78,33 @@ class Refused(Exception):  # noqa: N818 - a state that the operator is told of
 
 def rotate(params: dict[str, Any]) -> None:
     """Tell the server at this machine; the call that k3s's own command makes."""
-    data_dir, port = params["data_dir"], params["port"]
-    secret = k3s_facts.token_secret(params["token"])
+    old, new = k3s_facts.token_secret(params["token"]), k3s_facts.token_secret(params["new_token"])
+    own = k3s_api.of_data_dir(params["data_dir"], params["port"])
     try:
-        context = ssl.create_default_context(cafile=f"{data_dir}/server/tls/server-ca.crt")
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=params["limit"], context=context)
-        connection.request(
+        api = k3s_api.connect(k3s_api.Access(own.server, own.authority), params["limit"])
+        api.send(
             "PUT",
             "/v1-k3s/token",
-            body=json.dumps({"newToken": k3s_facts.token_secret(params["new_token"])}),
-            headers={
-                "Authorization": "Basic " + base64.b64encode(f"server:{secret}".encode()).decode(),
+            json.dumps({"newToken": new}).encode(),
+            {
+                "Authorization": "Basic " + base64.b64encode(f"server:{old}".encode()).decode(),
                 "Content-Type": "application/json",
             },
         )
-        response = connection.getresponse()
-        answer = response.read()
-        connection.close()
-    except (OSError, http.client.HTTPException) as error:
-        raise Refused(f"the server at 127.0.0.1:{port} does not answer: {error}") from error
-    if response.status in (401, 403):
-        raise Refused("the server does not accept the token that is said to hold: correct edge_k3s_token")
-    if response.status >= 400:
-        said = kube_api.error_of(response.status, answer).message
-        for word in (secret, k3s_facts.token_secret(params["new_token"])):
-            said = said.replace(word, "***")
-        raise Refused(f"the server refuses to change the token: {said}")
+        api.close()
+    except kube_api.KubeError as error:
+        raise Refused(_reason(error, (old, new))) from error
+
+
+def _reason(error: kube_api.KubeError, secrets: tuple[str, str]) -> str:
+    if not error.status:
+        return error.message
+    if error.status in (401, 403):
+        return "the server does not accept the token that is said to hold: correct edge_k3s_token"
+    said = error.message
+    for word in secrets:
+        said = said.replace(word, "***")
+    return f"the server refuses to change the token: {said}"
 
 
 def main() -> None:

@@ -176,7 +176,7 @@ def look_at_membership(name: str, timeout: float) -> tuple[dict[str, Any], dict[
         access = k3s_api.of_kubeconfig(content)
         conf["server"] = access.server
         authority = access.authority
-        pem = authority if authority.lstrip().startswith("-----BEGIN") else text(authority)
+        pem = authority if k3s_api.is_pem(authority) else text(authority)
         conf["ca_hashes"] = [f"sha256:{digest}" for digest in join_rules.key_digests(pem.encode())]
         api = k3s_api.connect(access, timeout)
         found = k3s_api.node(api, name)

@@ -20,10 +20,12 @@ from typing import Any
 import paho.mqtt.client as paho  # type: ignore[import-untyped]  # the lock has no stubs for it
 import pytest
 import requests
-from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient, Message
+from azure.iot.device import X509, IoTHubDeviceClient, IoTHubModuleClient, Message
 from azure.iot.deviceprovisioning import DeviceProvisioningClient, generate_sas_token
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.sastoken import SasToken
+
+from tests.tls import Issued
 
 EMULATOR = Path(__file__).parents[3] / "lab" / "iothub-emulator"
 API_VERSION = "2021-04-12"
@@ -50,6 +52,12 @@ def run_cli(*arguments: str) -> "subprocess.CompletedProcess[str]":
         timeout=30,
         check=False,
     )
+
+
+def for_device(issued: Issued, directory: Path) -> X509:
+    """Write chain and key; returns what Microsoft's device library takes."""
+    chain, key = issued.write(directory)
+    return X509(cert_file=str(chain), key_file=str(key))  # type: ignore[no-untyped-call]  # the library's
 
 
 def free_address() -> str:

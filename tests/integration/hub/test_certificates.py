@@ -14,8 +14,8 @@ import pytest
 from azure.iot.device import IoTHubDeviceClient, IoTHubModuleClient
 from azure.iot.device.exceptions import CredentialError
 
-from tests.integration.hub.certificates import Issued, issue
-from tests.integration.hub.conftest import API_VERSION, Hub, message, run_cli, wait_for
+from tests.integration.hub.conftest import API_VERSION, Hub, for_device, message, run_cli, wait_for
+from tests.tls import Issued, issue
 
 Connect = Callable[..., IoTHubDeviceClient]
 
@@ -27,7 +27,7 @@ def connect(hub: Hub, tmp_path: Path) -> Iterator[Connect]:
 
     def make(device_id: str, issued: Issued, module_id: str | None = None) -> IoTHubDeviceClient:
         options = {
-            "x509": issued.write(tmp_path),
+            "x509": for_device(issued, tmp_path),
             "hostname": hub.name,
             "device_id": device_id,
             "server_verification_cert": hub.ca,
@@ -177,10 +177,10 @@ def test_certificate_over_tls_1_3(hub: Hub, tmp_path: Path) -> None:
     """Microsoft's library stops at TLS 1.2; in 1.3 the certificate comes after the server's Finished."""
     own = issue("modern")
     register(hub, "modern", "selfSigned", own.thumbprint)
-    own.write(tmp_path)
+    chain, key = own.write(tmp_path)
     context = ssl.create_default_context(cadata=hub.ca)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(tmp_path / "chain.pem", tmp_path / "key.pem")
+    context.load_cert_chain(chain, key)
     client = paho.Client(client_id="modern", protocol=paho.MQTTv311)
     client.tls_set_context(context)
     client.username_pw_set(f"{hub.name}/modern/?api-version={API_VERSION}")

@@ -16,8 +16,8 @@ from azure.iot.device import IoTHubDeviceClient, ProvisioningDeviceClient
 from azure.iot.device.exceptions import CredentialError
 from azure.iot.hub.sastoken import SasToken
 
-from tests.integration.hub.certificates import Issued, issue
-from tests.integration.hub.conftest import Dps, message, run_cli
+from tests.integration.hub.conftest import Dps, for_device, message, run_cli
+from tests.tls import Issued, issue
 
 KEY_1 = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 KEY_2 = "YWJjZGVmZ2hpamFiY2RlZmdoaWphYmNkZWZnaGlqYWI="
@@ -47,7 +47,7 @@ def register_by_certificate(dps: Dps, registration_id: str, issued: Issued, dire
         dps.hub.name,
         registration_id,
         dps.id_scope,
-        issued.write(directory),
+        for_device(issued, directory),
         server_verification_cert=dps.hub.ca,
     )
     return client.register()
@@ -56,7 +56,7 @@ def register_by_certificate(dps: Dps, registration_id: str, issued: Issued, dire
 def send_by_certificate(dps: Dps, result: Any, issued: Issued, directory: Path, body: str) -> None:
     """Connect to the hub with what registration gave, and send."""
     client = IoTHubDeviceClient.create_from_x509_certificate(
-        issued.write(directory),
+        for_device(issued, directory),
         result.registration_state.assigned_hub,
         result.registration_state.device_id,
         server_verification_cert=dps.hub.ca,
@@ -308,9 +308,8 @@ def test_https_by_certificate(dps: Dps, tmp_path: Path) -> None:
     own = issue("http-cert")
     certificates = {"primary": {"certificate": own.pem}}
     enroll(dps, "http-cert", attestation={"type": "x509", "x509": {"clientCertificates": certificates}})
-    own.write(tmp_path)
-    files = (str(tmp_path / "chain.pem"), str(tmp_path / "key.pem"))
-    result = Http(dps, "http-cert", cert=files).register()
+    chain, key = own.write(tmp_path)
+    result = Http(dps, "http-cert", cert=(str(chain), str(key))).register()
     assert result["registrationState"]["x509"]["certificateInfo"]["subjectName"] == "CN=http-cert"
     assert Http(dps, "http-cert").call("PUT", "/register").status_code == 401
 

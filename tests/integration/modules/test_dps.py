@@ -6,18 +6,14 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.integration.modules.conftest import run_play, write_play
+from tests.tls import issue
 
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
@@ -41,23 +37,6 @@ ENROLLMENTS: list[dict[str, Any]] = [
         "iot_hubs": ["127.0.0.1"],
     },
 ]
-
-
-def certificate(name: str) -> str:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    return cert.public_bytes(serialization.Encoding.PEM).decode()
 
 
 @pytest.fixture
@@ -143,7 +122,7 @@ def test_update_keeps_the_keys_and_absent_removes(play: Play) -> None:
 
 
 def test_groups_with_keys_and_with_an_authority(play: Play) -> None:
-    first, second = certificate("ca-1"), certificate("ca-2")
+    first, second = issue("ca-1").pem, issue("ca-2").pem
     x509_group: dict[str, Any] = {
         "group_id": "by-ca",
         "attestation": {"type": "x509", "primary_certificate": first},

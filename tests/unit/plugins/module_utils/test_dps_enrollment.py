@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import base64
-import datetime
 from typing import Any
 
 import pytest
@@ -16,12 +15,10 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.dps_enrollment impo
     Attestation,
     Desired,
 )
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.tls import issue
 
 KEY, OTHER = (base64.b64encode(bytes([n]) * 32).decode() for n in (1, 2))
 HUB = "contoso.azure-devices.net"
@@ -29,29 +26,8 @@ HUB = "contoso.azure-devices.net"
 DEVICE_KEY = "pLCOTChbVvopSOq+sYTWs7Vj4Lp4WLcsgDIX8hEQrPA="
 
 
-def certificate() -> tuple[str, str, str]:
-    """A certificate as PEM, its SHA-256 in upper case, and its private key as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gw")])
-    now = datetime.datetime.now(datetime.UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    pem = cert.public_bytes(serialization.Encoding.PEM).decode()
-    return pem, cert.fingerprint(hashes.SHA256()).hex().upper(), private.decode()
-
-
-PEM, PRINT, PRIVATE = certificate()
+OWN = issue("gw")
+PEM, PRINT, PRIVATE = OWN.pem, OWN.thumbprint.upper(), OWN.key_pem
 SYMMETRIC: dict[str, Any] = {
     "type": "symmetricKey",
     "symmetricKey": {"primaryKey": KEY, "secondaryKey": OTHER},
@@ -160,7 +136,7 @@ def test_certificate_is_compared_by_its_fingerprint() -> None:
     assert not dps_enrollment.plan(
         ENROLLMENTS, actual, Desired("gw-1", attestation=Attestation("x509", primary_certificate=PEM))
     ).changed
-    both = Attestation("x509", primary_certificate=certificate()[0], secondary_certificate=PEM)
+    both = Attestation("x509", primary_certificate=issue("gw").pem, secondary_certificate=PEM)
     plan = dps_enrollment.plan(ENROLLMENTS, actual, Desired("gw-1", attestation=both))
     assert plan.changed
     assert plan.after["attestation"]["secondary_sha256"] == PRINT

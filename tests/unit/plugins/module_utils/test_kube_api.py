@@ -7,35 +7,28 @@
 from __future__ import annotations
 
 import json
-import ssl
-import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api
 from ansible_collections.edgeha.iotedge.plugins.module_utils.kube_api import KubeApi, KubeError, error_of
 
-
-def make(folder: Path, name: str, *words: str) -> None:
-    subprocess.run(
-        ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-x509",
-         "-days", "2", "-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt", *words],
-        check=True, capture_output=True,
-    )  # fmt: skip
+from tests.tls import issue, serving
 
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder of a server, with keys of an administrator."""
     root = tmp_path_factory.mktemp("k3s")
     tls = root / "server" / "tls"
     tls.mkdir(parents=True)
-    make(tls, "server-ca", "-subj", "/CN=ca")
-    signed = ["-CA", f"{tls}/server-ca.crt", "-CAkey", f"{tls}/server-ca.key"]
-    make(tls, "serving", "-subj", "/CN=server", "-addext", "subjectAltName=IP:127.0.0.1", *signed)
-    make(tls, "client-admin", "-subj", "/CN=admin", *signed)
+    authority = issue("ca", ca=True)
+    authority.write(tls, "server-ca")
+    issue("server", authority, address="127.0.0.1").write(tls, "serving")
+    issue("admin", authority).write(tls, "client-admin")
     return root
 
 
@@ -70,21 +63,11 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def api(data_dir: Path) -> Iterator[KubeApi]:
     Handler.seen.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     tls = data_dir / "server" / "tls"
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls / "serving.crt", tls / "serving.key")
-    context.load_verify_locations(tls / "server-ca.crt")
-    context.verify_mode = ssl.CERT_REQUIRED
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    client = KubeApi.of_server(str(data_dir), 5.0, server.server_address[1])
-    yield client
-    client.close()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler, tls / "serving.crt", tls / "serving.key", tls / "server-ca.crt") as port:
+        client = k3s_api.connect(k3s_api.of_data_dir(str(data_dir), port))
+        yield client
+        client.close()
 
 
 def test_a_patch_is_a_merge_patch(api: KubeApi) -> None:
@@ -110,13 +93,13 @@ def test_text_is_told_as_it_is(api: KubeApi) -> None:
 
 def test_an_address_where_nobody_listens(data_dir: Path) -> None:
     with pytest.raises(KubeError, match="does not answer") as error:
-        KubeApi.of_server(str(data_dir), 2.0, 1).get("/")
+        k3s_api.connect(k3s_api.of_data_dir(str(data_dir), 1), 2.0).get("/")
     assert error.value.status == 0
 
 
 def test_a_machine_that_is_no_server(tmp_path: Path) -> None:
-    with pytest.raises(KubeError, match="no usable certificate"):
-        KubeApi.of_server(str(tmp_path))
+    with pytest.raises(KubeError, match=rf"cannot be read \({tmp_path}/server/tls/"):
+        k3s_api.connect(k3s_api.of_data_dir(str(tmp_path)))
 
 
 def test_an_error_without_json() -> None:

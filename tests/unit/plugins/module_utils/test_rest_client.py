@@ -9,10 +9,7 @@ from __future__ import annotations
 import base64
 import datetime
 import http.server
-import ipaddress
 import json
-import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -26,10 +23,8 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     iothub_module,
     rest_client,
 )
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+
+from tests.tls import issue, serving
 
 POLICY = iothub_auth.SasPolicy("iothubowner", base64.b64encode(bytes(32)).decode())
 
@@ -52,37 +47,9 @@ class Server:
     connections: int = 0
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    cert = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "server.pem", folder / "server.key"
-    cert_file.write_bytes(cert.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    return cert_file, key_file
-
-
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    cert_file, key_file = certificate(tmp_path)
+    cert_file, key_file = issue("127.0.0.1", ca=True, address="127.0.0.1").write(tmp_path)
     state = Server("", str(cert_file))
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -111,18 +78,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert_file, key_file)
-    httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
-    httpd.daemon_threads = True
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    state.hostname = f"127.0.0.1:{httpd.server_port}"
-    yield state
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+    with serving(Handler, cert_file, key_file) as port:
+        state.hostname = f"127.0.0.1:{port}"
+        yield state
 
 
 @pytest.fixture

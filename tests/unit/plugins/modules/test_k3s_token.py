@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
-import subprocess
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.edgeha.iotedge.plugins.modules import k3s_token
+
+from tests.tls import issue, serving
 
 OLD, NEW = "K10" + "a" * 64 + "::server:old-secret", "new-secret"
 
@@ -44,25 +43,11 @@ class Handler(BaseHTTPRequestHandler):
 def params(tmp_path: Path) -> Iterator[dict[str, Any]]:
     tls = tmp_path / "server" / "tls"
     tls.mkdir(parents=True)
-    subprocess.run(
-        ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-x509",
-         "-days", "2", "-subj", "/CN=k3s", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", tls / "key", "-out", tls / "server-ca.crt"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    chain, key = issue("k3s", ca=True, address="127.0.0.1").write(tls, "server-ca")
     Handler.seen.clear()
     Handler.status, Handler.body = 200, b""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls / "server-ca.crt", tls / "key")
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    port = server.server_address[1]
-    yield {"token": OLD, "new_token": NEW, "data_dir": str(tmp_path), "port": port, "limit": 5}
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(Handler, chain, key) as port:
+        yield {"token": OLD, "new_token": NEW, "data_dir": str(tmp_path), "port": port, "limit": 5}
 
 
 def test_the_call_that_k3s_itself_makes(params: dict[str, Any]) -> None:

@@ -7,12 +7,9 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import http.server
-import ipaddress
 import json
 import os
-import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,51 +19,10 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, kube_api
 from ansible_collections.edgeha.iotedge.plugins.modules import k3s_probe, k3s_wait
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.tls import issue, serving
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the modules need root")
-
-
-def name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-
-class Authority:
-    """A certificate authority that writes PEM files."""
-
-    def __init__(self, folder: Path, title: str) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.name = name(title)
-        self.folder = folder
-        self.sign(title, self.key.public_key(), ca=True)
-
-    def sign(self, title: str, public: Any, *, ca: bool = False) -> None:
-        now = datetime.datetime.now(datetime.UTC)
-        made = (
-            x509.CertificateBuilder()
-            .subject_name(name(title))
-            .issuer_name(self.name)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(minutes=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-            )
-            .sign(self.key, hashes.SHA256())
-        )
-        (self.folder / f"{title}.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, title: str) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        self.sign(title, key.public_key())
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (self.folder / f"{title}.key").write_bytes(pem)
 
 
 class Cluster:
@@ -85,8 +41,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("data")
     tls = data / "server" / "tls"
     tls.mkdir(parents=True)
-    Authority(tls, "server-ca").issue("serving")
-    Authority(tls, "client-ca").issue("client-admin")
+    servers, clients = issue("server-ca", ca=True), issue("client-ca", ca=True)
+    servers.write(tls, "server-ca")
+    clients.write(tls, "client-ca")
+    issue("serving", servers, address="127.0.0.1").write(tls, "serving")
+    issue("client-admin", clients).write(tls, "client-admin")
     return data
 
 
@@ -111,19 +70,8 @@ def cluster(files: Path) -> Iterator[Cluster]:
         def log_message(self, *_words: Any) -> None:
             return None
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tls / "serving.crt", tls / "serving.key")
-    context.load_verify_locations(tls / "client-ca.crt")
-    context.verify_mode = ssl.CERT_OPTIONAL
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    state.port = server.server_address[1]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield state
-    server.shutdown()
-    server.server_close()
+    with serving(Handler, tls / "serving.crt", tls / "serving.key", tls / "client-ca.crt") as state.port:
+        yield state
 
 
 def node(ready: bool = True) -> dict[str, Any]:
@@ -248,8 +196,7 @@ def test_kubeconfigs_that_say_no_single_place(cluster: Cluster) -> None:
 
 
 def test_another_authority_is_not_trusted(cluster: Cluster, tmp_path: Path) -> None:
-    Authority(tmp_path, "stranger")
-    access = k3s_api.Access(f"https://127.0.0.1:{cluster.port}", str(tmp_path / "stranger.crt"))
+    access = k3s_api.Access(f"https://127.0.0.1:{cluster.port}", issue("stranger", ca=True).pem)
     reachable, problem = k3s_api.readyz(k3s_api.connect(access))
     assert not reachable
     assert "certificate" in problem
