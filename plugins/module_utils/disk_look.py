@@ -19,16 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import disk_rules
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import text
 
 # Runs a program and returns its code and what it printed.
 Runner = Callable[..., tuple[int, str]]
-
-
-def text(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def look(run: Runner, devices: Iterable[str], mounts: Iterable[str]) -> dict[str, Any]:

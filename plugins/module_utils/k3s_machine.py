@@ -12,22 +12,12 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, k3s_facts
-
-# Runs a program and returns what it printed.
-Runner = Callable[..., str]
-
-
-def text(path: str) -> str:
-    """Return the text of a file, empty when it is not there or says nothing."""
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import Output, text
 
 
 def expanded(paths: Iterable[str]) -> list[str]:
@@ -39,10 +29,10 @@ def expanded(paths: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def unit(run: Runner, names: Iterable[str]) -> dict[str, Any]:
+def unit(output: Output, names: Iterable[str]) -> dict[str, Any]:
     """Return the unit that counts, with the start of its process; k3s_facts.NO_UNIT without any."""
     properties = "--property=Id,LoadState,ActiveState,UnitFileState,MainPID,Job"
-    shown = run("systemctl", "show", properties, *(f"{name}.service" for name in names))
+    shown = output("systemctl", "show", properties, *(f"{name}.service" for name in names))
     found = k3s_facts.choose(k3s_facts.units(shown))
     boot = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     stat = text(f"/proc/{found['main_pid']}/stat")

@@ -75,9 +75,8 @@ disks:
       returned: always
 """
 
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import disk_look, disk_rules, node_facts
+from ansible_collections.edgeha.iotedge.plugins.module_utils import disk_look, disk_rules, node_look
 
 
 def run(module: AnsibleModule, *words: str) -> tuple[int, str]:
@@ -99,12 +98,12 @@ def main() -> None:
         for kind, (_longest, program, _package) in disk_rules.FILESYSTEMS.items()
         if module.get_bin_path(program, opt_dirs=["/sbin", "/usr/sbin"]) is None
     ]
-    text = disk_look.text
-    release = node_facts.os_release(text("/etc/os-release") or text("/usr/lib/os-release"))
     found = disk_look.look(
         lambda *words: run(module, *words), module.params["devices"], module.params["mounts"]
     )
-    module.exit_json(changed=False, disks={**found, "missing": missing, "family": release["family"]})
+    module.exit_json(
+        changed=False, disks={**found, "missing": missing, "family": node_look.os_release()["family"]}
+    )
 
 
 if __name__ == "__main__":

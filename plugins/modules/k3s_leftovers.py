@@ -77,15 +77,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_leftovers as core
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import text
 
 _PAUSE = 0.2
-
-
-def text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 class Machine:

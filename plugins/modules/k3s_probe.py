@@ -179,7 +179,6 @@ token:
   type: str
 """
 
-import hashlib
 import mmap
 import os
 import platform
@@ -195,20 +194,18 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     k3s_machine,
     kube_api,
     node_facts,
+    this_machine,
 )
-from ansible_collections.edgeha.iotedge.plugins.module_utils.k3s_machine import expanded, text
+from ansible_collections.edgeha.iotedge.plugins.module_utils.k3s_machine import expanded
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import text
 
 
 def digest(path: str) -> str:
     """Return the SHA-256 of a file of any size, empty when it cannot be read."""
-    found = hashlib.sha256()
     try:
-        with Path(path).open("rb") as source:
-            for part in iter(lambda: source.read(1 << 20), b""):
-                found.update(part)
+        return this_machine.sha256(path)
     except OSError:
         return ""
-    return found.hexdigest()
 
 
 def holds(path: str, words: str) -> bool:
@@ -259,14 +256,8 @@ class Machine:
         self._params: dict[str, Any] = module.params
         self._data = self._params["data_dir"].rstrip("/")
 
-    def _output(self, *words: str, executable: str | None = None) -> str:
-        try:
-            _code, said, _errors = self._module.run_command(
-                list(words), executable=executable, environ_update={"LC_ALL": "C"}, handle_exceptions=False
-            )
-        except OSError:
-            return ""
-        return str(said)
+    def _output(self, *words: str, executable: str = "") -> str:
+        return this_machine.output(self._module, *words, executable=executable)
 
     def facts(self) -> dict[str, Any]:
         binary = self._binary()

@@ -85,6 +85,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import sha256
 
 _MARK = "edgeha-restored"
 _LINES = 12
@@ -95,14 +96,6 @@ _DIGEST_BYTES = 32
 
 class Refused(Exception):  # noqa: N818 - a state that the operator is told of
     """The text is for the operator."""
-
-
-def digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as source:
-        for part in iter(lambda: source.read(1 << 20), b""):
-            found.update(part)
-    return found.hexdigest()
 
 
 def is_whole(path: Path) -> bool:
@@ -149,9 +142,9 @@ class Server:
     def is_restored(self) -> bool:
         """Whether this snapshot was taken in already, and k3s has not been started since."""
         with contextlib.suppress(OSError):
-            wanted = digest(self._snapshot)
+            wanted = sha256(self._snapshot)
             if self._snapshot.suffix == ".sqlite":
-                return digest(self._db / "state.db") == wanted
+                return sha256(self._db / "state.db") == wanted
             return (self._db / "reset-flag").exists() and (self._db / _MARK).read_text() == wanted
         return False
 
@@ -211,7 +204,7 @@ class Server:
             raise Refused(f"k3s could not restore the snapshot: {said}")
         if not (self._db / "etcd" / "member").is_dir():
             raise Refused(f"k3s ended its reset without an etcd in {self._db}: {said}")
-        (self._db / _MARK).write_text(digest(self._snapshot))
+        (self._db / _MARK).write_text(sha256(self._snapshot))
         kept = sorted({path.name for path in self._db.glob("etcd*")} - before - {"etcd"})
         return str(self._db / kept[-1]) if kept else ""
 

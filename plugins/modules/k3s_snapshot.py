@@ -87,7 +87,6 @@ removed:
 """
 
 import contextlib
-import hashlib
 import os
 import socket
 import time
@@ -95,7 +94,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_snapshots
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_snapshots, this_machine
 
 try:
     import sqlite3
@@ -163,11 +162,7 @@ class Store:
         if not found["size"]:
             raise Refused(f"the snapshot {found['path']} is empty: look at the free space of its disk")
         Path(found["path"]).chmod(0o600)
-        digest = hashlib.sha256()
-        with Path(found["path"]).open("rb") as source:
-            for part in iter(lambda: source.read(1 << 20), b""):
-                digest.update(part)
-        return {**found, "sha256": digest.hexdigest()}
+        return {**found, "sha256": this_machine.sha256(found["path"])}
 
     def prune(self, node: str) -> list[str]:
         names = [entry["name"] for entry in self.listed()]

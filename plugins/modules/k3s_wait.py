@@ -123,6 +123,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     k3s_machine,
     k3s_states,
     kube_api,
+    this_machine,
 )
 
 _ANSWER_SECONDS = 5.0
@@ -160,13 +161,7 @@ class Watch:
         return k3s_machine.node_name(self._data, configured)[0]
 
     def output(self, *words: str) -> str:
-        try:
-            _code, said, _errors = self._module.run_command(
-                list(words), environ_update={"LC_ALL": "C"}, handle_exceptions=False
-            )
-        except OSError:
-            return ""
-        return str(said)
+        return this_machine.output(self._module, *words)
 
     def missing(self, seen: k3s_states.Seen) -> list[str]:
         version = self._params["version"] or ""
@@ -203,7 +198,7 @@ class Watch:
         )
         tokens = [f"{self._data}/server/token", f"{self._params['config_dir']}/k3s/token"]
         return k3s_states.last_words(
-            journal, [k3s_facts.token_secret(k3s_machine.text(path)) for path in tokens]
+            journal, [k3s_facts.token_secret(this_machine.text(path)) for path in tokens]
         )
 
     def _client(self) -> kube_api.KubeApi:
@@ -218,7 +213,7 @@ class Watch:
         if not self._params["kubeconfig"]:
             return k3s_machine.access(self._data, self._params["api_port"])
         try:
-            return k3s_api.of_kubeconfig(k3s_machine.text(self._params["kubeconfig"]))
+            return k3s_api.of_kubeconfig(this_machine.text(self._params["kubeconfig"]))
         except ValueError as error:
             raise kube_api.KubeError(0, "NoCredentials", f"{self._params['kubeconfig']}: {error}") from error
 

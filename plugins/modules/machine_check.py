@@ -111,13 +111,8 @@ options:
     description: Seconds that a source may take to answer.
     type: int
     default: 5
-attributes:
-  check_mode:
-    description: Only looks.
-    support: full
-  diff_mode:
-    description: Only looks.
-    support: N/A
+extends_documentation_fragment:
+  - edgeha.iotedge.read_only
 """
 
 EXAMPLES = r"""
@@ -128,50 +123,19 @@ EXAMPLES = r"""
 
 RETURN = r"""
 machine:
-  description: The machine.
+  description:
+    - The machine. Its C(hostname), C(machine_id), C(interfaces), C(os), C(kernel), C(cgroups), C(memory_mib)
+      and C(cpus) are as in RV(edgeha.iotedge.node_probe#module:node).
   returned: when the machine answered
   type: dict
   contains:
-    hostname:
-      description: Its host name.
-      type: str
-      returned: always
-    machine_id:
-      description: Content of C(/etc/machine-id).
-      type: str
-      returned: always
-    interfaces:
-      description: Name, mac and addresses of its interfaces, without loopback.
-      type: list
-      elements: dict
-      returned: always
     route:
       description: Interface and source of its way out.
-      type: dict
-      returned: always
-    os:
-      description: id, version, major, name and family of the distribution.
-      type: dict
-      returned: always
-    kernel:
-      description: Its release, architecture, and the kind of container, empty for a real or virtual machine.
       type: dict
       returned: always
     modules:
       description: State of each of O(modules), as M(edgeha.iotedge.node_probe) names it.
       type: dict
-      returned: always
-    cgroups:
-      description: Version, controllers, and those that are missing.
-      type: dict
-      returned: always
-    memory_mib:
-      description: Memory in MiB.
-      type: int
-      returned: always
-    cpus:
-      description: Processors.
-      type: int
       returned: always
     epoch:
       description: Its clock in seconds when the module began.
@@ -253,8 +217,10 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     disk_look,
     k3s_facts,
     machine_facts,
-    node_facts,
+    node_look,
+    this_machine,
 )
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import text
 
 _UNITS = ("k3s.service", "k3s-agent.service")
 _BINARY = "/usr/local/bin/k3s"
@@ -268,13 +234,6 @@ _ANSWER_SECONDS = 0.4
 _ANSWER_BYTES = 1 << 20
 # An address of the documentation's network: only asked for, nothing is sent to it.
 _SOMEWHERE = "192.0.2.1"
-
-
-def text(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def _open_files(folder: Path) -> list[str]:
@@ -293,53 +252,30 @@ class Machine:
     def __init__(self, module: AnsibleModule) -> None:
         self._module = module
         self._params: dict[str, Any] = module.params
-        self._container = node_facts.container(
-            text("/proc/1/environ"), text("/run/systemd/container"), Path("/.dockerenv").exists()
-        )
         self._data_dir = Path(self._params["data_dir"])
         self._k3s = self._look_at_k3s()
 
     def _run(self, *words: str) -> tuple[int, str]:
-        """Return code and output of a program; of one that is not there, a code that says so."""
-        program = self._module.get_bin_path(words[0], opt_dirs=["/sbin", "/usr/sbin"])
-        if program is None:
-            return 127, ""
-        code, said, _errors = self._module.run_command([program, *words[1:]], environ_update={"LC_ALL": "C"})
-        return int(code), str(said)
+        return this_machine.run(self._module, *words)
 
     def _output(self, *words: str) -> str:
-        return self._run(*words)[1]
+        return this_machine.output(self._module, *words)
 
     def facts(self) -> dict[str, Any]:
         epoch, began = time.time(), time.monotonic()
-        interfaces = node_facts.interfaces(self._output("ip", "-json", "address"))
+        look = node_look.look(self._output)
         runs = self._k3s["active"]
         found = {
-            "hostname": socket.gethostname(),
-            "machine_id": text("/etc/machine-id").strip(),
-            "interfaces": interfaces,
+            **look,
             "route": machine_facts.default_route(self._output("ip", "-json", "route", "get", _SOMEWHERE)),
-            "os": node_facts.os_release(text("/etc/os-release") or text("/usr/lib/os-release")),
-            "kernel": {
-                "release": platform.release(),
-                "architecture": platform.machine(),
-                "container": self._container,
-            },
-            "modules": self._modules(),
-            "cgroups": node_facts.cgroups(
-                node_facts.filesystem_of(text("/proc/self/mounts"), "/sys/fs/cgroup"),
-                text("/sys/fs/cgroup/cgroup.controllers"),
-                text("/proc/cgroups"),
-            ),
-            "memory_mib": node_facts.memory_mib(text("/proc/meminfo")),
-            "cpus": os.cpu_count() or 1,
+            "modules": node_look.module_states(self._params["modules"]),
             "epoch": epoch,
-            "data": self._space(),
+            "data": {"path": str(self._data_dir), **node_look.space(self._data_dir)},
             "disks": self._disks(),
             "fsync": None if runs or not self._params["writes"] else self._measure(),
             "k3s": self._k3s,
             "ports": [] if runs else self._ports(),
-            "address": self._address(interfaces, runs),
+            "address": self._address(look["interfaces"], runs),
             "sources": self._sources(),
             "join": None if self._k3s["joined"] or not self._params["join_url"] else self._join(),
         }
@@ -370,37 +306,6 @@ class Machine:
             "joined": unit["name"] == "k3s-agent" or Path(_KUBEADM_NODE).exists(),
         }
 
-    def _modules(self) -> dict[str, str]:
-        release = platform.release()
-        wanted = self._params["modules"]
-        loaded = node_facts.first_words(text("/proc/modules"))
-        builtin = node_facts.module_names(text(f"/lib/modules/{release}/modules.builtin"))
-        available = node_facts.module_names(text(f"/lib/modules/{release}/modules.dep"))
-        filesystems = node_facts.filesystem_names(text("/proc/filesystems"))
-        signs = [node_facts.evidence(name.replace("-", "_")) for name in wanted]
-        there = [sign for sign in signs if Path(sign).exists()]
-        return {
-            name: node_facts.module_state(name, loaded, builtin, available, filesystems, there)
-            for name in wanted
-        }
-
-    def _existing(self) -> Path:
-        """Return the data folder, or the nearest folder above it that is there."""
-        place = self._data_dir
-        while not place.is_dir():
-            place = place.parent
-        return place
-
-    def _space(self) -> dict[str, Any]:
-        place = self._existing()
-        state = os.statvfs(place)
-        return {
-            "path": str(self._data_dir),
-            "free_bytes": state.f_bavail * state.f_frsize,
-            "total_bytes": state.f_blocks * state.f_frsize,
-            "filesystem": node_facts.filesystem_of(text("/proc/self/mounts"), str(place)),
-        }
-
     def _disks(self) -> dict[str, Any] | None:
         wanted = self._params["disks"]
         if not wanted:
@@ -413,7 +318,7 @@ class Machine:
         seconds: list[float] = []
         try:
             # It has no name from the beginning where the file system can do that: nothing is ever left.
-            with tempfile.TemporaryFile(dir=str(self._existing()), buffering=0) as file:
+            with tempfile.TemporaryFile(dir=str(node_look.folder_above(self._data_dir)), buffering=0) as file:
                 end = time.monotonic() + _DISK_SECONDS
                 while len(seconds) < self._params["writes"] and time.monotonic() < end:
                     file.write(_BLOCK)

@@ -107,6 +107,7 @@ from typing import Any, BinaryIO
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.urls import open_url
+from ansible_collections.edgeha.iotedge.plugins.module_utils import this_machine
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 3
@@ -118,14 +119,10 @@ class FileError(Exception):
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, an empty text when there is none."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            for chunk in _chunks(file):
-                digest.update(chunk)
+        return this_machine.sha256(path)
     except FileNotFoundError:
         return ""
-    return digest.hexdigest()
 
 
 def differs(entry: dict[str, Any], before: str) -> bool:

@@ -123,7 +123,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import node_facts, vip
+from ansible_collections.edgeha.iotedge.plugins.module_utils import node_facts, node_look, vip
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import output, read, text
 
 _BLOCK_NAME = "edgeha.iotedge"
 _UNITS = (
@@ -135,23 +136,6 @@ _UNITS = (
 )
 
 
-def text(path: str) -> str | None:
-    """Return the text of a file, None when it is not there."""
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return None
-
-
-def output(module: AnsibleModule, *words: str) -> str:
-    """Return what a program prints, nothing when it is not there."""
-    program = module.get_bin_path(words[0])
-    if program is None:
-        return ""
-    _code, said, _errors = module.run_command([program, *words[1:]], environ_update={"LC_ALL": "C"})
-    return str(said)
-
-
 def missing(module: AnsibleModule, family: str) -> list[str]:
     """Return the packages that are to be installed."""
     packages = module.params["packages"]
@@ -161,7 +145,7 @@ def missing(module: AnsibleModule, family: str) -> list[str]:
             output(module, "rpm", "-q", "--queryformat", form, *packages), packages
         )
     else:
-        found = node_facts.dpkg_versions(text("/var/lib/dpkg/status") or "", packages)
+        found = node_facts.dpkg_versions(text("/var/lib/dpkg/status"), packages)
     programs = [entry.partition("=") for entry in module.params["programs"]]
     return [name for name in packages if not found[name]] + [
         package for path, _separator, package in programs if not Path(path).exists()
@@ -206,9 +190,9 @@ def look(module: AnsibleModule) -> dict[str, Any]:
         ),
         "",
     )
-    config = text(vip.CONFIG_FILE)
-    family = node_facts.os_release(text("/etc/os-release") or text("/usr/lib/os-release") or "")["family"]
-    kind = node_facts.firewall(units, text("/etc/ufw/ufw.conf") or "")
+    config = read(vip.CONFIG_FILE)
+    family = node_look.os_release()["family"]
+    kind = node_facts.firewall(units, text("/etc/ufw/ufw.conf"))
     listed = output(module, "firewall-cmd", "--permanent", "--list-rich-rules") if kind == "firewalld" else ""
     return {
         "interface": where,
@@ -226,10 +210,10 @@ def look(module: AnsibleModule) -> dict[str, Any]:
             "block": node_facts.managed_block(config or "", _BLOCK_NAME),
             "foreign": vip.foreign(config or "", _BLOCK_NAME),
         },
-        "script": text(vip.SCRIPT_FILE),
+        "script": read(vip.SCRIPT_FILE),
         "firewall": {
             "kind": kind,
-            "block": node_facts.managed_block(text(vip.UFW_FILE) or "", _BLOCK_NAME),
+            "block": node_facts.managed_block(text(vip.UFW_FILE), _BLOCK_NAME),
             "rules": vip.our_rules(listed),
         },
     }

@@ -31,6 +31,9 @@ class Module:
         }  # fmt: skip
         self.pid = 0
 
+    def get_bin_path(self, name: str, opt_dirs: list[str]) -> str | None:
+        return shutil.which(name, path=":".join([*opt_dirs, os.environ["PATH"]]))
+
     def run_command(
         self, words: list[str], executable: str | None = None, **_rest: Any
     ) -> tuple[int, str, str]:
