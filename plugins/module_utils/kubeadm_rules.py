@@ -22,6 +22,8 @@ PROXY_ENV = "/etc/kubernetes/edgeha-proxy.env"
 # Says that a containerd was installed by the role, which then looks after its configuration.
 OUR_MARK = "# Written by edgeha.iotedge."
 CONTAINERD_FILE = "/etc/containerd/config.toml"
+# The role node_prepare writes it last when it changes what the machine trusts.
+TRUST_LIST = "/etc/edgeha/trusted"
 SUMS_FILE = "SHA256SUMS"
 PROGRAMS = ("kubelet", "kubeadm")
 PROGRAM_FOLDER = "/usr/local/bin"
@@ -192,7 +194,10 @@ def plan(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     reasons += [f"{path} is to go" for path in gone]
     write += [{"path": path, "state": "absent"} for path in gone]
     written = {entry["path"] for entry in write}
-    changes_runtime = bool(written & {CONTAINERD_FILE, PROXY_ENV, PROXY_FILE})
+    stale = bool(look["runtime_is_stale"] and own_runtime and look["sockets"])
+    if stale:
+        reasons.append(f"containerd has been running since before a change of {TRUST_LIST}")
+    changes_runtime = stale or bool(written & {CONTAINERD_FILE, PROXY_ENV, PROXY_FILE})
     return {
         "action": action,
         "problems": problems,

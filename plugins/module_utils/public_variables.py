@@ -101,6 +101,7 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_prepare_swap": Variable("bool", machine=True),
     "edge_prepare_sysctl": Variable("bool", machine=True),
     "edge_prepare_time": Variable("bool", machine=True),
+    "edge_prepare_trust": Variable("bool", machine=True),
     "edge_rotate": Variable("names"),
     "edge_service_cidr": Variable(),
     "edge_snapshot": Variable(),

@@ -91,6 +91,10 @@ kubeadm:
       description: Whether containerd has a configuration that the role wrote.
       type: bool
       returned: always
+    runtime_is_stale:
+      description: Whether containerd has been running since before what the machine trusts changed.
+      type: bool
+      returned: always
     link_cni:
       description: Whether the network plugins of the distribution are not yet where clusters look for them.
       type: bool
@@ -120,6 +124,7 @@ kubeadm:
 
 import hashlib
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +132,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     join_rules,
     k3s_api,
+    k3s_facts,
+    k3s_machine,
     kube_api,
     kubeadm_rules,
     node_facts,
@@ -162,6 +169,16 @@ def file_state(path: str) -> dict[str, str] | None:
     except OSError:
         return None
     return {"sha256": digest.hexdigest(), "mode": f"{mode:04o}"}
+
+
+def runtime_is_stale(module: AnsibleModule) -> bool:
+    try:
+        changed = Path(kubeadm_rules.TRUST_LIST).stat().st_mtime_ns
+    except OSError:
+        return False
+    unit = k3s_machine.unit(lambda *words: output(module, *words), ["containerd"])
+    files = {kubeadm_rules.TRUST_LIST: {"exists": True, "mtime": changed}}
+    return bool(k3s_facts.stale(files, round(unit["started"] * 1e9), time.time_ns(), False))
 
 
 def look_at_membership(name: str, timeout: float) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -227,6 +244,7 @@ def main() -> None:
             "kubeadm_version": output(module, "kubeadm", "version", "--output=short").strip(),
             "sockets": [path for path in kubeadm_rules.SOCKETS if Path(path).exists()],
             "runtime_is_ours": text(kubeadm_rules.CONTAINERD_FILE).startswith(kubeadm_rules.OUR_MARK),
+            "runtime_is_stale": runtime_is_stale(module),
             "link_cni": not cni.exists(),
             "control_plane": Path("/etc/kubernetes/manifests/kube-apiserver.yaml").exists(),
             "k3s": next((name for name in _UNITS[1:] if units.get(name, {}).get("load") == "loaded"), ""),

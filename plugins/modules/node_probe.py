@@ -48,7 +48,7 @@ options:
     default: []
   files:
     description:
-      - Files whose SHA-256 is told.
+      - Files whose SHA-256 is told. A pattern such as V(/etc/ssl/*.pem) stands for all that match.
     type: list
     elements: path
     default: []
@@ -230,7 +230,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import node_facts
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_machine, node_facts
 
 _UNITS = (
     "firewalld.service",
@@ -323,7 +323,7 @@ class Machine:
             "apparmor": text("/sys/module/apparmor/parameters/enabled").strip() == "Y",
             "packages": self._packages(release["family"]),
             "services": units,
-            "files": {path: self._digest(path) for path in self._params["files"]},
+            "files": {path: self._digest(path) for path in k3s_machine.expanded(self._params["files"])},
             "blocks": {
                 path: node_facts.managed_block(text(path), self._params["block_name"])
                 for path in self._params["block_files"]

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 import subprocess
@@ -15,13 +16,44 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from ansible_collections.edgeha.iotedge.plugins.module_utils import kubeadm_rules
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLE = ROOT / "roles" / "node_prepare"
 DECISIONS = [
     "is_known", "missing_packages", "swap_units", "modules_to_load", "sysctls_to_set", "sets_clock",
-    "ntp_block", "hosts_block", "reboot_reasons", "problems", "ufw_ports",
+    "ntp_block", "hosts_block", "reboot_reasons", "problems", "ufw_ports", "trust_changes", "trust_text",
+    "trust_differs",
 ]  # fmt: skip
+
+
+TRUST_LIST = "/etc/edgeha/trusted"
+# What is around certificates in a bundle, and how its lines end, is no matter.
+CERTIFICATES = [
+    f"-----BEGIN CERTIFICATE-----\n{word}\n-----END CERTIFICATE-----\n" for word in ("AAAA", "BBBB")
+]
+BUNDLE = (
+    "# root\n" + CERTIFICATES[0].replace("\n", "\r\n") + "\n# other\n" + CERTIFICATES[1] + CERTIFICATES[0]
+)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def trusted(folder: str, suffix: str) -> dict[str, str]:
+    """Return path and digest of the files that the bundle becomes."""
+    return {f"{folder}/edgeha-{digest(text)[:16]}{suffix}": digest(text) for text in CERTIFICATES}
+
+
+def trust_list(*paths: str) -> str:
+    head = "# Kept by edgeha.iotedge: certificates of edge_ca_bundle that this machine trusts\n"
+    return head + "".join(f"{path}\n" for path in paths)
+
+
+DEBIAN_TRUST = trusted("/usr/local/share/ca-certificates", ".crt")
+REDHAT_TRUST = trusted("/etc/pki/ca-trust/source/anchors", ".pem")
 
 
 def system(family: str, name: str, version: str, **changes: Any) -> dict[str, Any]:
@@ -37,6 +69,7 @@ def system(family: str, name: str, version: str, **changes: Any) -> dict[str, An
         "sysctls": {},
         "firewall": {"kind": "none", "ports": [], "sources": []},
         "reboot": [],
+        "files": {TRUST_LIST: None},
         **changes,
     }  # fmt: skip
 
@@ -73,8 +106,20 @@ MACHINES: dict[str, dict[str, Any]] = {
     "waits": system("debian", "debian", "12", reboot=["a package asks for it"]),
     "old_kernel": system("debian", "debian", "12", reboot=OLD_KERNEL, modules=GONE),
     "old_kernel_works": system("debian", "debian", "12", reboot=OLD_KERNEL),
+    "trusts": system("debian", "debian", "12",
+                     files={**DEBIAN_TRUST, TRUST_LIST: digest(trust_list(*DEBIAN_TRUST))}),
+    "trusts_half": system("debian", "debian", "12", files={**DEBIAN_TRUST, TRUST_LIST: None}),
+    "trusts_older": system(
+        "redhat", "rocky", "9.3",
+        files={"/etc/pki/ca-trust/source/anchors/edgeha-0.pem": "0", TRUST_LIST: "0", **REDHAT_TRUST},
+    ),
+    "trusts_no_more": system("debian", "debian", "12", files={**DEBIAN_TRUST, TRUST_LIST: "0"}),
+    "trusted_once": system("debian", "debian", "12", files={TRUST_LIST: digest(trust_list())}),
     "upgraded": system("debian", "debian", "12", reboot=["a package asks for it"]),
 }  # fmt: skip
+
+
+WITHOUT_BUNDLE = ("trusts_no_more", "trusted_once", "debian13")
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +132,15 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         hosts[name] = {"__node_prepare_look": {"node": node, "problems": []}}
         for register in ("apt", "dnf", "selinux"):
             hosts[name][f"__node_prepare_{register}"] = {"changed": False}
+    (place / "ca.pem").write_bytes(BUNDLE.encode())
+    for name in WITHOUT_BUNDLE:
+        hosts[name]["bundle"] = ""
     hosts["upgraded"]["__node_prepare_waited"] = []
     hosts["rhel"]["__node_prepare_selinux"] = {"changed": True, "reboot_required": True}
     variables = {
         "ansible_connection": "local",
         "ansible_python_interpreter": sys.executable,
+        "node_prepare_ca_file": f"{{{{ bundle | default('{place}/ca.pem') }}}}",
         "node_prepare_ntp_servers": ["10.7.0.1", "10.7.0.2"],
         "node_prepare_host_entries": [
             {"address": "10.7.0.11", "names": ["gw1", "gw1.plant07"]},
@@ -183,3 +232,45 @@ def test_what_the_role_leaves_to_people_is_told(decided: dict[str, dict[str, Any
     (restart,) = decided["waits"]["problems"]
     assert restart["subject"] == "restart"
     assert decided["debian12"]["problems"] == []
+
+
+@pytest.mark.parametrize(("machine", "files"), [("debian12", DEBIAN_TRUST), ("rocky", REDHAT_TRUST)])
+def test_certificates_are_trusted_one_file_each(
+    decided: dict[str, dict[str, Any]], machine: str, files: dict[str, str]
+) -> None:
+    found = decided[machine]
+    assert {entry["path"]: digest(entry["content"]) for entry in found["trust_changes"]} == files
+    assert {(entry["state"], entry["mode"]) for entry in found["trust_changes"]} == {("present", "0644")}
+    assert found["trust_text"] == trust_list(*files)
+    assert found["trust_differs"] is True
+
+
+@pytest.mark.parametrize(
+    ("machine", "differs", "gone"),
+    [
+        ("trusts", False, []),
+        # Killed before the list was written: what the system knows is not certain.
+        ("trusts_half", True, []),
+        ("trusts_older", True, ["/etc/pki/ca-trust/source/anchors/edgeha-0.pem"]),
+        ("trusts_no_more", True, list(DEBIAN_TRUST)),
+        ("trusted_once", False, []),
+        ("debian13", False, []),
+    ],
+)
+def test_what_is_trusted_already_and_no_longer(
+    decided: dict[str, dict[str, Any]], machine: str, differs: bool, gone: list[str]
+) -> None:
+    found = decided[machine]
+    assert found["trust_differs"] is differs
+    assert [(entry["path"], entry["state"]) for entry in found["trust_changes"]] == [
+        (path, "absent") for path in sorted(gone)
+    ]
+
+
+def test_services_look_at_the_list_of_what_is_trusted() -> None:
+    named = yaml.safe_load((ROLE / "vars" / "main" / "wanted.yml").read_text())["__node_prepare_trust_list"]
+    public = yaml.safe_load((ROOT / "playbooks" / "vars" / "public.yml").read_text())
+    join = yaml.safe_load((ROOT / "roles" / "cluster_join" / "vars" / "main.yml").read_text())
+    assert named == TRUST_LIST == kubeadm_rules.TRUST_LIST
+    assert named in public["__node_files"]
+    assert named in join["__cluster_join_k3s_files"]

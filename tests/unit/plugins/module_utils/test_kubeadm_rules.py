@@ -28,9 +28,9 @@ def bare(**changes: Any) -> dict[str, Any]:
         "kubelet_conf": {"exists": False, "server": "", "ca_hashes": [], "problem": ""}, "half": [],
         "node": {"name": "gw4", "found": None, "ready": False, "status": 0, "problem": ""},
         "kubelet": {"load": "not-found", "active": "inactive", "enabled": ""}, "kubeadm_version": "",
-        "sockets": [], "runtime_is_ours": False, "link_cni": True, "control_plane": False, "k3s": "",
-        "missing": ["containerd", "containernetworking-plugins", "kubelet", "kubeadm"], "files": {},
-        "family": "debian", **changes,
+        "sockets": [], "runtime_is_ours": False, "runtime_is_stale": False, "link_cni": True,
+        "control_plane": False, "k3s": "", "files": {}, "family": "debian",
+        "missing": ["containerd", "containernetworking-plugins", "kubelet", "kubeadm"], **changes,
     }  # fmt: skip
 
 
@@ -147,6 +147,15 @@ def test_machines_that_are_refused(look: dict[str, Any], fact: str) -> None:
 def test_a_source_without_kubelet() -> None:
     (problem,) = kubeadm_rules.plan(bare(), {**WANTED, "sums": f"{DIGEST}  kubeadm\n"})["problems"]
     assert "does not name kubelet" in problem["fact"]
+
+
+def test_a_runtime_that_is_ours_reads_anew_what_the_machine_trusts() -> None:
+    plan = kubeadm_rules.plan(joined(runtime_is_stale=True), WANTED)
+    assert plan["restart_runtime"]
+    assert not plan["restart_kubelet"]
+    assert plan["reasons"] == ["containerd has been running since before a change of /etc/edgeha/trusted"]
+    # One that was there is left as it is.
+    assert kubeadm_rules.plan(joined(runtime_is_stale=True, runtime_is_ours=False), WANTED)["reasons"] == []
 
 
 def test_a_proxy_stands_where_only_root_reads_it_and_goes_again() -> None:
