@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_facts
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_facts, k3s_options
 
 CONFIG_DIR = "/etc/rancher/k3s"
 CONFIG_FILE = f"{CONFIG_DIR}/config.yaml"
@@ -94,7 +94,7 @@ def release(
     images: bool = False,
     source: str,
     data_dir: str,
-    binary: str = "/usr/local/bin/k3s",
+    binary: str = k3s_options.BINARY,
 ) -> dict[str, Any]:
     """Return ``version``, ``files`` (as the module verified_files takes them, with ``name``) and ``problem``.
 

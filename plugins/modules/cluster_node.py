@@ -63,11 +63,8 @@ options:
       - Evict pods too that nobody would make again elsewhere.
     type: bool
     default: false
-  data_dir:
-    description:
-      - Data folder of k3s on the server.
-    type: path
-    default: /var/lib/rancher/k3s
+extends_documentation_fragment:
+  - edgeha.iotedge.k3s
 attributes:
   check_mode:
     support: full
@@ -113,7 +110,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, node_drain
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, k3s_options, node_drain
 from ansible_collections.edgeha.iotedge.plugins.module_utils.kube_api import KubeApi, KubeError, Patience
 
 _ATTEMPTS = 5
@@ -309,7 +306,7 @@ def main() -> None:
             "limit": {"type": "int", "default": 300},
             "leave": {"type": "list", "elements": "str", "default": []},
             "force": {"type": "bool", "default": False},
-            "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
+            **k3s_options.DATA_DIR,
         },
         supports_check_mode=True,
     )

@@ -37,13 +37,8 @@ options:
         C(agent_cpus), C(server_disk), C(agent_disk) and C(fsync); units are those of the role's variables.
     type: dict
     default: {}
-attributes:
-  check_mode:
-    description: Only looks.
-    support: full
-  diff_mode:
-    description: Only looks.
-    support: N/A
+extends_documentation_fragment:
+  - edgeha.iotedge.read_only
 """
 
 EXAMPLES = r"""

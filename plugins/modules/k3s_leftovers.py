@@ -24,21 +24,14 @@ options:
     type: str
     choices: [listed, absent]
     default: listed
-  data_dir:
-    description:
-      - Data folder of k3s.
-    type: path
-    default: /var/lib/rancher/k3s
-  binary:
-    description:
-      - The program.
-    type: path
-    default: /usr/local/bin/k3s
   limit:
     description:
       - Seconds that processes may take to end.
     type: int
     default: 30
+extends_documentation_fragment:
+  - edgeha.iotedge.k3s
+  - edgeha.iotedge.k3s.program
 attributes:
   check_mode:
     support: full
@@ -77,6 +70,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_leftovers as core
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_options
 from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import text
 
 _PAUSE = 0.2
@@ -239,8 +233,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "state": {"type": "str", "choices": ["listed", "absent"], "default": "listed"},
-            "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
-            "binary": {"type": "path", "default": "/usr/local/bin/k3s"},
+            **k3s_options.DATA_DIR,
+            **k3s_options.PROGRAM,
             "limit": {"type": "int", "default": 30},
         },
         supports_check_mode=True,

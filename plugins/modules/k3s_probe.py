@@ -17,21 +17,6 @@ description:
   - A server that is down is looked at too. What its etcd knows of its peers is read from its files.
   - Needs root, and Linux with systemd.
 options:
-  data_dir:
-    description:
-      - Folder in which k3s keeps its data.
-    type: path
-    default: /var/lib/rancher/k3s
-  config_dir:
-    description:
-      - Folder that holds C(k3s/config.yaml) and C(node/password).
-    type: path
-    default: /etc/rancher
-  binary:
-    description:
-      - The program that is installed.
-    type: path
-    default: /usr/local/bin/k3s
   units:
     description:
       - Units of systemd to look for. The one that runs counts, and the first one when none does.
@@ -61,17 +46,15 @@ options:
       - Ask a server that answers for its nodes.
     type: bool
     default: true
-  api_port:
-    description:
-      - Port of the API on the machine itself.
-    type: int
-    default: 6443
   timeout:
     description:
       - Seconds that the API may take for each answer.
     type: int
     default: 5
 extends_documentation_fragment:
+  - edgeha.iotedge.k3s
+  - edgeha.iotedge.k3s.program
+  - edgeha.iotedge.k3s.api
   - edgeha.iotedge.read_only
 """
 
@@ -192,6 +175,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     k3s_api,
     k3s_facts,
     k3s_machine,
+    k3s_options,
     kube_api,
     node_facts,
     this_machine,
@@ -397,15 +381,14 @@ class Machine:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
-            "config_dir": {"type": "path", "default": "/etc/rancher"},
-            "binary": {"type": "path", "default": "/usr/local/bin/k3s"},
+            **k3s_options.DATA_DIR,
+            **k3s_options.PROGRAM,
             "units": {"type": "list", "elements": "str", "default": ["k3s", "k3s-agent"]},
             "files": {"type": "list", "elements": "path", "default": []},
             "restart_files": {"type": "list", "elements": "path"},
             "read_token": {"type": "bool", "default": False, "no_log": False},
             "ask_nodes": {"type": "bool", "default": True},
-            "api_port": {"type": "int", "default": 6443},
+            **k3s_options.API,
             "timeout": {"type": "int", "default": 5},
         },
         supports_check_mode=True,

@@ -28,27 +28,20 @@ options:
     description:
       - Path of the snapshot on this machine. One of SQLite ends in C(.sqlite).
     type: path
-  data_dir:
-    description:
-      - Data folder of k3s.
-    type: path
-    default: /var/lib/rancher/k3s
   config:
     description:
       - The configuration of the server. Its folder C(config.yaml.d), which names the servers to join, is not
         read.
     type: path
     default: /etc/rancher/k3s/config.yaml
-  binary:
-    description:
-      - The program.
-    type: path
-    default: /usr/local/bin/k3s
   limit:
     description:
       - Seconds that k3s may take.
     type: int
     default: 300
+extends_documentation_fragment:
+  - edgeha.iotedge.k3s
+  - edgeha.iotedge.k3s.program
 attributes:
   check_mode:
     support: full
@@ -85,6 +78,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_options
 from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import sha256
 
 _MARK = "edgeha-restored"
@@ -214,9 +208,9 @@ def main() -> None:
         argument_spec={
             "state": {"type": "str", "choices": ["restored", "set_aside", "verified"], "required": True},
             "snapshot": {"type": "path"},
-            "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
+            **k3s_options.DATA_DIR,
             "config": {"type": "path", "default": "/etc/rancher/k3s/config.yaml"},
-            "binary": {"type": "path", "default": "/usr/local/bin/k3s"},
+            **k3s_options.PROGRAM,
             "limit": {"type": "int", "default": 300},
         },
         required_if=[("state", "restored", ["snapshot"]), ("state", "verified", ["snapshot"])],

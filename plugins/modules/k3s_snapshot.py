@@ -36,21 +36,14 @@ options:
     description:
       - Folder of the snapshots, by default that of k3s in O(data_dir).
     type: path
-  data_dir:
-    description:
-      - Data folder of k3s.
-    type: path
-    default: /var/lib/rancher/k3s
-  binary:
-    description:
-      - The program.
-    type: path
-    default: /usr/local/bin/k3s
   limit:
     description:
       - Seconds that a snapshot may take.
     type: int
     default: 300
+extends_documentation_fragment:
+  - edgeha.iotedge.k3s
+  - edgeha.iotedge.k3s.program
 attributes:
   check_mode:
     support: full
@@ -94,7 +87,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_snapshots, this_machine
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_options, k3s_snapshots, this_machine
 
 try:
     import sqlite3
@@ -217,8 +210,8 @@ def main() -> None:
             "name": {"type": "str", "default": "on-demand"},
             "keep": {"type": "int", "default": 0},
             "folder": {"type": "path"},
-            "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
-            "binary": {"type": "path", "default": "/usr/local/bin/k3s"},
+            **k3s_options.DATA_DIR,
+            **k3s_options.PROGRAM,
             "limit": {"type": "int", "default": 300},
         },
         supports_check_mode=True,

@@ -27,11 +27,6 @@ options:
       - The token that is to hold. Secret.
     type: str
     required: true
-  data_dir:
-    description:
-      - Data folder of k3s.
-    type: path
-    default: /var/lib/rancher/k3s
   port:
     description:
       - Port on which the server listens for those that join.
@@ -42,6 +37,8 @@ options:
       - Seconds that the server may take.
     type: int
     default: 60
+extends_documentation_fragment:
+  - edgeha.iotedge.k3s
 attributes:
   check_mode:
     support: full
@@ -69,7 +66,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, k3s_facts, kube_api
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, k3s_facts, k3s_options, kube_api
 
 
 class Refused(Exception):  # noqa: N818 - a state that the operator is told of
@@ -112,7 +109,7 @@ def main() -> None:
         argument_spec={
             "token": {"type": "str", "required": True, "no_log": True},
             "new_token": {"type": "str", "required": True, "no_log": True},
-            "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
+            **k3s_options.DATA_DIR,
             "port": {"type": "int", "default": 6443},
             "limit": {"type": "int", "default": 60},
         },

@@ -42,30 +42,18 @@ options:
       - Version that the node's kubelet is to report, such as V(v1.34.4+k3s1). It is needed for
         V(kubelet_version).
     type: str
-  data_dir:
-    description:
-      - Folder in which k3s keeps its data.
-    type: path
-    default: /var/lib/rancher/k3s
-  config_dir:
-    description:
-      - Folder that holds C(k3s/config.yaml).
-    type: path
-    default: /etc/rancher
   kubeconfig:
     description:
       - Kubeconfig on the machine, with one cluster and one user, instead of the keys in O(data_dir).
     type: path
-  api_port:
-    description:
-      - Port of the API on the machine itself.
-    type: int
-    default: 6443
   timeout:
     description:
       - Seconds to wait at most.
     type: int
     default: 300
+extends_documentation_fragment:
+  - edgeha.iotedge.k3s
+  - edgeha.iotedge.k3s.api
 attributes:
   check_mode:
     description: Looks once, and says in RV(missing) what it would wait for.
@@ -121,6 +109,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     k3s_api,
     k3s_facts,
     k3s_machine,
+    k3s_options,
     k3s_states,
     kube_api,
     this_machine,
@@ -235,10 +224,9 @@ def main() -> None:
             "unit": {"type": "str", "default": "k3s"},
             "node": {"type": "str"},
             "version": {"type": "str"},
-            "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
-            "config_dir": {"type": "path", "default": "/etc/rancher"},
+            **k3s_options.DATA_DIR,
             "kubeconfig": {"type": "path"},
-            "api_port": {"type": "int", "default": 6443},
+            **k3s_options.API,
             "timeout": {"type": "int", "default": 300},
         },
         supports_check_mode=True,

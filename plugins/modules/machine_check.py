@@ -20,10 +20,6 @@ description:
     returns a machine that cannot be reached as a result and not as an error. It runs nothing on machines of a
     cluster whose C(edge_cluster_mode) is V(existing).
 options:
-  data_dir:
-    description: Data folder of k3s. Space and speed of the disk are told for it.
-    type: path
-    default: /var/lib/rancher/k3s
   ports:
     description: Ports that must be free, such as V(6443/tcp).
     type: list
@@ -112,6 +108,7 @@ options:
     type: int
     default: 5
 extends_documentation_fragment:
+  - edgeha.iotedge.k3s
   - edgeha.iotedge.read_only
 """
 
@@ -216,6 +213,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     disk_look,
     k3s_facts,
+    k3s_options,
     machine_facts,
     node_look,
     this_machine,
@@ -223,7 +221,6 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
 from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import text
 
 _UNITS = ("k3s.service", "k3s-agent.service")
-_BINARY = "/usr/local/bin/k3s"
 # With this a kubelet that joined by kubeadm speaks to its API.
 _KUBEADM_NODE = "/etc/kubernetes/kubelet.conf"
 # etcd writes some two kilobytes at a time; an outsider's block is as good a measure.
@@ -287,7 +284,7 @@ class Machine:
         )
         unit = k3s_facts.choose(k3s_facts.units(show))
         # What runs counts, and stays readable when its file was replaced.
-        program = f"/proc/{unit['main_pid']}/exe" if unit["main_pid"] else _BINARY
+        program = f"/proc/{unit['main_pid']}/exe" if unit["main_pid"] else k3s_options.BINARY
         installed = ""
         if os.access(program, os.X_OK):
             # It may end, or be no program, at any moment.
@@ -465,7 +462,7 @@ class Machine:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "data_dir": {"type": "path", "default": "/var/lib/rancher/k3s"},
+            **k3s_options.DATA_DIR,
             "ports": {"type": "list", "elements": "str", "default": []},
             "modules": {"type": "list", "elements": "str", "default": []},
             "address": {"type": "str", "default": ""},
