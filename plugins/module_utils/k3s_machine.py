@@ -17,16 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_api, k3s_facts
-from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import Output, text
-
-
-def expanded(paths: Iterable[str]) -> list[str]:
-    """Return paths with patterns replaced by the files that match, each once."""
-    found: list[str] = []
-    for path in paths:
-        place = Path(path)
-        found += sorted(map(str, place.parent.glob(place.name))) if "*" in place.name else [path]
-    return list(dict.fromkeys(found))
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import Output, expanded, text
 
 
 def unit(output: Output, names: Iterable[str]) -> dict[str, Any]:

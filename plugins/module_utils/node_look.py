@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,14 @@ def look(output: Output) -> dict[str, Any]:
         "memory_mib": node_facts.memory_mib(text("/proc/meminfo")),
         "cpus": os.cpu_count() or 1,
     }
+
+
+def packages(output: Output, family: str, wanted: Sequence[str]) -> dict[str, str | None]:
+    """Return the version of each package, None when it is not installed."""
+    if family == "redhat" and wanted:
+        form = "%{NAME} %{VERSION}-%{RELEASE}\\n"
+        return node_facts.rpm_versions(output("rpm", "-q", "--queryformat", form, *wanted), wanted)
+    return node_facts.dpkg_versions(text("/var/lib/dpkg/status"), wanted)
 
 
 def available_modules() -> set[str]:

@@ -10,7 +10,7 @@ It keeps to what Python 3.9 (RHEL 9) knows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +35,15 @@ def read(path: str | Path) -> str | None:
 def text(path: str | Path) -> str:
     """Return the text of a file, empty when it is not there or says nothing."""
     return read(path) or ""
+
+
+def expanded(paths: Iterable[str]) -> list[str]:
+    """Return paths with patterns replaced by the files that match, each once."""
+    found: list[str] = []
+    for path in paths:
+        place = Path(path)
+        found += sorted(map(str, place.parent.glob(place.name))) if "*" in place.name else [path]
+    return list(dict.fromkeys(found))
 
 
 def sha256(path: str | Path) -> str:

@@ -180,8 +180,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     node_facts,
     this_machine,
 )
-from ansible_collections.edgeha.iotedge.plugins.module_utils.k3s_machine import expanded
-from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import text
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import expanded, text
 
 
 def digest(path: str) -> str:

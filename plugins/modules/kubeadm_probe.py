@@ -122,7 +122,6 @@ kubeadm:
       returned: always
 """
 
-import hashlib
 import stat
 import time
 from pathlib import Path
@@ -137,38 +136,18 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     kube_api,
     kubeadm_rules,
     node_facts,
+    node_look,
 )
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import output, sha256, text
 
 _UNITS = ("kubelet.service", "k3s.service", "k3s-agent.service")
 
 
-def text(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def output(module: AnsibleModule, *words: str) -> str:
-    """Return what a program prints, nothing when it is not there."""
-    program = module.get_bin_path(words[0], opt_dirs=["/usr/local/bin"])
-    if program is None:
-        return ""
-    _code, said, _errors = module.run_command([program, *words[1:]], environ_update={"LC_ALL": "C"})
-    return str(said)
-
-
 def file_state(path: str) -> dict[str, str] | None:
-    file = Path(path)
     try:
-        with file.open("rb") as opened:
-            digest = hashlib.sha256()
-            while block := opened.read(1 << 20):
-                digest.update(block)
-        mode = stat.S_IMODE(file.stat().st_mode)
+        return {"sha256": sha256(path), "mode": f"{stat.S_IMODE(Path(path).stat().st_mode):04o}"}
     except OSError:
         return None
-    return {"sha256": digest.hexdigest(), "mode": f"{mode:04o}"}
 
 
 def runtime_is_stale(module: AnsibleModule) -> bool:
@@ -219,15 +198,9 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    family = node_facts.os_release(text("/etc/os-release") or text("/usr/lib/os-release"))["family"]
+    family = node_look.os_release()["family"]
     packages = module.params["packages"]
-    if family == "redhat" and packages:
-        form = "%{NAME} %{VERSION}-%{RELEASE}\\n"
-        found = node_facts.rpm_versions(
-            output(module, "rpm", "-q", "--queryformat", form, *packages), packages
-        )
-    else:
-        found = node_facts.dpkg_versions(text("/var/lib/dpkg/status"), packages)
+    found = node_look.packages(lambda *words: output(module, *words), family, packages)
     properties = "--property=Id,LoadState,ActiveState,UnitFileState,FragmentPath"
     units = node_facts.units(output(module, "systemctl", "show", properties, *_UNITS))
     kubelet = units.get(_UNITS[0], {"load": "not-found", "active": "inactive", "enabled": ""})

@@ -220,17 +220,19 @@ node:
 """
 
 import ctypes
-import hashlib
 import os
-import platform
-import socket
 import struct
 import time
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_machine, node_facts
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    node_facts,
+    node_look,
+    this_machine,
+)
+from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import read, text
 
 _UNITS = (
     "firewalld.service",
@@ -255,18 +257,6 @@ _TIMEX_STATUS = 40
 _UNSYNCHRONISED = 0x40
 
 
-def read(path: str) -> str | None:
-    """Return the text of a file, None when it is not there or says nothing."""
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return None
-
-
-def text(path: str) -> str:
-    return read(path) or ""
-
-
 def files_in(*folders: str) -> list[str]:
     return [str(file) for folder in folders for file in sorted(Path(folder).glob("*.conf"))]
 
@@ -277,33 +267,17 @@ class Machine:
     def __init__(self, module: AnsibleModule) -> None:
         self._module = module
         self._params: dict[str, Any] = module.params
-        self._release = platform.release()
-        self._container = node_facts.container(
-            text("/proc/1/environ"), text("/run/systemd/container"), Path("/.dockerenv").exists()
-        )
+        self._container = node_look.container()
 
     def _output(self, *words: str) -> str:
-        """Return what a program prints, nothing when it is not there."""
-        program = self._module.get_bin_path(words[0])
-        if program is None:
-            return ""
-        _code, said, _errors = self._module.run_command([program, *words[1:]], environ_update={"LC_ALL": "C"})
-        return str(said)
+        return this_machine.output(self._module, *words)
 
     def facts(self) -> dict[str, Any]:
-        release = node_facts.os_release(text("/etc/os-release") or text("/usr/lib/os-release"))
+        look = node_look.look(self._output)
         units = self._units()
         modules = self._modules()
         return {
-            "hostname": socket.gethostname(),
-            "machine_id": text("/etc/machine-id").strip(),
-            "interfaces": node_facts.interfaces(self._output("ip", "-json", "address")),
-            "os": release,
-            "kernel": {
-                "release": self._release,
-                "architecture": platform.machine(),
-                "container": self._container,
-            },
+            **look,
             "modules": modules,
             "sysctls": self._sysctls(modules),
             "swap": {
@@ -312,18 +286,13 @@ class Machine:
                 "units": node_facts.swap_units(units),
                 "settable": not self._container,
             },
-            "cgroups": node_facts.cgroups(
-                node_facts.filesystem_of(text("/proc/self/mounts"), "/sys/fs/cgroup"),
-                text("/sys/fs/cgroup/cgroup.controllers"),
-                text("/proc/cgroups"),
-            ),
             "clock": self._clock(units),
             "firewall": self._firewall(units),
             "selinux": node_facts.selinux(read("/sys/fs/selinux/enforce"), text("/etc/selinux/config")),
             "apparmor": text("/sys/module/apparmor/parameters/enabled").strip() == "Y",
-            "packages": self._packages(release["family"]),
+            "packages": node_look.packages(self._output, look["os"]["family"], self._params["packages"]),
             "services": units,
-            "files": {path: self._digest(path) for path in k3s_machine.expanded(self._params["files"])},
+            "files": {path: self._digest(path) for path in this_machine.expanded(self._params["files"])},
             "blocks": {
                 path: node_facts.managed_block(text(path), self._params["block_name"])
                 for path in self._params["block_files"]
@@ -332,17 +301,15 @@ class Machine:
             "nfs": {
                 "client": self._module.get_bin_path("mount.nfs", opt_dirs=["/sbin"]) is not None,
                 "kernel": "nfs4" in node_facts.filesystem_names(text("/proc/filesystems"))
-                or "nfsv4" in self._available(),
+                or "nfsv4" in node_look.available_modules(),
             },
-            "memory_mib": node_facts.memory_mib(text("/proc/meminfo")),
-            "cpus": os.cpu_count() or 1,
             "disks": self._disks(),
-            "paths": {path: self._space(path) for path in self._params["paths"]},
+            "paths": {path: node_look.space(path) for path in self._params["paths"]},
             "ports": node_facts.listening(
                 {name: text(f"/proc/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")}
             ),
             "reboot": node_facts.reboot_reasons(
-                self._release,
+                look["kernel"]["release"],
                 [folder.parent.name for folder in Path("/lib/modules").glob("*/modules.dep")],
                 Path("/run/reboot-required").exists(),
                 self._container,
@@ -354,25 +321,14 @@ class Machine:
         names = [*_UNITS, *self._params["services"], "*.swap"]
         return node_facts.units(self._output("systemctl", "show", properties, *names))
 
-    def _available(self) -> set[str]:
-        return node_facts.module_names(text(f"/lib/modules/{self._release}/modules.dep"))
-
     def _modules(self) -> dict[str, dict[str, Any]]:
-        wanted = self._params["modules"]
-        loaded = node_facts.first_words(text("/proc/modules"))
-        builtin = node_facts.module_names(text(f"/lib/modules/{self._release}/modules.builtin"))
-        available = self._available()
-        filesystems = node_facts.filesystem_names(text("/proc/filesystems"))
-        signs = [node_facts.evidence(name.replace("-", "_")) for name in wanted]
-        there = [sign for sign in signs if Path(sign).exists()]
         kept = {
             name
             for file in ["/etc/modules", *files_in(*_MODULE_FOLDERS)]
             for name in node_facts.first_words(text(file))
         }
         found = {}
-        for name in wanted:
-            state = node_facts.module_state(name, loaded, builtin, available, filesystems, there)
+        for name, state in node_look.module_states(self._params["modules"]).items():
             # What is built in is there at every start.
             persisted = state == "builtin" or name.replace("-", "_") in kept
             found[name] = {
@@ -415,16 +371,9 @@ class Machine:
             "settable": not self._container,
         }
 
-    def _packages(self, family: str) -> dict[str, str | None]:
-        wanted = self._params["packages"]
-        if family == "redhat" and wanted:
-            form = "%{NAME} %{VERSION}-%{RELEASE}\\n"
-            return node_facts.rpm_versions(self._output("rpm", "-q", "--queryformat", form, *wanted), wanted)
-        return node_facts.dpkg_versions(text("/var/lib/dpkg/status"), wanted)
-
     def _digest(self, path: str) -> str | None:
         try:
-            return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            return this_machine.sha256(path)
         except OSError:
             return None
 
@@ -448,17 +397,6 @@ class Machine:
             trusted = self._output("firewall-cmd", "--permanent", "--zone=trusted", "--list-sources")
             sources = sorted(trusted.split())
         return {"kind": kind, "ports": ports, "sources": sources}
-
-    def _space(self, path: str) -> dict[str, Any]:
-        place = Path(path)
-        while not place.exists():
-            place = place.parent
-        state = os.statvfs(place)
-        return {
-            "free_bytes": state.f_bavail * state.f_frsize,
-            "total_bytes": state.f_blocks * state.f_frsize,
-            "filesystem": node_facts.filesystem_of(text("/proc/self/mounts"), str(place)),
-        }
 
 
 def main() -> None:

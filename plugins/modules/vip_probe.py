@@ -139,13 +139,7 @@ _UNITS = (
 def missing(module: AnsibleModule, family: str) -> list[str]:
     """Return the packages that are to be installed."""
     packages = module.params["packages"]
-    if family == "redhat" and packages:
-        form = "%{NAME} %{VERSION}-%{RELEASE}\\n"
-        found = node_facts.rpm_versions(
-            output(module, "rpm", "-q", "--queryformat", form, *packages), packages
-        )
-    else:
-        found = node_facts.dpkg_versions(text("/var/lib/dpkg/status"), packages)
+    found = node_look.packages(lambda *words: output(module, *words), family, packages)
     programs = [entry.partition("=") for entry in module.params["programs"]]
     return [name for name in packages if not found[name]] + [
         package for path, _separator, package in programs if not Path(path).exists()
