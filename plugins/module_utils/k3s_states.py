@@ -39,7 +39,7 @@ class Seen:
     api:     why the API is not ready, empty when it is; None when it was not asked for.
     node:    the Node object, None when there is none.
     problem: why the node could not be asked for, empty when it could.
-    renewed: when its kubelet spoke last, in seconds since 1970; None when that is not known.
+    renewed: when its kubelet renewed its lease last, in seconds since 1970; None when that is not known.
     """
 
     unit: Mapping[str, Any] | None = None
@@ -94,9 +94,17 @@ def _ready(seen: Seen, name: str) -> str:
         return f"node {name} is not ready{_reason(seen.node, 'Ready')}"
     started = (seen.unit or k3s_facts.NO_UNIT)["started"]
     # The cluster believes in a kubelet for a while after it ended: what it said before this start is nothing.
-    if started and seen.renewed is not None and seen.renewed < started:
+    # What it tells of itself counts like its lease, which a new node gets seconds after it is ready.
+    if started and seen.renewed is not None and max(seen.renewed, _heartbeat(seen.node)) < started:
         return f"node {name} has not spoken since its service started"
     return ""
+
+
+def _heartbeat(node: Mapping[str, Any]) -> float:
+    """Return when the kubelet last told that the node is ready: whole seconds since 1970, cut off, or 0."""
+    entries = (node.get("status") or {}).get("conditions") or []
+    told = [str(entry.get("lastHeartbeatTime") or "") for entry in entries if entry.get("type") == "Ready"]
+    return max((epoch(text) or 0.0 for text in told), default=0.0)
 
 
 def _voter(seen: Seen, name: str) -> str:

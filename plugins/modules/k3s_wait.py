@@ -91,6 +91,19 @@ missing:
   returned: always
   type: list
   elements: str
+progress:
+  description: What was missing meanwhile, as it changed.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    after:
+      description: Seconds since the beginning.
+      type: float
+    missing:
+      description: What was missing then.
+      type: list
+      elements: str
 node:
   description:
     - The node as it was seen last, as in RV(edgeha.iotedge.k3s_probe#module:k3s); empty when there is none.
@@ -237,9 +250,12 @@ def main() -> None:
     if k3s_states.KUBELET_VERSION in watch.states and not module.params["version"]:
         module.fail_json(msg="kubelet_version needs version")
     patience = kube_api.Patience(0 if module.check_mode else module.params["timeout"], _PAUSE_SECONDS)
+    progress: list[dict[str, Any]] = []
     while True:
         seen = watch.look()
         missing = watch.missing(seen)
+        if not progress or progress[-1]["missing"] != missing:
+            progress.append({"after": round(patience.elapsed, 2), "missing": missing})
         if not missing or not patience.is_left() or k3s_states.ended(watch.states, seen):
             break
         patience.pause()
@@ -248,6 +264,7 @@ def main() -> None:
         "elapsed": round(patience.elapsed, 2),
         "states": watch.states,
         "missing": missing,
+        "progress": progress,
         "node": k3s_facts.node_view(seen.node) if seen.node else {},
     }
     if missing and not module.check_mode:

@@ -17,13 +17,24 @@ def unit(active: str = "active", started: float = 100.0) -> dict[str, Any]:
     return {"name": "k3s", "load": "loaded", "active": active, "started": started}
 
 
-def node(ready: str = "True", voter: str = "True", version: str = "v1.34.4+k3s1") -> dict[str, Any]:
+def node(
+    ready: str = "True",
+    voter: str = "True",
+    version: str = "v1.34.4+k3s1",
+    told: str = "1970-01-01T00:01:39Z",
+) -> dict[str, Any]:
     return {
         "metadata": {"name": "gw1"},
         "status": {
             "nodeInfo": {"kubeletVersion": version},
             "conditions": [
-                {"type": "Ready", "status": ready, "reason": "KubeletNotReady", "message": "no network"},
+                {
+                    "type": "Ready",
+                    "status": ready,
+                    "reason": "KubeletNotReady",
+                    "message": "no network",
+                    "lastHeartbeatTime": told,
+                },
                 {"type": "EtcdIsVoter", "status": voter, "reason": "MemberIsLearner"},
             ],
         },
@@ -75,6 +86,7 @@ def test_what_is_missing_is_said(state: str, seen: dict[str, Any], said: str) ->
         ("node_ready", {"node": node()}),
         ("node_ready", {"node": node(), "unit": unit(), "renewed": 100.0}),
         ("node_ready", {"node": node(), "unit": unit(), "renewed": None}),
+        ("node_ready", {"node": node(told="1970-01-01T00:01:40Z"), "unit": unit(), "renewed": 0.0}),
         ("etcd_voter", {"node": node()}),
         ("kubelet_version", {"node": node(version="v1.34.5+k3s1")}),
         ("node_gone", {}),
