@@ -30,7 +30,8 @@ options:
   wanted:
     description:
       - Mapping with C(cluster) (its name), C(mode) (V(k3s) or V(join)), C(server_count) (0 for those of the
-        inventory), C(datastore) (V(etcd), V(sqlite) or V(external)) and C(force_bootstrap).
+        inventory), C(datastore) (V(etcd), V(sqlite) or V(external)), C(force_bootstrap) and C(version)
+        (of k3s, empty when none is asked for).
     type: dict
     required: true
 """
@@ -42,7 +43,8 @@ plan: "{{ machines | edgeha.iotedge.cluster_plan({'cluster': 'plant07', 'datasto
 RETURN = r"""
 _value:
   description:
-    - For each host C(action), C(wave), C(cold), C(via), C(forget), C(convert), C(spare) and C(problems).
+    - For each host C(action), C(wave), C(cold), C(via), C(forget), C(convert), C(spare), C(version) and
+      C(problems).
     - C(action) is V(found), V(join), V(start), V(keep), or V(none) for a machine that did not answer.
     - Servers of a later C(wave) begin when the earlier ones are done. With C(cold) it is started together
       with others and waits for none.
@@ -50,6 +52,8 @@ _value:
       that must be deleted at a peer first, because the machine lost what proves that it is this node.
     - With C(convert) its SQLite becomes etcd at its next start. C(spare) voters of etcd may be away and the
       cluster still writes, null when that is not known.
+    - C(version) is what the servers of the cluster run, for a machine that is installed now when no version
+      is asked for.
     - Each of C(problems) has C(host), C(subject), C(fact) and C(fix).
   type: dict
 """
@@ -67,6 +71,7 @@ def cluster_plan(entries: Sequence[Mapping[str, Any]], wanted: Mapping[str, Any]
         server_count=int(wanted.get("server_count") or 0),
         datastore=str(wanted.get("datastore") or "etcd"),
         force_bootstrap=bool(wanted.get("force_bootstrap")),
+        version=str(wanted.get("version") or ""),
     )
     steps = core.plan([core.machine_of(entry) for entry in entries], asked)
     return {host: step.as_dict() for host, step in steps.items()}

@@ -44,6 +44,10 @@ options:
     description: Machines that are meant, as a list or as text with commas between them.
     type: raw
     default: []
+  version:
+    description: Version of k3s that is asked for. Empty for none.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -54,7 +58,8 @@ RETURN = r"""
 _value:
   description:
     - C(selected), C(problems), C(targets) (the machines that are acted on), C(keeper) (a server that answers
-      and is no target) and C(all) (whether the whole cluster is the target).
+      and is no target), C(all) (whether the whole cluster is the target) and C(version) (the newest k3s that
+      a machine of the cluster has).
   type: dict
 """
 
@@ -72,9 +77,10 @@ def operation_plan(
     clusters: list[str],
     confirm: str = "",
     nodes: Any = (),
+    version: str = "",
 ) -> dict[str, Any]:
     request = operations.Request(
-        operation, cluster, list(clusters), str(confirm or ""), operations.names(nodes)
+        operation, cluster, list(clusters), str(confirm or ""), operations.names(nodes), str(version or "")
     )
     return operations.decide(
         request,

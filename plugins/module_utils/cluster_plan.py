@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
+from ansible_collections.edgeha.iotedge.plugins.module_utils.upgrade_plan import Version
 
 _REPLACE = "playbook edgeha.iotedge.replace_node"
 _RESTORE = "playbook edgeha.iotedge.restore"
@@ -99,6 +100,19 @@ class Machine:
         return list(self._get("data", "members", []))
 
     @property
+    def version(self) -> str:
+        """The version of k3s that runs, or else the one that would."""
+        if self.runs and self._get("unit", "exe_version", ""):
+            return str(self._get("unit", "exe_version", ""))
+        return str(self._get("api", "version", "") or self._get("binary", "version", ""))
+
+    @property
+    def is_installed_now(self) -> bool:
+        """Whether what this run does with it brings a program: one with data keeps the program it has."""
+        data = self._get("data", "server" if self.kind == "server" else "agent", False)
+        return not (data and self._get("binary", "version", ""))
+
+    @property
     def authorities(self) -> set[str]:
         return set(self._get("data", "ca_certificates", []))
 
@@ -115,6 +129,7 @@ class Wanted:
     datastore: V(etcd), V(sqlite) or V(external).
     server_count: servers that are expected; 0 for those of the inventory.
     force_bootstrap: found the cluster although servers do not answer.
+    version: of k3s, empty when the operator names none.
     """
 
     cluster: str
@@ -122,6 +137,7 @@ class Wanted:
     server_count: int = 0
     datastore: str = "etcd"
     force_bootstrap: bool = False
+    version: str = ""
 
 
 @dataclass
@@ -135,6 +151,7 @@ class Step:
     forget:  name of a node that must be deleted at a peer first: the machine lost what proves it is this.
     convert: its SQLite becomes etcd at its next start.
     spare:   so many voters of etcd may be away and the cluster still writes; None when that is not known.
+    version: of k3s for a machine that is installed now and none is asked for: that of the servers which live.
     """
 
     action: str = "none"
@@ -144,6 +161,7 @@ class Step:
     forget: str = ""
     convert: bool = False
     spare: int | None = None
+    version: str = ""
     problems: list[Problem] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -180,6 +198,7 @@ def plan(machines: Sequence[Machine], wanted: Wanted) -> dict[str, Step]:
     if wanted.mode == "k3s" and not hidden and not mixed:
         found += _plan_servers(servers, wanted, steps)
     found += _plan_agents(agents, servers, steps)
+    found += _plan_versions(servers, machines, wanted, steps)
     for problem in dict.fromkeys(found):
         steps[problem.host].problems.append(problem)
     return steps
@@ -553,6 +572,38 @@ def _plan_agents(
         # The password is what a cluster knows a node by.
         if action == "join" and not agent._get("node", "name_file", ""):
             problems += _forget(agent, nodes, steps)
+    return problems
+
+
+def _plan_versions(
+    servers: Sequence[Machine], machines: Sequence[Machine], wanted: Wanted, steps: Mapping[str, Step]
+) -> list[Problem]:
+    """Give machines that are installed now the servers' version; refuse one that does not go with it."""
+    there = [server for server in servers if server.serves] or [
+        server for server in servers if steps[server.host].action == "start"
+    ]
+    known = [(found, server) for server in there if (found := Version.parse(server.version))]
+    if not known:
+        return []
+    # In the middle of an upgrade the older one: a node may be older than a server, and not newer.
+    oldest, first = min(known, key=lambda entry: entry[0])
+    _newest, last = max(known, key=lambda entry: entry[0])
+    asked = Version.parse(wanted.version)
+    problems = []
+    for machine in machines:
+        step = steps[machine.host]
+        if step.action == "none" or not machine.is_installed_now:
+            continue
+        if not wanted.version:
+            step.version = first.version
+        elif asked and asked < oldest:
+            fact = f"would get {wanted.version}, and {first.host} runs {first.version}"
+            fix = f"set edge_k3s_version: {last.version} in the inventory"
+            problems.append(Problem(machine.host, "k3s version", fact, fix))
+        elif asked and (asked.major, asked.minor - (machine.kind == "server")) > (oldest.major, oldest.minor):
+            fact = f"would get {wanted.version}, which is too new for {first.host} with {first.version}"
+            fix = "upgrade the cluster first (playbook edgeha.iotedge.upgrade), or set edge_k3s_version: "
+            problems.append(Problem(machine.host, "k3s version", fact, fix + first.version))
     return problems
 
 

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils.upgrade_plan import Version
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -19,6 +21,7 @@ class Rules:
     nodes:   "" takes none, "some" takes them, "needed" cannot do without.
     living:  a server that is not acted on must answer.
     present: who must let itself be reached, "all" or "servers" when the whole cluster is acted on.
+    installs: machines may get k3s anew, which must not be older than that of the others.
     """
 
     confirm: bool = False
@@ -26,15 +29,16 @@ class Rules:
     nodes: str = ""
     living: bool = False
     present: str = ""
+    installs: bool = False
 
 
 OPERATIONS = {
     "backup": Rules(living=True),
     "upgrade": Rules(whole=True, living=True, present="all"),
     "rotate_keys": Rules(confirm=True, whole=True, living=True, present="all"),
-    "replace_node": Rules(confirm=True, whole=True, nodes="needed", living=True),
+    "replace_node": Rules(confirm=True, whole=True, nodes="needed", living=True, installs=True),
     "reset": Rules(confirm=True, whole=True, nodes="some", present="all"),
-    "restore": Rules(confirm=True, whole=True, present="servers"),
+    "restore": Rules(confirm=True, whole=True, present="servers", installs=True),
 }
 
 
@@ -52,16 +56,30 @@ class Machine:
     def answers(self) -> bool:
         return bool(((self.state or {}).get("api") or {}).get("readyz"))
 
+    @property
+    def version(self) -> str:
+        """Of the k3s that made its data; empty where there is none."""
+        state = self.state or {}
+        data = state.get("data") or {}
+        if not (data.get("server") or data.get("agent")):
+            return ""
+        running = (state.get("unit") or {}).get("exe_version") or ""
+        return str(running or (state.get("binary") or {}).get("version") or "")
+
 
 @dataclass(frozen=True)
 class Request:
-    """What the operator asks for. clusters: names of all. nodes: machines, by the inventory's names."""
+    """What the operator asks for.
+
+    clusters: names of all. nodes: machines, by the inventory's names. version: of k3s, empty without one.
+    """
 
     operation: str
     cluster: str
     clusters: Sequence[str]
     confirm: str
     nodes: Sequence[str]
+    version: str = ""
 
 
 def decide(request: Request, machines: Sequence[Machine]) -> dict[str, Any]:
@@ -70,11 +88,20 @@ def decide(request: Request, machines: Sequence[Machine]) -> dict[str, Any]:
     selected: whether this cluster is meant. problems: with any of them nothing is to be changed.
     targets:  hosts that are acted on, in their order. all: whether the whole cluster is the target.
     keeper:   host of a server that answers and is no target, "" when there is none.
+    version:  the newest k3s that a machine of the cluster has, "" when none has any.
     """
     rules = OPERATIONS[request.operation]
     if rules.confirm and request.confirm in request.clusters and request.confirm != request.cluster:
-        return {"selected": False, "problems": [], "targets": [], "keeper": "", "all": False}
+        return {
+            "selected": False, "problems": [], "targets": [], "keeper": "", "all": False, "version": ""
+        }  # fmt: skip
     problems = _refusals(rules, request, machines)
+    version, owner = _newest(machines)
+    asked, there = Version.parse(request.version), Version.parse(version)
+    if rules.installs and asked and there and asked < there:
+        fact = f"is {request.version}, and {owner} has {version}: going back is refused"
+        fix = f"set edge_k3s_version: {version} in the inventory, or reset the machines that have it first"
+        problems.append(_problem(request.cluster, "variable edge_k3s_version", fact, fix))
     named = [machine for machine in machines if machine.host in request.nodes]
     targets = named if rules.nodes and request.nodes else list(machines)
     everything = len(targets) == len(machines)
@@ -97,7 +124,17 @@ def decide(request: Request, machines: Sequence[Machine]) -> dict[str, Any]:
         "targets": [machine.host for machine in targets],
         "keeper": keepers[0].host if keepers else "",
         "all": everything,
+        "version": version,
     }
+
+
+def _newest(machines: Sequence[Machine]) -> tuple[str, str]:
+    """Return the newest version, and the first machine that has it."""
+    known = [(found, machine) for machine in machines if (found := Version.parse(machine.version))]
+    if not known:
+        return "", ""
+    _found, machine = max(known, key=lambda entry: entry[0])
+    return machine.version, machine.host
 
 
 def _refusals(rules: Rules, request: Request, machines: Sequence[Machine]) -> list[dict[str, str]]:

@@ -39,7 +39,7 @@ PLAYBOOK = """
 """
 
 
-def mapped(inventory: str, folder: Path) -> dict[str, dict[str, Any]]:
+def mapped(inventory: str, folder: Path, **more: Any) -> dict[str, dict[str, Any]]:
     names = [name for name in yaml.safe_load(PUBLIC.read_text()) if not name.startswith("__")]
     playbook = folder / "playbook.yml"
     text = PLAYBOOK.replace("PUBLIC", str(PUBLIC)).replace("FOLDER", str(folder))
@@ -47,7 +47,7 @@ def mapped(inventory: str, folder: Path) -> dict[str, dict[str, Any]]:
     hosts = ROOT / "inventories" / inventory / "hosts.yml"
     done = subprocess.run(
         [Path(sys.executable).with_name("ansible-playbook"), "--inventory", hosts, playbook,
-         "--extra-vars", json.dumps({"all_names": names})],
+         "--extra-vars", json.dumps({"all_names": names, **more})],
         capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
         env={**os.environ, "ANSIBLE_FORCE_COLOR": "0"},
     )  # fmt: skip
@@ -87,3 +87,23 @@ def test_an_agent_joins_by_the_address_of_its_site(fleet: dict[str, dict[str, An
     assert agent["k3s_agent_servers"] == ["10.2.0.10"]
     assert agent["k3s_agent_labels"] == ["line=1"]
     assert agent["k3s_agent_taints"] == ["line=1:NoSchedule"]
+
+
+@pytest.mark.parametrize(
+    ("more", "version"),
+    [
+        ({}, ""),
+        # None is asked for: what the servers run, but in an upgrade, which takes the newest of the lock.
+        ({"__cluster_state_plan": {"version": "v1.34.4+k3s1"}}, "v1.34.4+k3s1"),
+        ({"__cluster_operation_plan": {"version": "v1.34.4+k3s1"}}, "v1.34.4+k3s1"),
+        ({"__cluster_state_plan": {"version": "v1.34.4+k3s1"}, "cluster_operation_name": "upgrade"}, ""),
+        (
+            {"__cluster_state_plan": {"version": "v1.34.4+k3s1"}, "edge_k3s_version": "v1.34.5+k3s1"},
+            "v1.34.5+k3s1",
+        ),
+    ],
+)
+def test_version_of_what_is_installed(tmp_path: Path, more: dict[str, Any], version: str) -> None:
+    machine = mapped("ha", tmp_path, **more)["gw1"]
+    assert machine["k3s_artifacts_version"] == version
+    assert machine["cluster_state_version"] == more.get("edge_k3s_version", "")

@@ -372,6 +372,57 @@ def test_agents() -> None:
     assert decide([cluster], [bare(), bare(), kept])["ag3"]["forget"] == ""
 
 
+OLD, NEW, NEXT, LATER = "v1.34.4+k3s1", "v1.34.5+k3s1", "v1.35.1+k3s1", "v1.36.0+k3s1"
+
+
+def running(found: dict[str, Any], version: str) -> dict[str, Any]:
+    found["unit"]["exe_version"] = version
+    found["binary"] = {"version": version}
+    return found
+
+
+def test_a_machine_that_is_installed_now_gets_what_the_servers_run() -> None:
+    servers = [running(alive("gw1", "gw2"), NEW), running(alive("gw2", "gw1"), OLD), bare()]
+    plan = decide(servers, [bare(), running(state(role="agent", active="active", agent=True), OLD)])
+    # In the middle of an upgrade that is the older one. Whoever runs keeps what it has.
+    versions = {host: step["version"] for host, step in plan.items()}
+    assert versions == {"gw1": "", "gw2": "", "gw3": OLD, "ag1": OLD, "ag2": ""}
+    assert decide([bare(), bare()])["gw1"]["version"] == ""
+    # With data and without a program, it gets that of the others too.
+    assert decide([running(alive("gw1", "gw2"), NEW), down("gw2", "gw1")])["gw2"]["version"] == NEW
+
+
+def test_after_a_power_cut_a_wiped_server_gets_what_the_others_will_run() -> None:
+    cold = [down("gw1", "gw2", "gw3"), down("gw2", "gw1", "gw3"), bare()]
+    for found in cold[:2]:
+        found["binary"] = {"version": NEW}
+    plan = decide(cold)
+    assert [(step["action"], step["version"]) for step in plan.values()] == [
+        ("start", ""), ("start", ""), ("join", NEW)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [OLD, "v1.33.9+k3s2"])
+def test_a_machine_is_not_installed_with_less_than_the_servers_run(version: str) -> None:
+    servers = [running(alive("gw1", "gw2"), NEW), running(alive("gw2", "gw1"), NEW), bare()]
+    plan = decide(servers, [bare()], version=version)
+    words = f"would get {version}, and gw1 runs {NEW} | set edge_k3s_version: {NEW} in the inventory"
+    assert facts(plan) == {"gw3": words, "ag1": words}
+    # Nobody is installed: whatever runs is never taken back, and is no reason to stop.
+    assert facts(decide(servers[:2], version=version)) == {}
+
+
+def test_a_machine_is_not_installed_with_what_is_too_new_for_the_servers() -> None:
+    servers = [running(alive("gw1"), NEW), bare()]
+    assert facts(decide(servers, version=NEXT)) == {}
+    said = "which is too new for gw1 with v1.34.5+k3s1 | upgrade the cluster first"
+    assert said in facts(decide(servers, version=LATER))["gw2"]
+    agent = facts(decide(servers[:1], [bare()], version=NEXT))
+    assert list(agent) == ["ag1"]
+    assert said in agent["ag1"]
+    assert facts(decide(servers[:1], [bare()], version="v1.34.9+k3s1")) == {}
+
+
 def test_agents_of_a_cluster_that_is_not_ours() -> None:
     plan = plugin.cluster_plan(
         [{"host": "ag1", "kind": "agent", "address": "10.7.1.1", "state": bare()}],

@@ -129,3 +129,39 @@ def test_a_machine_that_does_not_answer_is_replaced() -> None:
     found[0]["state"] = None
     assert plan("replace_node", found, nodes="gw1")["keeper"] == "gw2"
     assert facts("reset", found, nodes="gw1") == []
+
+
+def with_versions(*versions: str) -> list[dict[str, Any]]:
+    found = machines()
+    for entry, version in zip(found, versions, strict=False):
+        entry["state"]["binary"] = {"version": version}
+    return found
+
+
+def test_what_installs_anew_does_not_go_back() -> None:
+    found = with_versions("v1.34.4+k3s1", "v1.34.5+k3s1")
+    for operation in ("replace_node", "restore"):
+        asked = operation_plan(
+            found,
+            operation,
+            "plant07",
+            clusters=CLUSTERS,
+            confirm="plant07",
+            nodes="gw3",
+            version="v1.34.4+k3s1",
+        )
+        (problem,) = asked["problems"]
+        assert problem["fact"] == "is v1.34.4+k3s1, and gw2 has v1.34.5+k3s1: going back is refused"
+        assert problem["fix"].startswith("set edge_k3s_version: v1.34.5+k3s1")
+        free = plan(operation, found, nodes="gw3")
+        assert (free["problems"], free["version"]) == ([], "v1.34.5+k3s1")
+    other = operation_plan(
+        found, "reset", "plant07", clusters=CLUSTERS, confirm="plant07", version="v1.34.4+k3s1"
+    )
+    assert other["problems"] == []
+
+
+def test_a_program_without_data_decides_no_version() -> None:
+    found = with_versions("v1.34.5+k3s1")
+    found[0]["state"]["data"] = {}
+    assert plan("restore", found)["version"] == ""
