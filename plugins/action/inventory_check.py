@@ -263,19 +263,20 @@ class _Cluster:
     def _wanted(self) -> machine_rules.Wanted:
         source = self._source
         known = source is not None and source.known
-        cache: dict[str, tuple[str, str] | None] = {}
+        cache: dict[tuple[str, str], tuple[str, str] | None] = {}
 
-        def artifact(architecture: str) -> tuple[str, str] | None:
+        def artifact(architecture: str, version: str) -> tuple[str, str] | None:
             if source is None or not known:
                 return None
-            if architecture not in cache:
-                cache[architecture] = source.artifact(architecture)
-            return cache[architecture]
+            if (architecture, version) not in cache:
+                cache[architecture, version] = source.artifact(architecture, version)
+            return cache[architecture, version]
 
         return machine_rules.Wanted(
             self._host,
             kind=self._kind,
             version=source.version if source is not None and known else "",
+            chosen=source is None or source.chosen,
             etcd=cluster_rules.has_etcd(self._usable, self._members),
             vip=str(self._usable("edge_cluster_vip") or "") if self.mode == "k3s" else "",
             vip_interface=str(self._usable("edge_cluster_vip_interface") or ""),

@@ -40,6 +40,10 @@ _VERSION = re.compile(r"v?([0-9]+)\.([0-9]+)\.([0-9]+)(?:-rc([0-9]+))?(?:\+k3s([
 # The kubelet begins to evict pods below this share of free space, by k3s's own settings.
 _EVICTION = 0.05
 _GIB = 1 << 30
+# What machine_check calls the files of k3s.
+SOURCE = "variable edge_k3s_source"
+# Version, name and text of the version.
+_Server = tuple[tuple[int, int, int, int, int], str, str]
 
 
 @dataclass(frozen=True)
@@ -83,19 +87,21 @@ class Wanted:
 
     kind:     ``k3s`` or ``kubeadm``, whose nodes are not ours.
     version:  of k3s, empty when it is not known.
+    chosen:   whether the operator names it. If not, what is installed goes with what the servers have.
     etcd:     whether the servers hold the cluster's state among themselves.
-    artifact: returns fact and fix of what keeps an architecture (x86_64) from being installed, or None.
+    artifact: returns fact and fix of what keeps a version from an architecture (x86_64), or None.
     """
 
     cluster: str
     kind: str = "k3s"
     version: str = ""
+    chosen: bool = True
     etcd: bool = True
     vip: str = ""
     vip_interface: str = ""
     pods: str = ""
     services: str = ""
-    artifact: Callable[[str], tuple[str, str] | None] = lambda _architecture: None
+    artifact: Callable[[str, str], tuple[str, str] | None] = lambda _architecture, _version: None
     limits: Limits = Limits()
 
 
@@ -120,19 +126,21 @@ def judge(machines: Sequence[Machine], wanted: Wanted) -> list[Problem]:
     """Return everything that is wrong with the machines of one cluster."""
     found: list[Problem] = []
     looked = [(machine, machine.facts) for machine in machines if machine.facts is not None]
+    first = _oldest_server(looked)
     for machine, facts in looked:
         found += _resources(machine, facts, wanted.limits)
         found += _disk(machine, facts, wanted)
         found += _disks(machine, facts)
-        found += _system(machine, facts, wanted)
+        version = _to_install(facts, wanted, first)
+        found += _system(machine, facts, wanted, version)
         found += _ports(machine, facts, wanted)
         found += _networks(machine, facts, wanted)
-        found += _sources(machine, facts)
+        found += _sources(machine, facts, wanted, version)
     found += names(machines)
     found += _unique([(machine.host, facts) for machine, facts in looked], wanted.vip)
     found += _clocks([machine for machine, _facts in looked], wanted.limits.clock)
     if wanted.kind == "k3s":
-        found += _versions(looked, wanted)
+        found += _versions(looked, wanted, first)
     if wanted.vip:
         found += _vip(looked, wanted)
     return found
@@ -214,7 +222,7 @@ def _disks(machine: Machine, facts: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(machine.host, subject, fact, fix)
 
 
-def _system(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Iterator[Problem]:
+def _system(machine: Machine, facts: Mapping[str, Any], wanted: Wanted, to_install: str) -> Iterator[Problem]:
     release, kernel = facts["os"], facts["kernel"]
     known = SYSTEMS.get(release["id"])
     version = release["version"] if known else release["major"]
@@ -231,7 +239,8 @@ def _system(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Itera
         missing = ", ".join(facts["cgroups"]["missing"])
         fix = f"start the kernel with cgroup_enable for {missing}"
         yield Problem(machine.host, "cgroups", f"controllers are missing: {missing}", fix)
-    error = wanted.artifact(kernel["architecture"]) if wanted.kind == "k3s" else None
+    installs = wanted.kind == "k3s" and (wanted.chosen or to_install)
+    error = wanted.artifact(kernel["architecture"], to_install) if installs else None
     if error:
         yield Problem(machine.host, f"architecture {kernel['architecture']}", *error)
 
@@ -287,9 +296,13 @@ def _networks(machine: Machine, facts: Mapping[str, Any], wanted: Wanted) -> Ite
             )
 
 
-def _sources(machine: Machine, facts: Mapping[str, Any]) -> Iterator[Problem]:
+def _sources(
+    machine: Machine, facts: Mapping[str, Any], wanted: Wanted, to_install: str
+) -> Iterator[Problem]:
+    # Files of a version that is not the one to be installed were looked for.
+    other = SOURCE if to_install != wanted.version else ""
     for source in facts["sources"]:
-        if source["problem"]:
+        if source["problem"] and source["name"] != other:
             yield Problem(
                 machine.host,
                 source["name"],
@@ -362,19 +375,47 @@ def _clocks(machines: Sequence[Machine], limit: float) -> Iterator[Problem]:
         yield Problem(ahead.host, "clock", fact, "synchronise both (edge_prepare_ntp_servers)")
 
 
-def _versions(looked: Sequence[tuple[Machine, Mapping[str, Any]]], wanted: Wanted) -> Iterator[Problem]:
-    target = version_key(wanted.version)
-    servers = []
+def _version_there(facts: Mapping[str, Any]) -> str:
+    """Return the version of k3s that a machine has. A program that never ran decides nothing."""
+    k3s = facts["k3s"]
+    return str(k3s["version"]) if k3s["active"] or k3s["server_data"] or k3s["agent_data"] else ""
+
+
+def _oldest_server(looked: Iterable[tuple[Machine, Mapping[str, Any]]]) -> _Server | None:
+    """Return version, name and text of the server with the oldest k3s."""
+    found = [
+        (own, machine.host, text)
+        for machine, facts in looked
+        if machine.server and (own := version_key(text := _version_there(facts)))
+    ]
+    return min(found, default=None)
+
+
+def _to_install(facts: Mapping[str, Any], wanted: Wanted, first: _Server | None) -> str:
+    """Return the version of k3s that a machine would get, empty when it keeps what it has."""
+    if wanted.kind != "k3s" or wanted.chosen:
+        return wanted.version
+    if _version_there(facts):
+        return ""
+    return first[2] if first else wanted.version
+
+
+def _versions(
+    looked: Sequence[tuple[Machine, Mapping[str, Any]]], wanted: Wanted, first: _Server | None
+) -> Iterator[Problem]:
+    target = version_key(wanted.version) if wanted.chosen else None
     for machine, facts in looked:
         k3s = facts["k3s"]
-        # A program that never ran decides nothing.
-        own = (
-            version_key(k3s["version"]) if k3s["active"] or k3s["server_data"] or k3s["agent_data"] else None
-        )
+        own = version_key(_version_there(facts))
         if own is None:
+            if target and first and target < first[0]:
+                yield Problem(
+                    machine.host,
+                    "k3s version",
+                    f"would get {wanted.version}, and {first[1]} has {first[2]}",
+                    f"set edge_k3s_version: {first[2]} in the inventory",
+                )
             continue
-        if machine.server:
-            servers.append((own, machine.host, k3s["version"]))
         if target and own > target:
             yield Problem(
                 machine.host,
@@ -389,15 +430,13 @@ def _versions(looked: Sequence[tuple[Machine, Mapping[str, Any]]], wanted: Wante
                 f"{k3s['version']} is there, and {wanted.version} is wanted: that skips a minor version",
                 f"upgrade to v{own[0]}.{own[1] + 1} first",
             )
-    if not servers:
+    if not first:
         return
-    oldest, server, text = min(servers)
+    oldest, server, text = first
     for machine, facts in looked:
-        k3s = facts["k3s"]
-        there = k3s["active"] or k3s["agent_data"]
-        own = version_key(k3s["version"]) if there else target
+        version = _version_there(facts) or _to_install(facts, wanted, first)
+        own = version_key(version)
         if not machine.server and own and own[:2] > oldest[:2]:
-            version = k3s["version"] if there else wanted.version
             yield Problem(
                 machine.host,
                 "k3s version",

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_config
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_config, machine_rules
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import FileMissingError
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import k3s_lock
 
@@ -28,6 +28,7 @@ class Source:
     """lock: digests by version. place: URL or folder, or empty. problems: (variable, fact, fix).
 
     known: whether all of it can be relied on; a variable whose form is wrong is told of elsewhere.
+    chosen: whether the operator names the version.
     """
 
     lock: Mapping[str, Any]
@@ -37,6 +38,7 @@ class Source:
     data_dir: str
     problems: list[Finding]
     forms: bool = True
+    chosen: bool = False
 
     @property
     def known(self) -> bool:
@@ -62,7 +64,7 @@ class Source:
             return []
         return [
             {
-                "name": "variable edge_k3s_source",
+                "name": machine_rules.SOURCE,
                 "url": file["source"],
                 "file": True,
                 "architecture": architecture,
@@ -71,8 +73,10 @@ class Source:
             for file in self.release(architecture)["files"]
         ]
 
-    def artifact(self, architecture: str) -> tuple[str, str] | None:
+    def artifact(self, architecture: str, version: str = "") -> tuple[str, str] | None:
         """Return fact and fix of what keeps machines of an architecture from being installed, or None."""
+        if version and version != self.version:
+            return replace(self, version=version).artifact(architecture)
         if architecture not in ARCHITECTURES:
             return "k3s is not made for it", "use a machine with x86_64 or aarch64"
         found = self.release(architecture)
@@ -106,6 +110,7 @@ def load(get: Callable[[str], Any], given: Callable[[str], bool], variables: Map
     source = Source(
         lock=lock,
         version=str(get("edge_k3s_version") or k3s_config.newest(lock)),
+        chosen=bool(get("edge_k3s_version")),
         place=str(get("edge_k3s_source") or _default_source()),
         images=str(get("edge_k3s_images") or False).lower() in ("true", "yes", "1"),
         data_dir=str(get("edge_k3s_data_dir")),

@@ -45,6 +45,7 @@ for name in ODD; do
   chmod 755 /opt/odd/$name/python3
 done
 mkdir -p /srv/older/server/db /srv/older/agent /srv/small
+if [ "$(hostname)" = server1 ]; then mkdir -p /srv/one/server/db; fi
 printf '#!/bin/sh\necho "k3s version v1.33.5+k3s1 (0000000)"\n' > /usr/local/bin/k3s
 chmod 755 /usr/local/bin/k3s
 mountpoint -q /srv/small || mount -t tmpfs -o size=16m tmpfs /srv/small

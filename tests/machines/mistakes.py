@@ -405,6 +405,19 @@ def _sources(near: Neighbours, folder: Path) -> list[Mistake]:
             {"edge_k3s_data_dir": "/srv/older", "edge_k3s_version": "v1.32.1+k3s1"},
         ),
         Mistake(
+            "new machines with less than a server has",
+            [
+                Row("server1", "k3s version", "going back is refused", "restore a snapshot"),
+                *each(
+                    MACHINES[1:],
+                    "k3s version",
+                    r"would get v1\.32\.1\+k3s1, and server1 has v1\.33\.5",
+                    r"edge_k3s_version: v1\.33\.5\+k3s1 in the inventory",
+                ),
+            ],
+            {"edge_k3s_data_dir": "/srv/one", "edge_k3s_version": "v1.32.1+k3s1"},
+        ),
+        Mistake(
             "a version that skips one",
             each(MACHINES, "k3s version", "that skips a minor version", "upgrade to v1.34 first"),
             {"edge_k3s_data_dir": "/srv/older", "edge_k3s_version": "v1.35.1+k3s1"},

@@ -237,6 +237,48 @@ def test_agents_are_not_newer_than_servers() -> None:
     assert judge(server, machine(2, server=False, k3s=older)) == []
 
 
+RUNS = {"active": True, "version": "v1.34.4+k3s1", "server_data": True, "agent_data": True}
+
+
+def test_new_machines_get_nothing_older_than_the_servers_have() -> None:
+    found = judge(machine(1, k3s=RUNS), machine(2), wanted=Wanted("plant07", version="v1.34.3+k3s1"))
+    assert [(host, subject) for host, subject, _text in found] == [
+        ("gw1", "k3s version"),
+        ("gw2", "k3s version"),
+    ]
+    words = "would get v1.34.3+k3s1, and gw1 has v1.34.4+k3s1"
+    assert found[1][2] == f"{words}: set edge_k3s_version: v1.34.4+k3s1 in the inventory"
+
+
+def test_new_machines_get_what_the_servers_have_when_no_version_is_named() -> None:
+    asked = []
+
+    def artifact(architecture: str, version: str) -> tuple[str, str] | None:
+        asked.append((architecture, version))
+        return None
+
+    machines = (machine(1, k3s=RUNS), machine(2), machine(3, server=False))
+    # The lock knows newer ones, or none as new: both are no reason to stop.
+    for newest in ("v1.36.1+k3s1", "v1.33.1+k3s1"):
+        wanted = Wanted("plant07", version=newest, chosen=False, artifact=artifact)
+        assert judge(*machines, wanted=wanted) == []
+    assert set(asked) == {("x86_64", "v1.34.4+k3s1")}
+    assert judge(machine(1), wanted=Wanted("plant07", version="v1.36.1+k3s1", chosen=False)) == []
+
+
+def test_files_of_a_version_that_nobody_gets_are_not_missed() -> None:
+    missing = [
+        {"name": name, "url": "https://mirror/x", "problem": "it has no such file"}
+        for name in ("variable edge_k3s_source", "variable edge_k3s_registries")
+    ]
+    machines = (machine(1, k3s=RUNS, sources=missing), machine(2, sources=missing))
+    free = Wanted("plant07", version="v1.36.1+k3s1", chosen=False)
+    assert {subject for _host, subject, _text in judge(*machines, wanted=free)} == {
+        "variable edge_k3s_registries"
+    }
+    assert len(judge(*machines, wanted=Wanted("plant07", version=VERSION))) == 4
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -294,7 +336,7 @@ def test_address_of_an_agent() -> None:
 
 
 def test_artifact_for_the_architecture() -> None:
-    def artifact(architecture: str) -> tuple[str, str] | None:
+    def artifact(architecture: str, _version: str) -> tuple[str, str] | None:
         return None if architecture == "x86_64" else ("the lock has none", "add it")
 
     wanted = Wanted("plant07", artifact=artifact)
