@@ -51,6 +51,12 @@ options:
       - Seconds that the API may take for each answer.
     type: int
     default: 5
+  patience:
+    description:
+      - Seconds in which a server whose service runs is asked again until its API is ready. When the leader of
+        etcd goes, the others are not ready until they have a new one.
+    type: int
+    default: 0
 extends_documentation_fragment:
   - edgeha.iotedge.k3s
   - edgeha.iotedge.k3s.program
@@ -182,6 +188,8 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import expanded, text
 
+_NO_API = {"reachable": False, "readyz": False, "foreign": False, "version": "", "problem": ""}
+
 
 def digest(path: str) -> str:
     """Return the SHA-256 of a file of any size, empty when it cannot be read."""
@@ -248,7 +256,8 @@ class Machine:
         config = k3s_machine.configuration(self._params["config_dir"], unit["main_pid"])
         role = k3s_facts.role(unit)
         data = self._state(config["external"])
-        api, nodes = self._api(data["server"] or data["half"], role)
+        patience = kube_api.Patience(self._params["patience"] if unit["active"] == "active" else 0)
+        api, nodes = self._api(data["server"] or data["half"], role, patience)
         counted = expanded(self._params["files"] + (self._params["restart_files"] or []))
         files = {path: file_state(path) for path in counted}
         if self._params["restart_files"] is not None:
@@ -349,13 +358,19 @@ class Machine:
         name, source = k3s_machine.node_name(self._data, configured)
         return {"name": name, "name_from": source, "name_file": password if Path(password).exists() else ""}
 
-    def _api(self, has_keys: bool, role: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        state: dict[str, Any] = {
-            "reachable": False, "readyz": False, "foreign": False, "version": "", "problem": ""
-        }  # fmt: skip
+    def _api(
+        self, has_keys: bool, role: str, patience: kube_api.Patience
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if role == "agent" and not has_keys:
-            state["problem"] = "an agent has no API of its own"
-            return state, []
+            return {**_NO_API, "problem": "an agent has no API of its own"}, []
+        while True:
+            state, nodes = self._answer()
+            if state["readyz"] or not patience.is_left():
+                return state, nodes
+            patience.pause()
+
+    def _answer(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        state = dict(_NO_API)
         port = self._params["api_port"]
         access = k3s_api.of_data_dir(self._data, port)
         if not Path(access.key).exists():
@@ -389,6 +404,7 @@ def main() -> None:
             "ask_nodes": {"type": "bool", "default": True},
             **k3s_options.API,
             "timeout": {"type": "int", "default": 5},
+            "patience": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
