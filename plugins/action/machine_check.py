@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.edgeha.iotedge.plugins.module_utils import machine_rules, problems, value_formats
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import FileMissingError
@@ -17,7 +18,7 @@ from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files, k3s_s
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils.members import Inventory
 
 MODULE = "edgeha.iotedge.machine_check"
-OWN_OPTIONS = ("timeout", "writes")
+OWN_OPTIONS = ("registry", "timeout", "writes")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no types
@@ -113,6 +114,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                 for url in registries.endpoints(str(get("edge_k3s_registries") or ""))
             ]
             arguments["sources"] = found
+        source_of_images = self._images(get, kind)
+        if source_of_images:
+            arguments.setdefault("sources", []).append(source_of_images)
         if mode == "join" and str(get("edge_join_url") or "").startswith("https://"):
             arguments["join_url"] = get("edge_join_url")
             arguments["join_kind"] = kind
@@ -120,6 +124,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             direct = urlsplit(arguments["join_url"]).hostname or ""
             arguments["no_proxy"] = ",".join(filter(None, [arguments["no_proxy"], direct]))
         return arguments
+
+    def _images(self, get: Callable[[str], Any], kind: str) -> dict[str, Any] | None:
+        """Return where images of the gateways come from, None when nobody asks there."""
+        wanted = any(
+            isinstance(gateway, Mapping) and gateway.get("state", "present") != "absent"
+            for gateway in get("edge_gateways") or []
+        )
+        if not wanted or not boolean(self._task.args.get("registry", True), strict=False):
+            return None
+        text = str(get("edge_k3s_registries") or "") if kind == "k3s" else ""
+        return registries.source(str(get("edge_image_registry") or ""), text)
 
 
 def _ca(path: Any, variables: Mapping[str, Any]) -> str:

@@ -78,6 +78,20 @@ options:
         description: Machines that need it, as they name themselves. Empty for all.
         type: str
         default: ""
+      always:
+        description: Whether it is tried on machines too that have the wanted version of k3s.
+        type: bool
+        default: false
+      verify:
+        description: Whether its certificate must be trusted.
+        type: bool
+        default: true
+  registry:
+    description:
+      - Whether the action plugin names the registry of the gateways' images among the sources. Set it to
+        V(false) where machines have the images already.
+    type: bool
+    default: true
   join_url:
     description: Address of the cluster that the machine joins. Empty for none.
     type: str
@@ -243,6 +257,14 @@ def _open_files(folder: Path) -> list[str]:
     return found
 
 
+def _trusting() -> ssl.SSLContext:
+    """Return what speaks TLS with anybody."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Machine:
     """Looks at one machine."""
 
@@ -380,15 +402,24 @@ class Machine:
 
     def _sources(self) -> list[dict[str, str]]:
         wanted = self._params["version"]
-        if not wanted or self._k3s["version"] == wanted:
+        installs = wanted and self._k3s["version"] != wanted
+        sources = [
+            source
+            for source in self._params["sources"]
+            if (installs or source["always"]) and source["architecture"] in ("", platform.machine())
+        ]
+        if not sources:
             return []
         context = ssl.create_default_context()
         if self._params["ca_pem"]:
             context.load_verify_locations(cadata=self._params["ca_pem"])
         return [
-            {"name": source["name"], "url": source["url"], "problem": self._reach(source, context)}
-            for source in self._params["sources"]
-            if source["architecture"] in ("", platform.machine())
+            {
+                "name": source["name"],
+                "url": source["url"],
+                "problem": self._reach(source, context if source["verify"] else _trusting()),
+            }
+            for source in sources
         ]
 
     def _open(self, url: str, context: ssl.SSLContext, method: str) -> tuple[int, bytes]:
@@ -420,10 +451,8 @@ class Machine:
 
     def _join(self) -> dict[str, Any]:
         """Return what a cluster tells those who have no right yet: its authority comes this way."""
-        context = ssl.create_default_context()
         # Who it is shows by the digest of its authority, which the controller compares.
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+        context = _trusting()
         base = self._params["join_url"].rstrip("/")
         found: dict[str, Any] = {
             "problem": "",
@@ -486,8 +515,11 @@ def main() -> None:
                     "url": {"type": "str", "required": True},
                     "file": {"type": "bool", "default": False},
                     "architecture": {"type": "str", "default": ""},
+                    "always": {"type": "bool", "default": False},
+                    "verify": {"type": "bool", "default": True},
                 },
             },
+            "registry": {"type": "bool", "default": True},
             "join_url": {"type": "str", "default": ""},
             "join_kind": {"type": "str", "choices": ["k3s", "kubeadm"], "default": "k3s"},
             "ca_pem": {"type": "str", "default": ""},

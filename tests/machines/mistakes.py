@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import sys
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.machines.machines import Machines
+from tests.machines.machines import ROOT, Machines
 from tests.machines.network import PROGRAM, TOKEN_ID, TOKEN_SECRET, Neighbours
 from tests.machines.runs import Row
 
@@ -25,6 +26,7 @@ MACHINES = (*SERVERS, "agent1")
 CLUSTER = "plant07"
 # In every inventory that has a secret at all; it must be in no output.
 SECRET = "hunter2"
+_DEPLOYMENT = ROOT / "inventories" / "local" / "files" / "demo.json"
 ONE_OF_TWO = "a machine that is not well stops its cluster only"
 
 
@@ -398,6 +400,22 @@ def _sources(near: Neighbours, folder: Path) -> list[Mistake]:
             "a registry that does not answer",
             each(MACHINES, "^variable edge_k3s_registries$", "the connection is refused", reach),
             {"edge_k3s_registries": f"mirrors: {{docker.io: {{endpoint: ['{near.proxy}']}}}}"},
+        ),
+        Mistake(
+            "a registry of the gateways' images that does not answer",
+            [
+                *each(MACHINES, "^variable edge_image_registry$", "the connection is refused", reach),
+                # So that no hub is asked.
+                *variable("iothub_policy_key", "holds 7 bytes", "copy the policy's primary key"),
+            ],
+            {
+                "edge_gateways": [{"name": "gw", "deployment": str(_DEPLOYMENT)}],
+                "edge_image_registry": near.proxy.removeprefix("http://") + "/edgeha",
+                "edge_storage_backend": "class",
+                "edge_storage_class": "nfs-client",
+                "iothub_hostname": "contoso.azure-devices.net",
+                "iothub_policy_key": base64.b64encode(SECRET.encode()).decode(),
+            },
         ),
         Mistake(
             "an older version than the one there",

@@ -39,3 +39,35 @@ def test_each_mistake_is_told_without_the_text(text: str, words: str) -> None:
     assert words in fact
     assert "hunter2" not in fact + fix
     assert registries.endpoints(text) == []
+
+
+@pytest.mark.parametrize(
+    ("registry", "url"),
+    [
+        ("registry.example.org/edgeha", "https://registry.example.org/v2/"),
+        ("10.7.0.9:5000", "https://10.7.0.9:5000/v2/"),
+        ("[fd00::9]:5000/edgeha", "https://[fd00::9]:5000/v2/"),
+        ("edgeha", "https://registry-1.docker.io/v2/"),
+        ("docker.io/edgeha", "https://registry-1.docker.io/v2/"),
+    ],
+)
+def test_where_images_come_from(registry: str, url: str) -> None:
+    assert registries.source(registry, "") == {
+        "name": "variable edge_image_registry", "url": url, "always": True, "verify": True
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("registry", ["", "localhost:5000/edgeha", "127.0.0.1:5000", "[::1]:5000", "a b.c/d"])
+def test_what_is_no_registry_on_the_network(registry: str) -> None:
+    assert registries.source(registry, "") is None
+
+
+def test_a_registry_with_a_mirror_or_an_authority_of_its_own() -> None:
+    assert registries.source("registry.example.org/edgeha", GOOD) is None
+    mirror = "mirrors: {docker.io: {endpoint: ['https://10.7.0.9']}}"
+    assert registries.source("edgeha", mirror) is None
+    assert registries.source("registry.example.org", mirror) is not None
+    own = "configs: {registry.example.org: {tls: {ca_file: /etc/ca.pem}}}"
+    found = registries.source("registry.example.org", own)
+    assert found is not None
+    assert found["verify"] is False
