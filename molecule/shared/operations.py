@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import json
 import os
-import re
 import shlex
 import signal
 import ssl
@@ -19,17 +18,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import yaml
+from machines import EPHEMERAL, INVENTORY, LAB, PROJECT, SCENARIO, addresses, recap, vip
 
-PROJECT = Path(__file__).resolve().parents[2]
-LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
-LAB = os.environ["EDGEHA_LAB_NAME"]
-INVENTORY = LAB_HOME / "run" / LAB / "inventory" / "hosts.yml"
-EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-SCENARIO = Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"])
 CLUSTER = "plant07"
 OLD, NEW = "v1.34.4+k3s1", "v1.34.5+k3s1"
 CONFIRM = f"edge_confirm={CLUSTER}"
@@ -81,28 +74,14 @@ def lab(*words: str) -> str:
     return done.stdout
 
 
-def machines() -> dict[str, str]:
-    """Return each machine with its address."""
-    groups = yaml.safe_load(INVENTORY.read_text())["all"]["children"]
-    return {
-        name: values["ansible_host"]
-        for group in groups.values()
-        for name, values in (group.get("hosts") or {}).items()
-    }
-
-
 def servers() -> list[str]:
-    return [name for name in machines() if name.startswith("server")]
-
-
-def vip() -> str:
-    return machines()["server1"].rpartition(".")[0] + ".250"
+    return [name for name in addresses() if name.startswith("server")]
 
 
 def ssh(name: str, command: str, text: str = "", check: bool = True) -> str:
     values = yaml.safe_load(INVENTORY.read_text())["all"]["vars"]
     words = ["ssh", "-i", values["ansible_ssh_private_key_file"], "-o", "ConnectTimeout=10"]
-    words += [*shlex.split(values["ansible_ssh_common_args"]), f"root@{machines()[name]}", command]
+    words += [*shlex.split(values["ansible_ssh_common_args"]), f"root@{addresses()[name]}", command]
     done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=180, check=False)
     assert not check or done.returncode == 0, f"{name}: {command}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
@@ -131,7 +110,7 @@ def all_is_well(via: str = "") -> bool:
     """Whether each machine is a node that is ready and takes pods, and each server a voter."""
     found = nodes(via)
     return (
-        set(found) == set(machines())
+        set(found) == set(addresses())
         and all(node["ready"] and not node["cordoned"] and not node["marked"] for node in found.values())
         and all(found[name]["voter"] for name in servers())
     )
@@ -140,7 +119,7 @@ def all_is_well(via: str = "") -> bool:
 def started() -> dict[str, str]:
     """Return process and start of k3s on each machine."""
     command = "systemctl show --property=MainPID,ExecMainStartTimestampMonotonic k3s k3s-agent"
-    return {name: ssh(name, command) for name in machines()}
+    return {name: ssh(name, command) for name in addresses()}
 
 
 def authorities() -> set[str]:
@@ -195,8 +174,7 @@ def refused(name: str, *options: str) -> str:
 
 def changes(said: str) -> dict[str, int]:
     """Return how much a playbook changed on each machine."""
-    recap = re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+) ", said, re.MULTILINE)
-    return {name: int(number) for name, number in recap}
+    return {name: row.changed for name, row in recap(said).items()}
 
 
 def wait(what: str, holds: Callable[[], bool], limit: float = 120.0) -> None:

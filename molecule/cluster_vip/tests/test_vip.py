@@ -8,12 +8,12 @@ How long the API did not answer at the address is printed as JSON and judged by 
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -22,28 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
-import yaml
-from testinfra.host import Host
 
-PROJECT = Path(__file__).resolve().parents[3]
-SCENARIO = Path(__file__).resolve().parents[1]
-EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
-LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
-LAB = os.environ["EDGEHA_LAB_NAME"]
-INVENTORY = LAB_HOME / "run" / LAB / "inventory" / "hosts.yml"
-SERVERS = {
-    name: values["ansible_host"]
-    for name, values in yaml.safe_load(INVENTORY.read_text())["all"]["children"]["edge_servers"][
-        "hosts"
-    ].items()
-}
-VIP = SERVERS["server1"].rpartition(".")[0] + ".250"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
+import machines
+from machines import INVENTORY, LAB, PROJECT, machine
+
+SERVERS = {name: address for name, address in machines.addresses().items() if name.startswith("server")}
+VIP = machines.vip()
 LIMIT = 120.0
-
-
-def machine(name: str) -> Host:
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
 
 
 def holders() -> list[str]:
@@ -64,15 +50,8 @@ def the_holder() -> str:
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    """An administrator's access, which checks that the certificate is one for the address."""
-    folder = tmp_path_factory.mktemp("keys")
-    kubeconfig = yaml.safe_load(machine("server1").check_output("cat /etc/rancher/k3s/k3s.yaml"))
-    values = kubeconfig["clusters"][0]["cluster"] | kubeconfig["users"][0]["user"]
-    for key in ("certificate-authority-data", "client-certificate-data", "client-key-data"):
-        (folder / key).write_bytes(base64.b64decode(values[key]))
-    made = ssl.create_default_context(cafile=str(folder / "certificate-authority-data"))
-    made.load_cert_chain(folder / "client-certificate-data", folder / "client-key-data")
-    return made
+    kubeconfig = machine("server1").check_output("cat /etc/rancher/k3s/k3s.yaml")
+    return machines.administrator(kubeconfig, tmp_path_factory.mktemp("keys"))
 
 
 class Probe:
@@ -205,14 +184,5 @@ def test_a_server_whose_power_is_cut(context: ssl.SSLContext) -> None:
 
 @pytest.mark.usefixtures("healthy")
 def test_check_mode_on_finished_servers_finds_nothing_to_change() -> None:
-    """Molecule's own check step stays green whatever it finds, so its recap is read here."""
-    options = ["--check", "--diff", "--inventory", f"{EPHEMERAL}/inventory"]
-    done = subprocess.run(
-        ["ansible-playbook", *options, "../shared/converge.yml"],
-        cwd=SCENARIO, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections", "ANSIBLE_FORCE_COLOR": "0"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    recap = re.findall(r"^(\S+)\s*: ok=\d+\s+changed=(\d+) .*failed=(\d+)", done.stdout, re.MULTILINE)
-    assert {name for name, *_ in recap} >= set(SERVERS)
-    assert all(changed == failed == "0" for _, changed, failed in recap), done.stdout[-4000:]
+    done = machines.play("../shared/converge.yml", "--check", "--diff")
+    assert set(machines.nothing_to_change(done)) >= set(SERVERS)

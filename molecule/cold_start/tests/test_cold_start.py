@@ -13,7 +13,7 @@ import operations as lab
 
 
 def everybody(action: str) -> None:
-    for name in lab.machines():
+    for name in lab.addresses():
         lab.lab("fault", action, name)
 
 
@@ -48,7 +48,7 @@ def test_one_that_stays_dark_is_told_of_and_keeps_nobody() -> None:
     """Two of three are a majority; nothing is founded anew for the third, nor without it."""
     authority = lab.authorities()
     everybody("power")
-    for name in set(lab.machines()) - {"server3"}:
+    for name in set(lab.addresses()) - {"server3"}:
         lab.lab("fault", "heal", name)
     run = lab.Playbook("cluster")
     assert run.end() != 0

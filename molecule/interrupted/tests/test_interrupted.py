@@ -6,17 +6,15 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 from pathlib import Path
 
-import testinfra
-
-LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
-INVENTORY = LAB_HOME / "run" / os.environ["EDGEHA_LAB_NAME"] / "inventory" / "hosts.yml"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
+from machines import machine
 
 
 def test_all_three_servers_vote() -> None:
-    server = testinfra.get_host(f"ansible://server1?ansible_inventory={INVENTORY}")
+    server = machine("server1")
     nodes = json.loads(server.check_output("k3s kubectl get nodes -o json"))["items"]
     voters = {
         item["metadata"]["name"]

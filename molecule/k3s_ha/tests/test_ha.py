@@ -5,31 +5,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import os
-import ssl
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
-import yaml
-from testinfra.host import Host
 
-LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
-INVENTORY = LAB_HOME / "run" / os.environ["EDGEHA_LAB_NAME"] / "inventory" / "hosts.yml"
-ADDRESSES = {
-    name: values["ansible_host"]
-    for group in yaml.safe_load(INVENTORY.read_text())["all"]["children"].values()
-    for name, values in group["hosts"].items()
-}
-VIP = ADDRESSES["server1"].rpartition(".")[0] + ".250"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
+import machines
+from machines import machine
 
-
-def machine(name: str) -> Host:
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
+ADDRESSES = machines.addresses()
+VIP = machines.vip()
 
 
 def node(name: str) -> dict[str, Any]:
@@ -48,12 +37,8 @@ def test_each_server_votes(name: str) -> None:
 
 @pytest.mark.parametrize("address", [VIP, *(ADDRESSES[f"server{n}"] for n in (1, 2, 3))])
 def test_the_api_answers_with_a_certificate_for_that_address(address: str, tmp_path: Path) -> None:
-    kubeconfig = yaml.safe_load(machine("server3").check_output("cat /etc/rancher/k3s/k3s.yaml"))
-    values = kubeconfig["clusters"][0]["cluster"] | kubeconfig["users"][0]["user"]
-    for key in ("certificate-authority-data", "client-certificate-data", "client-key-data"):
-        (tmp_path / key).write_bytes(base64.b64decode(values[key]))
-    context = ssl.create_default_context(cafile=str(tmp_path / "certificate-authority-data"))
-    context.load_cert_chain(tmp_path / "client-certificate-data", tmp_path / "client-key-data")
+    kubeconfig = machine("server3").check_output("cat /etc/rancher/k3s/k3s.yaml")
+    context = machines.administrator(kubeconfig, tmp_path)
     with urllib.request.urlopen(f"https://{address}:6443/readyz", timeout=10, context=context) as answer:
         assert answer.read() == b"ok"
 

@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from pathlib import Path
 
-import testinfra
 from testinfra.host import Host
 
-LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
-INVENTORY = LAB_HOME / "run" / os.environ["EDGEHA_LAB_NAME"] / "inventory" / "hosts.yml"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
+from machines import machine
 
 
 def server() -> Host:
-    return testinfra.get_host(f"ansible://server1?ansible_inventory={INVENTORY}")
+    return machine("server1")
 
 
 def test_its_state_is_in_sqlite() -> None:

@@ -5,29 +5,26 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import testinfra
 from testinfra.host import Host
 
-PROJECT = Path(__file__).resolve().parents[3]
-SCENARIO = Path(__file__).resolve().parents[1]
-LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
-INVENTORY = LAB_HOME / "run" / os.environ["EDGEHA_LAB_NAME"] / "inventory" / "hosts.yml"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
+import machines
+
 MOST_EXECUTED = 15
 
 
 @pytest.fixture(params=["server1", "agent1"])
 def machine(request: pytest.FixtureRequest) -> Host:
-    return testinfra.get_host(f"ansible://{request.param}?ansible_inventory={INVENTORY}")
+    return machines.machine(request.param)
 
 
 def agent() -> Host:
-    return testinfra.get_host(f"ansible://agent1?ansible_inventory={INVENTORY}")
+    return machines.machine("agent1")
 
 
 def test_packages_are_installed(machine: Host) -> None:
@@ -51,7 +48,7 @@ def test_settings_of_the_host_are_left_alone(machine: Host) -> None:
 def test_machines_know_each_other_by_name(machine: Host) -> None:
     lines = machine.check_output("getent ahostsv4 server1.plant07.test").splitlines()
     addresses = {line.split()[0] for line in lines}
-    assert addresses == {re.findall(r"server1:\n\s+ansible_host: (\S+)", INVENTORY.read_text())[0]}
+    assert addresses == {machines.addresses()["server1"]}
 
 
 def test_the_nfs_client_starts(machine: Host) -> None:
@@ -68,16 +65,8 @@ def test_multipath_and_firewall_of_the_one_that_has_them() -> None:
 
 
 def test_check_mode_on_finished_machines_changes_nothing_and_executes_little() -> None:
-    """Molecule's own check step stays green whatever it finds, so its recap is read here."""
-    done = subprocess.run(
-        ["ansible-playbook", "--check", "--diff", "converge.yml", "--inventory", "inventory/hosts.yml"],
-        cwd=SCENARIO, capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections", "ANSIBLE_FORCE_COLOR": "0"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
-    recap = re.findall(r"^(\S+)\s*: ok=(\d+)\s+changed=(\d+) .*failed=(\d+)", done.stdout, re.MULTILINE)
-    assert {name for name, *_ in recap} == {"server1", "agent1"}
-    for name, executed, changed, failed in recap:
-        assert (changed, failed) == ("0", "0"), f"{name}: {done.stdout[-3000:]}"
-        assert int(executed) <= MOST_EXECUTED
+    done = machines.play("converge.yml", "--check", "--diff", inventory="inventory/hosts.yml")
+    rows = machines.nothing_to_change(done)
+    assert set(rows) == {"server1", "agent1"}
+    assert all(row.executed <= MOST_EXECUTED for row in rows.values()), done.stdout[-3000:]
     assert re.search(r"server1 +kernel module iscsi_tcp +not loaded", done.stdout), done.stdout[-3000:]

@@ -5,21 +5,19 @@
 
 from __future__ import annotations
 
-import os
+import sys
 from pathlib import Path
 
 import pytest
-import testinfra
 import yaml
 
-LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
-STATE = LAB_HOME / "run" / os.environ["EDGEHA_LAB_NAME"]
-INVENTORY = STATE / "inventory" / "hosts.yml"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
+from machines import STATE, machine
 
 
 @pytest.mark.parametrize("name", ["server1", "agent1"])
 def test_program_and_images_are_those_of_the_folder(name: str) -> None:
-    host = testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
+    host = machine(name)
     lock = yaml.safe_load((STATE / "k3s-lock.yml").read_text())["v1.34.4+k3s1"]
     assert host.file("/usr/local/bin/k3s").sha256sum in lock["k3s"].values()
     (archive,) = host.file("/var/lib/rancher/k3s/agent/images").listdir()

@@ -54,14 +54,14 @@ def test_a_server_and_an_agent_leave_and_the_others_go_on() -> None:
 def test_they_come_back() -> None:
     lab.play("cluster")
     nodes = lab.nodes()
-    assert set(nodes) == set(lab.machines())
+    assert set(nodes) == set(lab.addresses())
     assert all(node["ready"] for node in nodes.values())
     assert len(lab.authorities()) == 1
 
 
 def test_all_leave_and_nothing_stays() -> None:
     lab.play("reset", "-e", lab.CONFIRM)
-    assert {name: lab.ssh(name, LEFT) for name in lab.machines()} == dict.fromkeys(lab.machines(), "")
+    assert {name: lab.ssh(name, LEFT) for name in lab.addresses()} == dict.fromkeys(lab.addresses(), "")
 
 
 def test_a_second_reset_finds_nothing() -> None:

@@ -70,7 +70,7 @@ def test_the_cluster_is_what_it_was() -> None:
 
 def test_machines_with_new_disks_become_the_same_cluster() -> None:
     authority = lab.authorities()
-    for name in lab.machines():
+    for name in lab.addresses():
         lab.lab("fault", "wipe", name)
     restore(snapshot())
     assert configmaps() == {"before"}

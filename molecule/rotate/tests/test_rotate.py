@@ -16,13 +16,13 @@ AGE = "k3s_rotate_certificate_hours=0"
 
 def secrets() -> set[str]:
     """Return the tokens that machines have in their configuration, without what k3s puts before them."""
-    found = {lab.ssh(name, "cat /etc/rancher/k3s/token") for name in lab.machines()}
+    found = {lab.ssh(name, "cat /etc/rancher/k3s/token") for name in lab.addresses()}
     return {token.rpartition(":")[2] for token in found}
 
 
 def serials() -> dict[str, str]:
     command = "cd /var/lib/rancher/k3s && sha256sum server/tls/client-admin.crt agent/client-kubelet.crt"
-    return {name: lab.ssh(name, command, check=False) for name in lab.machines()}
+    return {name: lab.ssh(name, command, check=False) for name in lab.addresses()}
 
 
 def test_it_wants_to_be_confirmed() -> None:

@@ -6,26 +6,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-import testinfra
-from testinfra.host import Host
 
-PROJECT = Path(__file__).resolve().parents[3]
-SCENARIO = Path(__file__).resolve().parents[1]
-EPHEMERAL = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"])
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
+from machines import EPHEMERAL, STATE, machine, play, recap
+
 LOG = EPHEMERAL / "sites.log"
-LAB_HOME = Path(os.environ.get("EDGEHA_LAB_HOME") or Path.home() / ".cache" / "edgeha-lab")
-STATE = LAB_HOME / "run" / os.environ["EDGEHA_LAB_NAME"]
-INVENTORY = STATE / "inventory" / "hosts.yml"
-
-
-def machine(name: str) -> Host:
-    return testinfra.get_host(f"ansible://{name}?ansible_inventory={INVENTORY}")
 
 
 def ready(name: str) -> list[str]:
@@ -36,12 +26,6 @@ def ready(name: str) -> list[str]:
         for condition in item["status"]["conditions"]
         if condition["type"] == "Ready" and condition["status"] == "True"
     ]
-
-
-def recap(text: str) -> dict[str, tuple[int, int]]:
-    """Return changed and failed of each host."""
-    found = re.findall(r"(\S+)\s*: ok=\d+\s+changed=(\d+) .*failed=(\d+)", text)
-    return {name: (int(changed), int(failed)) for name, changed, failed in found}
 
 
 @pytest.mark.parametrize("name", ["server1", "server3"])
@@ -58,7 +42,7 @@ def test_the_report_says_which_and_why() -> None:
     text = LOG.read_text()
     assert re.search(r"has the SHA-256 [0-9a-f]{64}, expected is f{64}", text)
     assert "The cluster site2-cluster is not as wanted: server2 is not done" in " ".join(text.split())
-    failed = {name for name, (_changed, count) in recap(text).items() if count}
+    failed = {name for name, row in recap(text).items() if row.failed}
     assert failed == {"server2", "site2-cluster"}
 
 
@@ -66,14 +50,11 @@ def test_once_it_is_repaired_the_next_run_brings_it_up_and_leaves_the_others_alo
     before = {
         name: machine(name).check_output("systemctl show -p MainPID k3s") for name in ("server1", "server3")
     }
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", f"{EPHEMERAL}/inventory", "../shared/converge.yml",
-         "--extra-vars", f"edge_k3s_lock={STATE}/k3s-lock.yml"],
-        cwd=SCENARIO, capture_output=True, text=True, timeout=600, check=False,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": f"{PROJECT}/.collections", "ANSIBLE_FORCE_COLOR": "0"},
-    )  # fmt: skip
+    options = ("--extra-vars", f"edge_k3s_lock={STATE}/k3s-lock.yml")
+    done = play("../shared/converge.yml", *options, limit=600)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert ready("server2") == ["server2"]
-    assert recap(done.stdout)["server1"] == recap(done.stdout)["server3"] == (0, 0)
+    rows = recap(done.stdout)
+    assert rows["server1"][1:] == rows["server3"][1:] == (0, 0)
     for name, process in before.items():
         assert machine(name).check_output("systemctl show -p MainPID k3s") == process
