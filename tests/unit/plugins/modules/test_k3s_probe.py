@@ -6,17 +6,20 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.modules import k3s_probe
+
+from tests import tls
 
 
 class Module:
@@ -27,7 +30,7 @@ class Module:
             "data_dir": str(place / "data"), "config_dir": str(place / "etc"),
             "binary": str(place / "bin/k3s"), "units": ["k3s", "k3s-agent"], "files": [],
             "restart_files": None, "read_token": False,
-            "ask_nodes": True, "api_port": 1, "timeout": 1, **params,
+            "ask_nodes": True, "api_port": 1, "timeout": 1, "patience": 0, **params,
         }  # fmt: skip
         self.pid = 0
 
@@ -172,3 +175,27 @@ def test_a_process_that_is_gone_is_none(tmp_path: Path) -> None:
     module = Module(tmp_path)
     module.pid = 4_194_305
     assert look(module)["unit"]["main_pid"] == 0
+
+
+@pytest.mark.parametrize(("patience", "ready"), [(30, True), (0, False)])
+def test_a_server_that_runs_is_asked_again_until_it_is_ready(
+    machine: Module, tmp_path: Path, patience: int, ready: bool
+) -> None:
+    """etcd may be choosing a leader: a server that is not ready now is a moment later."""
+
+    class Api(http.server.BaseHTTPRequestHandler):
+        answers: ClassVar = [500, 500]
+
+        def do_GET(self) -> None:
+            self.send_response(self.answers.pop() if self.answers else 200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    chain, key = tls.issue("server", address="127.0.0.1").write(tmp_path)
+    with tls.serving(Api, chain, key) as port:
+        machine.params |= {"api_port": port, "patience": patience}
+        assert look(machine)["api"]["readyz"] is ready
