@@ -23,6 +23,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.create_options impo
 from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import AGENT, HUB, is_image
 from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import (
     ManifestError,
+    Reader,
     join,
     read_json,
 )
@@ -50,24 +51,8 @@ class Manifest:
 
 
 @dataclass
-class _Reader:
-    errors: list[str] = field(default_factory=list)
+class _Reader(Reader):
     notes: list[str] = field(default_factory=list)
-
-    def refuse(self, path: str, text: str) -> None:
-        self.errors.append(f"{path}: {text}")
-
-    def mapping(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any] | None:
-        """Return an object that must be there; None, with an error, when it is not."""
-        value = parent.get(key)
-        if isinstance(value, Mapping):
-            return value
-        self.refuse(join(path, key), "missing" if key not in parent else "must be an object")
-        return None
-
-    def optional(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
-        """Return an object that may be left out."""
-        return {} if parent.get(key) is None else self.mapping(parent, key, path) or {}
 
 
 def parse(text: str) -> Manifest:

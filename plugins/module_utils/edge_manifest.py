@@ -30,6 +30,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.create_options impo
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import (
     ManifestError,
+    Reader,
     canonical,
     join,
     read_json,
@@ -203,31 +204,15 @@ def parse(content: Any) -> Content:
 
 
 @dataclass
-class _Check:
-    errors: list[str] = field(default_factory=list)
+class _Check(Reader):
     warnings: list[str] = field(default_factory=list)
     # routes with their paths, judged once all modules are known
     routes: list[tuple[str, str]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     bad_names: set[str] = field(default_factory=set)
 
-    def refuse(self, path: str, text: str) -> None:
-        self.errors.append(f"{path}: {text}")
-
     def warn(self, path: str, text: str) -> None:
         self.warnings.append(f"{path}: {text}")
-
-    def mapping(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any] | None:
-        """Return an object that must be there; None, with an error, when it is not."""
-        value = parent.get(key)
-        if isinstance(value, Mapping):
-            return value
-        self.refuse(join(path, key), "missing" if key not in parent else "must be an object")
-        return None
-
-    def optional(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
-        """Return an object that may be left out."""
-        return {} if parent.get(key) is None else self.mapping(parent, key, path) or {}
 
     def unknown(self, parent: Mapping[str, Any], known: Iterable[str], path: str, what: str) -> None:
         for key in parent:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -19,6 +20,28 @@ class ManifestError(ValueError):
     def __init__(self, errors: list[str]) -> None:
         super().__init__("; ".join(errors))
         self.errors = errors
+
+
+@dataclass
+class Reader:
+    """Keeps what is wrong with a document while it is read. errors: as in ManifestError."""
+
+    errors: list[str] = field(default_factory=list)
+
+    def refuse(self, path: str, text: str) -> None:
+        self.errors.append(f"{path}: {text}")
+
+    def mapping(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any] | None:
+        """Return an object that must be there; None, with an error, when it is not."""
+        value = parent.get(key)
+        if isinstance(value, Mapping):
+            return value
+        self.refuse(join(path, key), "missing" if key not in parent else "must be an object")
+        return None
+
+    def optional(self, parent: Mapping[str, Any], key: str, path: str) -> Mapping[str, Any]:
+        """Return an object that may be left out."""
+        return {} if parent.get(key) is None else self.mapping(parent, key, path) or {}
 
 
 def join(path: str, key: str) -> str:
