@@ -159,15 +159,18 @@ func (e *etcd) connect(endpoints ...string) (*clientv3.Client, error) {
 }
 
 func connectStore(h home, endpoints ...string) (*clientv3.Client, error) {
+	return connectTo(endpoints, transport.TLSInfo{
+		CertFile: h.tls("etcd", "client.crt"), KeyFile: h.tls("etcd", "client.key"),
+		TrustedCAFile: h.tls("etcd", "server-ca.crt"),
+	})
+}
+
+func connectTo(endpoints []string, info transport.TLSInfo) (*clientv3.Client, error) {
 	settings := clientv3.Config{
 		Endpoints: endpoints, DialTimeout: 5 * time.Second, Logger: zap.NewNop(),
 		DialKeepAliveTime: 30 * time.Second, DialKeepAliveTimeout: 10 * time.Second,
 	}
 	if strings.HasPrefix(endpoints[0], "https") {
-		info := transport.TLSInfo{
-			CertFile: h.tls("etcd", "client.crt"), KeyFile: h.tls("etcd", "client.key"),
-			TrustedCAFile: h.tls("etcd", "server-ca.crt"),
-		}
 		config, err := info.ClientConfig()
 		if err != nil {
 			return nil, err

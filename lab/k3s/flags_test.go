@@ -72,7 +72,6 @@ func TestWhatIsRefused(t *testing.T) {
 		"--token":                         "flag needs an argument: -token",
 		"--cluster-init=perhaps":          "invalid boolean value",
 		"--https-listen-port many":        "invalid value",
-		"--datastore-endpoint mysql://x":  "needs the real k3s",
 		"--etcd-s3":                       "needs the real k3s",
 		"--selinux":                       "needs the real k3s",
 		"--flannel-ipv6-masq --token abc": "needs the real k3s",

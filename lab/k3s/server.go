@@ -38,7 +38,8 @@ type server struct {
 	node      string
 	address   string
 	port      int
-	etcd      *etcd // nil: kine over SQLite
+	etcd      *etcd      // nil: kine over SQLite, or a datastore elsewhere
+	elsewhere *datastore // nil: the datastore is ours
 	store     *clientv3.Client
 	api       *kubernetes.Clientset
 	rest      *rest.Config
@@ -137,6 +138,9 @@ func checkServerOptions(o *options) error {
 			return fmt.Errorf("invalid write-kubeconfig-mode %q", mode)
 		}
 	}
+	if _, err := externalDatastore(o); err != nil {
+		return err
+	}
 	known := map[string]bool{"coredns": true, "servicelb": true, "traefik": true, "local-storage": true, "metrics-server": true, "runtimes": true, "ccm": true, "rolebindings": true}
 	for _, name := range o.list("disable") {
 		if !known[name] {
@@ -210,12 +214,19 @@ func (s *server) run(ctx context.Context, tools string) error {
 	if err := os.Remove(s.home.server("db", "reset-flag")); err == nil {
 		infof("Removed the reset flag of a cluster reset")
 	}
-	useEtcd := member.isInitialized() || exists(member.folder("tombstone")) || s.options.truth("cluster-init") || url != ""
+	elsewhere, err := externalDatastore(s.options)
+	if err != nil {
+		return err
+	}
+	useEtcd := member.isInitialized() || exists(member.folder("tombstone")) ||
+		elsewhere == nil && (s.options.truth("cluster-init") || url != "")
 	if useEtcd {
 		if err := member.prepare(false); err != nil {
 			return err
 		}
 		s.etcd = member
+	} else {
+		s.elsewhere = elsewhere
 	}
 	joins := useEtcd && !member.isInitialized() && url != ""
 	if err := s.setToken(given, joins); err != nil {
@@ -224,6 +235,11 @@ func (s *server) run(ctx context.Context, tools string) error {
 	var peers *remote
 	if joins {
 		if peers, err = s.introduce(url, given); err != nil {
+			return fmt.Errorf("preparing server: failed to bootstrap cluster data: %w", err)
+		}
+	}
+	if s.elsewhere != nil {
+		if err := s.meetInStore(ctx, given); err != nil {
 			return fmt.Errorf("preparing server: failed to bootstrap cluster data: %w", err)
 		}
 	}
@@ -286,7 +302,8 @@ func (s *server) setToken(given string, joins bool) error {
 	if err != nil {
 		return err
 	}
-	if who.caHash != "" && !joins {
+	// In a datastore elsewhere the authority may stand that is not here yet.
+	if who.caHash != "" && !joins && s.elsewhere == nil {
 		bundle, err := os.ReadFile(s.home.tls("server-ca.crt"))
 		if err != nil {
 			return errors.New("a token in secure format names a cluster CA that is not there yet: the first server takes the short format")
@@ -348,7 +365,8 @@ func (s *server) introduce(url, given string) (*remote, error) {
 	return peer, writeBootstrap(s.home, content)
 }
 
-func (s *server) makeCertificates() error {
+// makeAuthorities makes what all servers of the cluster share, unless it is there.
+func (s *server) makeAuthorities() error {
 	for path, name := range map[string]string{
 		"server-ca": "k3s-server-ca", "client-ca": "k3s-client-ca", "request-header-ca": "k3s-request-header-ca",
 		"etcd/server-ca": "etcd-server-ca", "etcd/peer-ca": "etcd-peer-ca",
@@ -366,13 +384,20 @@ func (s *server) makeCertificates() error {
 			return err
 		}
 	}
+	if s.options.truth("secrets-encryption") && !exists(s.home.server("cred", "encryption-config.json")) {
+		return s.writeEncryptionConfig()
+	}
+	return nil
+}
+
+func (s *server) makeCertificates() error {
+	if err := s.makeAuthorities(); err != nil {
+		return err
+	}
 	for _, wanted := range s.leaves() {
 		if err := ensureLeaf(s.home.tls(), wanted); err != nil {
 			return err
 		}
-	}
-	if s.options.truth("secrets-encryption") && !exists(s.home.server("cred", "encryption-config.json")) {
-		return s.writeEncryptionConfig()
 	}
 	return nil
 }
@@ -549,6 +574,9 @@ func (s *server) makeClient() error {
 
 // startStore brings the datastore up and makes sure that it is of this cluster and token.
 func (s *server) startStore(ctx context.Context, peers *remote) error {
+	if s.elsewhere != nil {
+		return nil // connected already, by meetInStore
+	}
 	if err := os.MkdirAll(s.home.server("db"), 0o700); err != nil {
 		return err
 	}
@@ -688,7 +716,9 @@ func (s *server) startControlPlane(ctx context.Context) error {
 		"--tls-private-key-file=" + tlsFile("serving-kube-apiserver.key"),
 		"--shutdown-delay-duration=0s", "--event-ttl=30m",
 	}
-	if s.etcd != nil {
+	if s.elsewhere != nil {
+		arguments = append(arguments, s.elsewhere.arguments()...)
+	} else if s.etcd != nil {
 		arguments = append(arguments, "--etcd-servers=https://127.0.0.1:2379", "--etcd-cafile="+tlsFile("etcd", "server-ca.crt"),
 			"--etcd-certfile="+tlsFile("etcd", "client.crt"), "--etcd-keyfile="+tlsFile("etcd", "client.key"))
 	} else {
