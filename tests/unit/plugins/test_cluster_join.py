@@ -7,17 +7,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.unit.plugins.playbook import run_play
+
 SECRET = "do-not-show-me-0123456789"
 RELEASE = {"version": "v1.34.4+k3s1", "files": [], "problem": None}
 
@@ -68,18 +65,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
         },
     }
     (place / "SHA256SUMS").write_text(f"{digest('kubeadm')}  kubeadm\n")
-    common = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     task = {"name": "Join", "ansible.builtin.include_role": {"name": "edgeha.iotedge.cluster_join"}}
-    play = {"hosts": "all", "gather_facts": False, "tasks": [task]}
-    (place / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": common}}))
-    (place / "play.json").write_text(json.dumps([play]))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "--check", "--diff", "-vv",
-         "--inventory", place / "hosts.json", place / "play.json"],
-        capture_output=True, text=True, timeout=180, check=False,
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"), "ANSIBLE_FORCE_COLOR": "0",
-             "ANSIBLE_CALLBACK_RESULT_FORMAT": "json", "ANSIBLE_LOCALHOST_WARNING": "0"},
-    )  # fmt: skip
+    results = {"ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    done = run_play(place, hosts, [task], "--check", "--diff", "-vv", environment=results)
     said = done.stdout + done.stderr
     failed = dict(re.findall(r'fatal: \[(\w+)\]: FAILED! => .*?"msg": "(.*?)"', said, re.DOTALL))
     return said, failed

@@ -6,16 +6,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.unit.plugins.playbook import run_play
+
 CLUSTERS = {"plant07": ["gw1", "gw2", "box1"], "plant08": ["gw8"]}
 # The probe tells who may not see all of a machine.
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the probe needs root")
@@ -37,8 +35,6 @@ def run(
     # Nobody listens there: this machine answers, and that one does not.
     hosts["gw2"] |= {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 1}
     variables = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
         "cluster_operation_name": name,
         "cluster_operation_clusters": list(CLUSTERS),
         "cluster_operation_confirm": confirm,
@@ -53,14 +49,7 @@ def run(
             },
         },
     ]
-    (place / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": variables}}))
-    (place / "play.json").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "--inventory", place / "hosts.json",
-         *options, place / "play.json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_HOME": str(place / "home")},
-    )  # fmt: skip
+    done = run_play(place, hosts, tasks, *options, variables=variables)
     output = done.stdout + done.stderr
     return done.returncode, output, [line for line in output.splitlines() if "goes on" in line]
 

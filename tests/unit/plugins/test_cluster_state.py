@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.unit.plugins.playbook import run_play
+
 SERVERS = ["gw1", "gw2", "gw3"]
 # The probe tells who may not see all of a machine.
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the probe needs root")
@@ -24,12 +23,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the probe needs root"
 def run(place: Path, *options: str, **variables: Any) -> tuple[int, str, dict[str, Any]]:
     """Run the role for three servers and an agent; return the exit code, the output and the plans."""
     hosts = {name: {"cluster_state_data_dir": str(place / name)} for name in [*SERVERS, "ag1"]}
-    inventory = {
-        "all": {
-            "hosts": hosts,
-            "vars": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable},
-        }
-    }
     role = {
         "cluster_state_cluster": "plant07",
         "cluster_state_servers": SERVERS,
@@ -51,14 +44,7 @@ def run(place: Path, *options: str, **variables: Any) -> tuple[int, str, dict[st
             },
         },
     ]
-    (place / "hosts.json").write_text(json.dumps(inventory))
-    (place / "play.json").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": tasks}]))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "--inventory", place / "hosts.json",
-         *options, place / "play.json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_HOME": str(place / "home")},
-    )  # fmt: skip
+    done = run_play(place, hosts, tasks, *options)
     plans = {file.stem: json.loads(file.read_text()) for file in sorted(place.glob("*[0-9].json"))}
     return done.returncode, done.stdout + done.stderr, plans
 
