@@ -9,9 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +16,21 @@ import pytest
 import yaml
 from ansible_collections.edgeha.iotedge.plugins.module_utils import kubeadm_rules
 
+from tests.unit.plugins.playbook import run_play
+
 ROOT = Path(__file__).resolve().parents[3]
 ROLE = ROOT / "roles" / "node_prepare"
 DECISIONS = [
     "is_known", "missing_packages", "swap_units", "modules_to_load", "sysctls_to_set", "sets_clock",
     "ntp_block", "hosts_block", "reboot_reasons", "problems", "ufw_ports", "trust_changes", "trust_text",
-    "trust_differs",
+    "trust_differs", "todo",
 ]  # fmt: skip
 
 
 TRUST_LIST = "/etc/edgeha/trusted"
+MULTIPATH = "/etc/multipath/conf.d/edgeha.conf"
+NO_SERVICE = {"load": "not-found", "active": "inactive", "enabled": ""}
+RUNS = {"load": "loaded", "active": "active", "enabled": "enabled"}
 # What is around certificates in a bundle, and how its lines end, is no matter.
 CERTIFICATES = [
     f"-----BEGIN CERTIFICATE-----\n{word}\n-----END CERTIFICATE-----\n" for word in ("AAAA", "BBBB")
@@ -69,7 +71,12 @@ def system(family: str, name: str, version: str, **changes: Any) -> dict[str, An
         "sysctls": {},
         "firewall": {"kind": "none", "ports": [], "sources": []},
         "reboot": [],
-        "files": {TRUST_LIST: None},
+        "files": {TRUST_LIST: None, MULTIPATH: None},
+        "selinux": {"state": "enforcing", "configured": "enforcing"},
+        "blocks": {"/etc/hosts": None, "/etc/chrony/chrony.conf": None, "/etc/chrony.conf": None},
+        "services": {
+            "iscsid.service": NO_SERVICE, "multipathd.service": NO_SERVICE, "nfs-client.target": NO_SERVICE,
+        },
         **changes,
     }  # fmt: skip
 
@@ -119,6 +126,43 @@ MACHINES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+PACKAGES = ("ca-certificates", "conntrack", "ethtool", "iptables", "socat", "chrony", "nfs-common")
+
+
+def finished(**changes: Any) -> dict[str, Any]:
+    """A machine on which all is as wanted."""
+    done = {
+        "packages": dict.fromkeys(PACKAGES, "1"),
+        "clock": {"settable": True, "service": "chrony.service", "synchronised": True},
+        "modules": {"overlay": {"state": "loaded", "as_wanted": True, "loadable": True}},
+        "blocks": {"/etc/hosts": HOSTS, "/etc/chrony/chrony.conf": NTP, "/etc/chrony.conf": None},
+        "services": {**MULTIPATHD, "multipathd.service": NO_SERVICE},
+        "files": {**DEBIAN_TRUST, TRUST_LIST: digest(trust_list(*DEBIAN_TRUST)), MULTIPATH: None},
+    }  # fmt: skip
+    return system("debian", "debian", "12", **{**done, **changes})
+
+
+NTP = "server 10.7.0.1 iburst\nserver 10.7.0.2 iburst"
+HOSTS = "10.7.0.11 gw1 gw1.plant07\n10.7.0.12 gw2"
+MULTIPATHD = {"iscsid.service": NO_SERVICE, "multipathd.service": RUNS, "nfs-client.target": RUNS}
+UFW = {"kind": "ufw", "ports": [], "sources": []}
+# For each part a machine on which it alone is not as wanted.
+PARTS: dict[str, dict[str, Any]] = {
+    "trust": finished(files={TRUST_LIST: None, MULTIPATH: None}),
+    "packages": finished(packages={**finished()["packages"], "socat": None}),
+    "restart": finished(reboot=OLD_KERNEL, modules=GONE),
+    "swap": finished(swap={"settable": True, "units": [], "fstab": [{"source": "/swap", "target": "none"}]}),
+    "modules": finished(modules={"overlay": {"state": "available", "as_wanted": False, "loadable": True}}),
+    "sysctl": finished(sysctls={"a": SYSCTL}),
+    "time": finished(blocks={"/etc/hosts": HOSTS, "/etc/chrony/chrony.conf": None}),
+    "firewall": finished(firewall=UFW),
+    "hosts": finished(blocks={"/etc/hosts": None, "/etc/chrony/chrony.conf": NTP}),
+    "nfs_client": finished(
+        services={**MULTIPATHD, "multipathd.service": NO_SERVICE, "nfs-client.target": NO_SERVICE}
+    ),
+    "multipath": finished(services=MULTIPATHD),
+}
+MACHINES |= {f"only_{part}": machine for part, machine in PARTS.items()} | {"finished": finished()}
 WITHOUT_BUNDLE = ("trusts_no_more", "trusted_once", "debian13")
 
 
@@ -138,9 +182,8 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     hosts["upgraded"]["__node_prepare_waited"] = []
     hosts["rhel"]["__node_prepare_selinux"] = {"changed": True, "reboot_required": True}
     variables = {
-        "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
         "node_prepare_ca_file": f"{{{{ bundle | default('{place}/ca.pem') }}}}",
+        "role_path": str(ROLE),
         "node_prepare_ntp_servers": ["10.7.0.1", "10.7.0.2"],
         "node_prepare_host_entries": [
             {"address": "10.7.0.11", "names": ["gw1", "gw1.plant07"]},
@@ -156,21 +199,8 @@ def decided(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         },
     }
     files = [ROLE / "defaults" / "main.yml", *sorted((ROLE / "vars" / "main").iterdir())]
-    play = {
-        "hosts": "all",
-        "gather_facts": False,
-        "vars_files": [str(file) for file in files],
-        "tasks": [task],
-    }
     # Variables of a play's files hide those of the inventory, so the user's come as extra variables.
-    (place / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}))
-    (place / "play.json").write_text(json.dumps([play]))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "--inventory", place / "hosts.json",
-         "--extra-vars", json.dumps(variables), place / "play.json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_HOME": str(place / "home")},
-    )  # fmt: skip
+    done = run_play(place, hosts, [task], "--extra-vars", json.dumps(variables), files=files)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     return {name: json.loads((place / f"{name}.json").read_text()) for name in MACHINES}
 
@@ -197,6 +227,20 @@ def test_packages_of_each_family(
     assert set(decided[machine]["missing_packages"]) == packages
 
 
+def test_a_machine_that_is_as_wanted_has_nothing_to_do(decided: dict[str, dict[str, Any]]) -> None:
+    assert decided["finished"]["todo"] == []
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_differs_is_done_and_nothing_else(decided: dict[str, dict[str, Any]], part: str) -> None:
+    assert decided[f"only_{part}"]["todo"] == [part]
+
+
+def test_selinux_and_iscsi_only_where_they_are_wanted(decided: dict[str, dict[str, Any]]) -> None:
+    assert "security" not in decided["rocky"]["todo"]
+    assert "iscsi" not in decided["debian12"]["todo"]
+
+
 def test_swap_and_clock_of_a_container_are_its_hosts(decided: dict[str, dict[str, Any]]) -> None:
     assert decided["swap"]["swap_units"] == [SWAP]
     assert decided["container"]["swap_units"] == []
@@ -221,6 +265,7 @@ def test_a_restart_only_for_what_the_run_brought(decided: dict[str, dict[str, An
     assert {name: why for name, why in reasons.items() if why} == {
         "rhel": ["SELinux changed"],
         "old_kernel": OLD_KERNEL,
+        "only_restart": OLD_KERNEL,
         "upgraded": ["a package asks for it"],
     }
 
