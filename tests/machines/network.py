@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import hashlib
 import hmac
-import ipaddress
 import json
 import ssl
 import threading
@@ -20,10 +18,9 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
+
+from tests.tls import issue
 
 VERSIONS = ("v1.32.1+k3s1", "v1.34.4+k3s1", "v1.35.1+k3s1")
 PROGRAM = b"no program at all"
@@ -95,31 +92,12 @@ def _signature(content: str) -> str:
 
 def _certificate(address: str, path: Path) -> tuple[bytes, str]:
     """Write key and certificate; return the certificate and the digest of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "neighbours")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=2))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    secret = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(secret + pem)
-    public = key.public_key().public_bytes(
+    own = issue("neighbours", address=address)
+    path.write_text(own.key_pem + own.pem)
+    public = own.key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    return pem, f"sha256:{hashlib.sha256(public).hexdigest()}"
+    return own.pem.encode(), f"sha256:{hashlib.sha256(public).hexdigest()}"
 
 
 @contextmanager

@@ -20,19 +20,14 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "runtime")]
 
 from tests.integration.runtime.parts import RUNTIME, Daemon, free_port  # noqa: E402 - found on the path set above
 from tests.integration.runtime.standin_api import ApiServer  # noqa: E402 - the same
+from tests.tls import issue  # noqa: E402 - the same
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with a CA (ca.pem) for the trust bundle."""
+    """Folder with a CA (ca.crt) for the trust bundle."""
     folder = tmp_path_factory.mktemp("certificates")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", folder / "ca.key", "-out", folder / "ca.pem", "-days", "2", "-subj", "/CN=test root"],
-        check=True,
-        capture_output=True,
-        timeout=30,
-    )  # fmt: skip
+    issue("test root", ca=True).write(folder, "ca")
     return folder
 
 
@@ -65,7 +60,7 @@ async def daemon(api: ApiServer, tmp_path: Path, certificates: Path) -> AsyncIte
         folder=tmp_path,
         hub=f"127.0.0.1:{free_port()}",
         device_key="ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM=",
-        trust=(certificates / "ca.pem").read_text(),
+        trust=(certificates / "ca.crt").read_text(),
     )
     yield made
     if made.process is not None:

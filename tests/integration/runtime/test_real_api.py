@@ -195,7 +195,7 @@ async def gateway(cluster: ControlPlane, tmp_path: Path, certificates: Path) -> 
         folder=tmp_path,
         hub=f"127.0.0.1:{free_port()}",
         device_key="ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM=",
-        trust=(certificates / "ca.pem").read_text(),
+        trust=(certificates / "ca.crt").read_text(),
     )
     daemon.state.mkdir()
     store = KeyStore.open(daemon.state, Owner("gw-1", daemon.hub))

@@ -105,7 +105,7 @@ async def test_the_sdk_signs_unmodified_with_the_environment_of_its_pod(
     client = await asyncio.to_thread(IoTHubModuleClient.create_from_edge_environment)
     try:
         configuration = client._mqtt_pipeline.pipeline_configuration
-        assert configuration.server_verification_cert.strip() == (certificates / "ca.pem").read_text().strip()
+        assert configuration.server_verification_cert.strip() == (certificates / "ca.crt").read_text().strip()
         token = dict(part.split("=", 1) for part in str(configuration.sastoken).split(" ")[1].split("&"))
         resource = urllib.parse.quote(f"{served.hub}/devices/gw-1/modules/Sensor", safe="")
         assert token["sr"] == resource

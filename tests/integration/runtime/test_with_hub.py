@@ -276,7 +276,7 @@ async def test_a_clock_that_is_off_is_told_with_its_offset(hub: Hub, tmp_path: P
 async def test_a_hub_that_is_not_trusted_or_away_is_told_as_such(
     hub: Hub, tmp_path: Path, certificates: Path
 ) -> None:
-    untrusting = client(hub, tmp_path, ca=(certificates / "ca.pem").read_text())
+    untrusting = client(hub, tmp_path, ca=(certificates / "ca.crt").read_text())
     try:
         with pytest.raises(HubError, match=r"certificate is not trusted"):
             await untrusting.get_module("m")

@@ -5,29 +5,24 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 from edgeha_runtime.daemon import trust
+
+from tests.tls import issue
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with a CA and its key."""
     folder = tmp_path_factory.mktemp("ca")
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-         "-keyout", folder / "ca.key", "-out", folder / "ca.pem", "-days", "2", "-subj", "/CN=test root"],
-        check=True,
-        capture_output=True,
-        timeout=30,
-    )  # fmt: skip
+    issue("test root", ca=True).write(folder, "ca")
     return folder
 
 
 def test_comments_are_dropped_and_certificates_kept(made: Path, tmp_path: Path) -> None:
-    pem = (made / "ca.pem").read_text()
+    pem = (made / "ca.crt").read_text()
     (tmp_path / "bundle").write_text(f"# Wurzel f\u00fcr alle\n{pem}\n# zweite\n{pem}")
     assert trust.load(tmp_path / "bundle").pem == pem * 2
 
@@ -35,12 +30,12 @@ def test_comments_are_dropped_and_certificates_kept(made: Path, tmp_path: Path) 
 @pytest.mark.parametrize("empty", ["", " \n"])
 def test_empty_means_the_systems_bundle(made: Path, tmp_path: Path, empty: str) -> None:
     (tmp_path / "bundle").write_text(empty)
-    found = trust.load(tmp_path / "bundle", (tmp_path / "none", made / "ca.pem"))
-    assert found.pem == (made / "ca.pem").read_text()
+    found = trust.load(tmp_path / "bundle", (tmp_path / "none", made / "ca.crt"))
+    assert found.pem == (made / "ca.crt").read_text()
 
 
 def test_a_private_key_among_the_certificates_is_refused(made: Path, tmp_path: Path) -> None:
-    (tmp_path / "bundle").write_text((made / "ca.pem").read_text() + (made / "ca.key").read_text())
+    (tmp_path / "bundle").write_text((made / "ca.crt").read_text() + (made / "ca.key").read_text())
     with pytest.raises(trust.TrustError, match="holds a private key"):
         trust.load(tmp_path / "bundle")
 
