@@ -17,7 +17,8 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.public_variables im
 SERVERS, AGENTS, CLUSTERS = "edge_servers", "edge_agents", "edge_clusters"
 _JOIN = ("edge_join_url", "edge_join_token", "edge_join_ca_hash")
 # Variables that only a cluster of ours has a use for.
-_OURS = ("edge_cluster_vip", "edge_k3s_datastore_endpoint", "edge_snapshot_schedule")
+_DATASTORE = ("edge_k3s_datastore_ca", "edge_k3s_datastore_certificate", "edge_k3s_datastore_key")
+_OURS = ("edge_cluster_vip", "edge_k3s_datastore_endpoint", *_DATASTORE, "edge_snapshot_schedule")
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def check(host: str, get: Callable[[str], Any], members: Members) -> Found:
     if mode == "k3s":
         rules.servers()
         rules.datastore()
+        rules.profile()
         rules.networks()
         rules.without_effect(_JOIN, mode)
     elif mode == "join":
@@ -239,9 +241,33 @@ class _Rules:
                 "is set, and edge_k3s_datastore is embedded",
                 "set edge_k3s_datastore to endpoint, or remove it",
             )
+        for name in _DATASTORE:
+            if kind != "endpoint" and self.get(name):
+                self.add(
+                    f"variable {name}",
+                    "is set, and edge_k3s_datastore is embedded",
+                    "set edge_k3s_datastore to endpoint, or remove it",
+                )
+        certificate, key = self.get("edge_k3s_datastore_certificate"), self.get("edge_k3s_datastore_key")
+        if kind == "endpoint" and bool(certificate) != bool(key):
+            there, missing = ("certificate", "key") if certificate else ("key", "certificate")
+            self.add(
+                f"variable edge_k3s_datastore_{missing}",
+                f"is not set, and edge_k3s_datastore_{there} is",
+                "set both, or none of them",
+            )
         if kind == "endpoint" and is_true(self.get("edge_k3s_etcd")):
             self.add(
                 "variable edge_k3s_etcd", "is true, and edge_k3s_datastore is endpoint", "choose one of them"
+            )
+
+    def profile(self) -> None:
+        encrypted = self.get("edge_k3s_secrets_encryption")
+        if self.get("edge_k3s_profile") == "cis" and encrypted is not None and not is_true(encrypted):
+            self.add(
+                "variable edge_k3s_secrets_encryption",
+                "is false, and edge_k3s_profile is cis, which asks for it",
+                "remove it, or the profile",
             )
 
     def networks(self) -> None:

@@ -256,6 +256,15 @@ def _absolute(value: str) -> list[Finding]:
     return []
 
 
+def _pem(value: str, kind: str) -> list[Finding]:
+    begins, ends = rf"-----BEGIN (?:[A-Z]+ )?{kind}-----\s", rf"\s-----END (?:[A-Z]+ )?{kind}-----"
+    if re.search(rf"{begins}[\s\S]+{ends}", value):
+        return []
+    return [
+        (f"holds no text -----BEGIN {kind}-----", "give the text itself, as a file of PEM has it, not a path")
+    ]
+
+
 def _datastore_endpoint(value: str) -> list[Finding]:
     scheme = value.partition("://")[0]
     known = ("postgres", "postgresql", "mysql", "http", "https", "unix", "nats")
@@ -263,7 +272,16 @@ def _datastore_endpoint(value: str) -> list[Finding]:
         return [
             ("does not begin like a datastore's address", f"begin it with one of {'://, '.join(known)}://")
         ]
+    if scheme in ("http", "https") and not all(_is_http(part) for part in value.split(",")):
+        return [
+            ("has a part that is no address of an etcd", "write it like https://one:2379,https://two:2379")
+        ]
     return _spaces(value)
+
+
+def _is_http(value: str) -> bool:
+    parts = urlsplit(value)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _k3s_token(value: str) -> list[Finding]:
@@ -421,7 +439,10 @@ FORMATS: Mapping[str, Callable[[Any], list[Finding]]] = {
     "edge_join_ca_hash": _ca_hash,
     "edge_k3s_agent_options": _options,
     "edge_k3s_data_dir": _absolute,
+    "edge_k3s_datastore_ca": lambda value: _pem(value, "CERTIFICATE"),
+    "edge_k3s_datastore_certificate": lambda value: _pem(value, "CERTIFICATE"),
     "edge_k3s_datastore_endpoint": _datastore_endpoint,
+    "edge_k3s_datastore_key": lambda value: _pem(value, "PRIVATE KEY"),
     "edge_k3s_disable": _disable,
     "edge_k3s_new_token": _k3s_token,
     "edge_k3s_server_options": _options,

@@ -16,7 +16,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import public_varia
 
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir())
-SECRETS = ("_policy_key", "_secret", "_token", "_registries", "_datastore_endpoint")
+SECRETS = ("_policy_key", "_secret", "_token", "_registries", "_datastore_endpoint", "_datastore_key")
 PUBLIC = ROOT / "playbooks" / "vars" / "public.yml"
 
 

@@ -16,6 +16,7 @@ JOIN = {
     "edge_join_url": "https://10.7.0.10:6443",
     "edge_join_token": f"K10{'a' * 64}::node:0123456789abcdef",
 }
+ELSEWHERE = {"edge_k3s_datastore": "endpoint", "edge_k3s_datastore_endpoint": "https://10.7.0.20:2379"}
 WORKERS = Members([], ["gw4"], ["gw4"])
 
 
@@ -75,6 +76,24 @@ def test_good_clusters() -> None:
             },
             "variable edge_k3s_etcd",
             "choose one of them",
+        ),
+        (
+            THREE,
+            {"edge_k3s_datastore_ca": "-----BEGIN"},
+            "variable edge_k3s_datastore_ca",
+            "edge_k3s_datastore is embedded",
+        ),
+        (
+            THREE,
+            {**ELSEWHERE, "edge_k3s_datastore_certificate": "-----BEGIN"},
+            "variable edge_k3s_datastore_key",
+            "is not set, and edge_k3s_datastore_certificate is",
+        ),
+        (
+            THREE,
+            {"edge_k3s_profile": "cis", "edge_k3s_secrets_encryption": False},
+            "variable edge_k3s_secrets_encryption",
+            "edge_k3s_profile is cis",
         ),
         (THREE, {"edge_service_cidr": "10.42.128.0/17"}, "variable edge_service_cidr", "overlaps"),
         (THREE, {"edge_cluster_vip": "10.42.0.10"}, "variable edge_cluster_vip", "network of the pods"),

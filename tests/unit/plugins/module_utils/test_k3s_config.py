@@ -31,6 +31,9 @@ SETTINGS: dict[str, Any] = {
     "disable": ["traefik"],
     "secrets_encryption": True,
     "datastore_endpoint": "",
+    "datastore_ca": "",
+    "datastore_certificate": "",
+    "datastore_key": "",
     "snapshot_schedule": "",
     "snapshot_retention": 0,
     "profile": "",
@@ -156,11 +159,65 @@ def test_other_options_are_added_and_ours_are_refused() -> None:
     options = ["kubelet-arg=a=1", "kubelet-arg=b=2", "debug=true", "server=https://x", "nonsense"]
     settings = {**SETTINGS, "options": options, "profile": "cis"}
     config = content(k3s_config.files("server", settings), k3s_config.CONFIG_FILE)
-    assert config["kubelet-arg"] == ["streaming-connection-idle-timeout=5m", "a=1", "b=2"]
+    assert config["kubelet-arg"][0] == "streaming-connection-idle-timeout=5m"
+    assert config["kubelet-arg"][-2:] == ["a=1", "b=2"]
     assert config["debug"] is True
     assert "server" not in config
     facts = [problem["fact"] for problem in k3s_config.option_problems(options, "edge_k3s_server_options")]
     assert facts == ["the key server is kept by this collection", "'nonsense' is not key=value"]
+
+
+def test_a_datastore_elsewhere_is_reached_with_files_of_root_alone() -> None:
+    settings = {
+        **SETTINGS,
+        "datastore_endpoint": "https://10.7.0.20:2379",
+        "datastore_ca": "authority\n\n",
+        "datastore_certificate": "certificate",
+        "datastore_key": "key",
+        "snapshot_schedule": "@daily",
+    }
+    files = k3s_config.files("server", settings)
+    config = content(files, k3s_config.CONFIG_FILE)
+    assert config["datastore-endpoint"] == "https://10.7.0.20:2379"
+    assert "etcd-snapshot-schedule-cron" not in config
+    texts = {}
+    for key in ("datastore-cafile", "datastore-certfile", "datastore-keyfile"):
+        (entry,) = [entry for entry in files if entry["path"] == config[key]]
+        assert (entry["mode"], entry["hidden"]) == ("0600", True)
+        texts[key] = entry["content"]
+    assert list(texts.values()) == ["authority\n", "certificate\n", "key\n"]
+    # A database that asks for a password only, and an agent, need none of it.
+    only = {**SETTINGS, "datastore_endpoint": "postgres://edge:secret@10.7.0.20/k3s"}
+    assert not any("datastore" in entry["path"] for entry in k3s_config.files("server", only))
+    assert not any("datastore" in entry["path"] for entry in k3s_config.files("agent", settings))
+
+
+def test_the_profile_asks_for_what_the_hardening_guide_asks() -> None:
+    files = k3s_config.files("server", {**SETTINGS, "profile": "cis"})
+    config = content(files, k3s_config.CONFIG_FILE)
+    assert config["protect-kernel-defaults"] is True
+    arguments = dict(entry.split("=", 1) for entry in config["kube-apiserver-arg"])
+    assert arguments["enable-admission-plugins"] == "NodeRestriction,EventRateLimit"
+    assert arguments["audit-log-path"] == "/var/lib/rancher/k3s/server/logs/audit.log"
+    for name in ("audit-policy-file", "admission-control-config-file"):
+        (entry,) = [entry for entry in files if entry["path"] == arguments[name]]
+        assert entry["mode"] == "0600"
+    admission = content(files, arguments["admission-control-config-file"])
+    assert [plugin["name"] for plugin in admission["plugins"]] == ["PodSecurity", "EventRateLimit"]
+    assert admission["plugins"][0]["configuration"]["defaults"]["enforce"] == "restricted"
+    agent = content(k3s_config.files("agent", {**SETTINGS, "profile": "cis"}), k3s_config.CONFIG_FILE)
+    assert agent["protect-kernel-defaults"] is True
+    assert "kube-apiserver-arg" not in agent
+
+
+def test_one_server_becomes_a_cluster_by_one_restart() -> None:
+    look = settled()
+    del look["files"][k3s_config.JOIN_FILE]
+    found = k3s_config.drift(
+        look, wanted(plan={"action": "keep", "via": "", "wave": 0, "convert": True}, servers=[], init=True)
+    )
+    assert yaml.safe_load(found["join"]) == {"cluster-init": True}
+    assert (found["settled"], found["service"], found["write"]) == (None, "restarted", [])
 
 
 def test_what_is_inside_goes_past_the_proxy() -> None:
