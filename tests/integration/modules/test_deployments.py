@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_auth, iothub_client
+from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_client
+
+from tests.manifests import MODULE, manifest
 
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
 
     Play = Callable[..., Run]
 
-MODULE = {"type": "docker", "status": "running", "restartPolicy": "always"}
 GATEWAY = {
     "edgeha.iotedge.iothub_devices": {
         "devices": [
@@ -29,28 +30,7 @@ GATEWAY = {
 
 
 def base(image: str) -> dict[str, Any]:
-    return {
-        "modulesContent": {
-            "$edgeAgent": {
-                "properties.desired": {
-                    "schemaVersion": "1.1",
-                    "runtime": {"type": "docker", "settings": {}},
-                    "systemModules": {
-                        "edgeAgent": {"type": "docker", "settings": {"image": "example/agent:1.6"}},
-                        "edgeHub": {**MODULE, "settings": {"image": "example/hub:1.6"}},
-                    },
-                    "modules": {"sensor": {**MODULE, "settings": {"image": image}}},
-                }
-            },
-            "$edgeHub": {
-                "properties.desired": {
-                    "schemaVersion": "1.1",
-                    "routes": {},
-                    "storeAndForwardConfiguration": {"timeToLiveSecs": 7200},
-                }
-            },
-        }
-    }
+    return manifest({"sensor": {**MODULE, "settings": {"image": image}}})
 
 
 def layer(name: str, image: str) -> dict[str, Any]:
@@ -62,13 +42,8 @@ def deploy(*items: dict[str, Any], **options: Any) -> dict[str, Any]:
     return {"edgeha.iotedge.iothub_deployments": {"deployments": list(items), **options}}
 
 
-def client_of(hub: Hub) -> iothub_client.HubClient:
-    policy = iothub_auth.SasPolicy("iothubowner", hub.keys["iothubowner"])
-    return iothub_client.HubClient(hub.hostname, policy, ca_file=hub.ca_file)
-
-
 def configurations(hub: Hub) -> dict[str, Any]:
-    return {entry["id"]: entry for entry in client_of(hub).request("GET", "/configurations").body}
+    return {entry["id"]: entry for entry in hub.client().request("GET", "/configurations").body}
 
 
 def images(client: iothub_client.HubClient, device_id: str = "gw") -> dict[str, str]:
@@ -79,7 +54,7 @@ def images(client: iothub_client.HubClient, device_id: str = "gw") -> dict[str, 
 
 
 def wait_for_images(hub: Hub, expected: dict[str, str], device_id: str = "gw") -> None:
-    client, deadline = client_of(hub), time.monotonic() + 20
+    client, deadline = hub.client(), time.monotonic() + 20
     while (found := images(client, device_id)) != expected:
         assert time.monotonic() < deadline, f"{device_id} runs {found}, not {expected}"
         time.sleep(0.05)
@@ -92,7 +67,7 @@ def watching(hub: Hub) -> Iterator[list[dict[str, str]]]:
     stop = threading.Event()
 
     def watch() -> None:
-        client = client_of(hub)
+        client = hub.client()
         while not stop.is_set():
             found = images(client)
             if not seen or seen[-1] != found:
@@ -194,7 +169,7 @@ def test_what_an_interrupted_run_left_is_finished(hub: Hub, play: Play) -> None:
     left = "plant-0123456789ab"
     kept = {key: old[key] for key in ("labels", "targetCondition", "priority")}
     body = {**kept, "id": left, "content": base("s:0")}
-    client_of(hub).request("PUT", f"/configurations/{left}", body=body)
+    hub.client().request("PUT", f"/configurations/{left}", body=body)
     run = play({"deploy": deploy(item), "again": deploy(item)})
     assert run.results["deploy"]["deployments"][0]["replaced"] == [left]
     assert run.results["again"]["changed"] is False
@@ -227,7 +202,7 @@ def test_a_deployment_made_by_hand_is_adopted_only_when_asked(hub: Hub, play: Pl
         "priority": 3,
         "labels": {"by": "hand"},
     }
-    client_of(hub).request("PUT", "/configurations/plant", body=body)
+    hub.client().request("PUT", "/configurations/plant", body=body)
     item = {"id": "plant", "content": base("s:1")}
     refused = play({"deploy": deploy(item)})
     assert "adopt: true" in refused.failures[0]

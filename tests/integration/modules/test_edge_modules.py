@@ -9,48 +9,26 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_auth, iothub_client
+from tests import manifests
+from tests.manifests import MODULE
 
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
 
     Play = Callable[..., Run]
 
-MODULE = {"type": "docker", "status": "running", "restartPolicy": "always"}
 PASSWORD = "registry-password-of-a-test"
 
 
 def manifest(tag: str = "1", **twins: Any) -> dict[str, Any]:
-    credentials = {"r": {"address": "r.example", "username": "u", "password": PASSWORD}}
     options = {"Env": ["LONG=" + "ä" * 700], "HostConfig": {"Binds": ["/a:/b"]}}
-    return {
-        "modulesContent": {
-            "$edgeAgent": {
-                "properties.desired": {
-                    "schemaVersion": "1.1",
-                    "runtime": {"type": "docker", "settings": {"registryCredentials": credentials}},
-                    "systemModules": {
-                        "edgeAgent": {"type": "docker", "settings": {"image": "example/agent:1.6"}},
-                        "edgeHub": {**MODULE, "settings": {"image": "example/hub:1.6"}},
-                    },
-                    "modules": {
-                        "sensor": {
-                            **MODULE,
-                            "settings": {"image": f"example/sensor:{tag}", "createOptions": options},
-                        }
-                    },
-                }
-            },
-            "$edgeHub": {
-                "properties.desired": {
-                    "schemaVersion": "1.1",
-                    "routes": {"up": {"route": "FROM /messages/* INTO $upstream", "priority": 1}},
-                    "storeAndForwardConfiguration": {"timeToLiveSecs": 7200},
-                }
-            },
-            **{name: {"properties.desired": desired} for name, desired in twins.items()},
-        }
-    }
+    settings = {"image": f"example/sensor:{tag}", "createOptions": options}
+    return manifests.manifest(
+        {"sensor": {**MODULE, "settings": settings}},
+        routes={"up": {"route": "FROM /messages/* INTO $upstream", "priority": 1}},
+        credentials={"r": {"address": "r.example", "username": "u", "password": PASSWORD}},
+        **twins,
+    )
 
 
 def devices(*items: dict[str, Any]) -> dict[str, Any]:
@@ -65,13 +43,8 @@ def edge(*items: tuple[str, Any]) -> dict[str, Any]:
     }
 
 
-def client_of(hub: Hub) -> iothub_client.HubClient:
-    policy = iothub_auth.SasPolicy("iothubowner", hub.keys["iothubowner"])
-    return iothub_client.HubClient(hub.hostname, policy, ca_file=hub.ca_file)
-
-
 def twin(hub: Hub, device_id: str, module_id: str) -> dict[str, Any]:
-    return client_of(hub).get_twin(device_id, module_id) or {}
+    return hub.client().get_twin(device_id, module_id) or {}
 
 
 def wait_for_interval(hub: Hub, interval: int) -> None:
@@ -136,7 +109,7 @@ def test_modules_of_a_device_are_set_once_and_truly(hub: Hub, play: Play) -> Non
 def test_what_somebody_else_changed_is_found_and_put_right(hub: Hub, play: Play) -> None:
     gateway = {"device_id": "gw", "edge": True}
     play({"device": devices(gateway), "set": edge(("gw", manifest()))})
-    client_of(hub).patch_twin("gw", {"properties": {"desired": {"routes": {"up": None}}}}, "*", "$edgeHub")
+    hub.client().patch_twin("gw", {"properties": {"desired": {"routes": {"up": None}}}}, "*", "$edgeHub")
     checked = play({"set": edge(("gw", manifest()))}, "--check", "--diff")
     assert checked.results["set"]["devices"][0]["changed_modules"] == ["$edgeHub"]
     assert "routes" in json.dumps(checked.results["set"]["diff"])
@@ -165,7 +138,7 @@ def test_nothing_is_set_while_an_item_is_wrong(hub: Hub, play: Play) -> None:
 
 def test_a_deployment_that_will_overwrite_it_is_told(hub: Hub, play: Play) -> None:
     play({"device": devices({"device_id": "gw", "edge": True})})
-    client_of(hub).request(
+    hub.client().request(
         "PUT",
         "/configurations/other",
         body={"id": "other", "content": manifest(), "targetCondition": "deviceId='gw'", "priority": 1},
@@ -176,9 +149,9 @@ def test_a_deployment_that_will_overwrite_it_is_told(hub: Hub, play: Play) -> No
         "content": {"deviceContent": {"properties.desired.a": 1}},
         "targetCondition": "*",
     }
-    client_of(hub).request("PUT", "/configurations/device", body=device)
+    hub.client().request("PUT", "/configurations/device", body=device)
     deadline = time.monotonic() + 20
-    while len(client_of(hub).get_twin("gw")["configurations"]) < 2 or not twin(hub, "gw", "$edgeAgent").get(
+    while len(hub.client().get_twin("gw")["configurations"]) < 2 or not twin(hub, "gw", "$edgeAgent").get(
         "configurations"
     ):
         assert time.monotonic() < deadline, "the deployment does not target the device"

@@ -17,7 +17,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.deployments import 
 from hypothesis import given
 from hypothesis import strategies as st
 
-MODULE = {"type": "docker", "status": "running", "restartPolicy": "always"}
+from tests.manifests import MODULE, manifest
 
 
 def layer(image: str = "a:1", options: Any = None) -> dict[str, Any]:
@@ -30,30 +30,6 @@ def layer(image: str = "a:1", options: Any = None) -> dict[str, Any]:
 def wanted(name: str = "plant", **item: Any) -> DesiredDeployment:
     empty = dict.fromkeys(("content", "priority", "target_condition", "labels", "metrics"))
     return DesiredDeployment.of({**empty, "id": name, "state": "present", "adopt": False, **item})
-
-
-def plain_base() -> dict[str, Any]:
-    return {
-        "modulesContent": {
-            "$edgeAgent": {
-                "properties.desired": {
-                    "schemaVersion": "1.1",
-                    "runtime": {"type": "docker", "settings": {}},
-                    "systemModules": {
-                        "edgeAgent": {"type": "docker", "settings": {"image": "a"}},
-                        "edgeHub": {**MODULE, "settings": {"image": "h"}},
-                    },
-                }
-            },
-            "$edgeHub": {
-                "properties.desired": {
-                    "schemaVersion": "1.1",
-                    "routes": {},
-                    "storeAndForwardConfiguration": {"timeToLiveSecs": 7200},
-                }
-            },
-        }
-    }
 
 
 class Hub:
@@ -276,8 +252,8 @@ def test_rivals_of_the_same_priority_are_named() -> None:
         foreign(base, id="higher", priority=6),
         foreign(layer(), id="layer", priority=5),
     )
-    assert hub.find(wanted(content=plain_base(), priority=5)).rivals == ["rival"]
-    hub.apply(wanted(content=plain_base(), priority=4))
+    assert hub.find(wanted(content=manifest(), priority=5)).rivals == ["rival"]
+    hub.apply(wanted(content=manifest(), priority=4))
     assert hub.find(wanted(priority=5)).rivals == ["rival"]
     # Layers go on top of each other.
     assert hub.find(wanted(content=layer(), priority=5)).rivals == []

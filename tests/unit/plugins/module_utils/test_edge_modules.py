@@ -11,38 +11,16 @@ import pytest
 from ansible_collections.edgeha.iotedge.plugins.module_utils import edge_modules, item_list
 from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_modules import ActualModules, DesiredModules
 
-SENSOR = {"type": "docker", "status": "running", "restartPolicy": "always"}
+from tests.manifests import MODULE, manifest
 
 
 def content(tag: str = "1", options: Any = None, secret: str = "") -> dict[str, Any]:
-    credentials = {"r": {"address": "r.example", "username": "u", "password": secret or "none"}}
-    return {
-        "modulesContent": {
-            "$edgeAgent": {
-                "properties.desired": {
-                    "schemaVersion": "1.1",
-                    "runtime": {"type": "docker", "settings": {"registryCredentials": credentials}},
-                    "systemModules": {
-                        "edgeAgent": {"type": "docker", "settings": {"image": "a"}},
-                        "edgeHub": {**SENSOR, "settings": {"image": "h"}},
-                    },
-                    "modules": {
-                        "sensor": {
-                            **SENSOR,
-                            "settings": {"image": f"s:{tag}", "createOptions": options or {}},
-                        }
-                    },
-                }
-            },
-            "$edgeHub": {
-                "properties.desired": {
-                    "schemaVersion": "1.0",
-                    "routes": {"r": "FROM /* INTO $upstream"},
-                    "storeAndForwardConfiguration": {"timeToLiveSecs": 7200},
-                }
-            },
-        }
-    }
+    settings = {"image": f"s:{tag}", "createOptions": options or {}}
+    return manifest(
+        {"sensor": {**MODULE, "settings": settings}},
+        routes={"r": {"route": "FROM /* INTO $upstream"}},
+        credentials={"r": {"address": "r.example", "username": "u", "password": secret or "none"}},
+    )
 
 
 def hub_after(desired: DesiredModules, **configurations: Any) -> ActualModules:
@@ -134,7 +112,7 @@ def test_devices_that_run_no_modules(twin: Any, fact: str) -> None:
 def test_errors_of_a_list_name_item_and_path() -> None:
     layer = {
         "modulesContent": {
-            "$edgeAgent": {"properties.desired.modules.x": {**SENSOR, "settings": {"image": "a"}}}
+            "$edgeAgent": {"properties.desired.modules.x": {**MODULE, "settings": {"image": "a"}}}
         }
     }
     errors = edge_modules.list_errors(
