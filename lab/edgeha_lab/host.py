@@ -7,6 +7,8 @@
 Every node runs systemd, containerd and a kubelet, and each takes inotify instances of
 the one root user: the usual 128 last for two clusters. `raise_limits` lifts what is too
 low while a lab is up; `restore_limits` puts the old values back with the last lab.
+The same goes for what a kubelet sets of a kernel, and expects when it is told to leave the
+kernel alone: a node in a container must not, and often cannot, set it itself.
 """
 
 from __future__ import annotations
@@ -17,7 +19,13 @@ from pathlib import Path
 from edgeha_lab import paths
 from edgeha_lab.progress import say
 
-_WANTED = {"fs/inotify/max_user_instances": 1024, "fs/inotify/max_user_watches": 524288}
+_WANTED = {
+    "fs/inotify/max_user_instances": 1024,
+    "fs/inotify/max_user_watches": 524288,
+    "kernel/panic": 10,
+    "kernel/panic_on_oops": 1,
+    "vm/overcommit_memory": 1,
+}
 
 
 def _memory() -> Path:
