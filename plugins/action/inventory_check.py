@@ -258,6 +258,7 @@ class _Cluster:
             disks=value_formats.disks(disks),
             facts=look.get("machine"),
             skew=(float(low), float(high)),
+            tuned=self._inventory.usable(name, "edge_prepare_sysctl") in (None, True, "true", "yes"),
         )
 
     def _wanted(self) -> machine_rules.Wanted:

@@ -95,6 +95,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             "no_proxy": get("edge_no_proxy") or "",
             **{name: value for name, value in self._task.args.items() if name in OWN_OPTIONS},
         }
+        if kind == "k3s" and get("edge_k3s_profile") == "cis":
+            arguments["sysctls"] = list(machine_rules.KERNEL_SETTINGS)
         disks = inventory.usable(host, "edge_node_disks")
         arguments["disks"] = [
             {key: disk[key] for key in ("device", "mount")} for disk in value_formats.disks(disks or [])

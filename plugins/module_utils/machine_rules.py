@@ -19,6 +19,14 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import disk_rules, 
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 
 MODULES = ("overlay", "br_netfilter", "nf_conntrack", "vxlan")
+# With the profile cis a kubelet leaves the kernel alone, and ends where it differs from these. The role
+# node_prepare sets the first ones.
+_SET_BY_US = {
+    "vm.overcommit_memory": "1", "vm.panic_on_oom": "0", "kernel.panic": "10", "kernel.panic_on_oops": "1",
+}  # fmt: skip
+KERNEL_SETTINGS: Mapping[str, str] = {
+    **_SET_BY_US, "kernel.keys.root_maxkeys": "1000000", "kernel.keys.root_maxbytes": "25000000",
+}  # fmt: skip
 # Systems that node_prepare knows, by id or else by family: versions, or for a family major ones.
 SYSTEMS: Mapping[str, Sequence[str]] = {
     "debian": ("12", "13"),
@@ -69,6 +77,7 @@ class Machine:
     disks:  those that are to be formatted and mounted, with device, filesystem, mount and label.
     facts:  what it tells, None when it was not or could not be looked at.
     skew:   the least and the most seconds that its clock is ahead of the controller's.
+    tuned:  whether node_prepare sets its kernel's values.
     """
 
     host: str
@@ -79,6 +88,7 @@ class Machine:
     disks: Sequence[Mapping[str, str]] = ()
     facts: Mapping[str, Any] | None = None
     skew: tuple[float, float] = (0.0, 0.0)
+    tuned: bool = True
 
 
 @dataclass(frozen=True)
@@ -239,6 +249,13 @@ def _system(machine: Machine, facts: Mapping[str, Any], wanted: Wanted, to_insta
         missing = ", ".join(facts["cgroups"]["missing"])
         fix = f"start the kernel with cgroup_enable for {missing}"
         yield Problem(machine.host, "cgroups", f"controllers are missing: {missing}", fix)
+    for name, value in facts["sysctls"].items():
+        needed = KERNEL_SETTINGS[name]
+        if value == needed or (name in _SET_BY_US and machine.tuned and not kernel["container"]):
+            continue
+        fact = f"is {value or 'not there'}, and with edge_k3s_profile cis the kubelet wants {needed}"
+        where = "on the host of the container" if kernel["container"] else "in /etc/sysctl.d"
+        yield Problem(machine.host, f"sysctl {name}", fact, f"set {name}={needed} {where}")
     installs = wanted.kind == "k3s" and (wanted.chosen or to_install)
     error = wanted.artifact(kernel["architecture"], to_install) if installs else None
     if error:

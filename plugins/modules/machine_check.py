@@ -30,6 +30,11 @@ options:
     type: list
     elements: str
     default: []
+  sysctls:
+    description: Kernel settings that are told.
+    type: list
+    elements: str
+    default: []
   address:
     description: Address that the servers of the cluster share. Empty for none.
     type: str
@@ -146,6 +151,10 @@ machine:
       returned: always
     modules:
       description: State of each of O(modules), as M(edgeha.iotedge.node_probe) names it.
+      type: dict
+      returned: always
+    sysctls:
+      description: Value of each of O(sysctls), empty where the kernel has none of that name.
       type: dict
       returned: always
     epoch:
@@ -265,6 +274,11 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
+def _sysctl(name: str) -> str:
+    """Return a setting of the kernel, empty where it has none of that name."""
+    return " ".join(text(f"/proc/sys/{name.replace('.', '/')}").split())
+
+
 class Machine:
     """Looks at one machine."""
 
@@ -288,6 +302,7 @@ class Machine:
             **look,
             "route": machine_facts.default_route(self._output("ip", "-json", "route", "get", _SOMEWHERE)),
             "modules": node_look.module_states(self._params["modules"]),
+            "sysctls": {name: _sysctl(name) for name in self._params["sysctls"]},
             "epoch": epoch,
             "data": {"path": str(self._data_dir), **node_look.space(self._data_dir)},
             "disks": self._disks(),
@@ -494,6 +509,7 @@ def main() -> None:
             **k3s_options.DATA_DIR,
             "ports": {"type": "list", "elements": "str", "default": []},
             "modules": {"type": "list", "elements": "str", "default": []},
+            "sysctls": {"type": "list", "elements": "str", "default": []},
             "address": {"type": "str", "default": ""},
             "interface": {"type": "str", "default": ""},
             "version": {"type": "str", "default": ""},

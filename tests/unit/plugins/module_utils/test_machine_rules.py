@@ -33,6 +33,7 @@ def facts(number: int, **changes: Any) -> dict[str, Any]:
         "os": {"id": "debian", "version": "12", "major": "12", "name": "Debian", "family": "debian"},
         "kernel": {"release": "6.1", "architecture": "x86_64", "container": ""},
         "modules": {"overlay": "loaded", "vxlan": "available"},
+        "sysctls": {},
         "cgroups": {"version": 2, "controllers": [], "missing": []},
         "memory_mib": 4096,
         "cpus": 2,
@@ -51,7 +52,7 @@ def facts(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def machine(number: int, server: bool = True, **changes: Any) -> Machine:
-    keys = ("node_ip", "skew", "name", "disk", "disks")
+    keys = ("node_ip", "skew", "name", "disk", "disks", "tuned")
     own = {key: changes.pop(key) for key in keys if key in changes}
     return Machine(f"gw{number}", server, **{"name": f"gw{number}", **own}, facts=facts(number, **changes))
 
@@ -126,6 +127,28 @@ def test_each_fault_of_a_machine(server: bool, changes: dict[str, Any], subject:
         ("gw1", subject)
     ]
     assert words in judge(machine(1, server, **changes))[0][2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({"sysctls": {"kernel.panic": "0"}}, None),
+        ({"sysctls": {"kernel.panic": "10"}, "tuned": False}, None),
+        ({"sysctls": {"kernel.panic": "0"}, "tuned": False}, "set kernel.panic=10 in /etc/sysctl.d"),
+        (
+            {"sysctls": {"kernel.panic": "0"}, "kernel": {"container": "docker"}},
+            "set kernel.panic=10 on the host of the container",
+        ),
+        ({"sysctls": {"kernel.keys.root_maxkeys": "200"}}, "set kernel.keys.root_maxkeys=1000000"),
+    ],
+)
+def test_a_kernel_that_a_kubelet_of_the_profile_cis_refuses(changes: dict[str, Any], fix: str | None) -> None:
+    found = judge(machine(1, **changes))
+    assert len(found) == (fix is not None)
+    for _host, subject, text in found:
+        assert subject == f"sysctl {next(iter(changes['sysctls']))}"
+        assert fix is not None
+        assert fix in text
 
 
 @pytest.mark.parametrize(
