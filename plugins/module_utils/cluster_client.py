@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
     import kubernetes
@@ -56,6 +59,20 @@ def show_names(module: Any) -> None:
         module.no_log_values -= shown
     else:
         module.no_log_values -= {given}
+
+
+@contextlib.contextmanager
+def opened(module: AnsibleModule) -> Iterator[Any]:
+    """Give a module the client that its options ask for; what the API refuses meanwhile becomes ClusterError.
+
+    Fails the module where the libraries are not there.
+    """
+    show_names(module)
+    if IMPORT_ERROR:
+        module.fail_json(msg=missing_required_lib("openshift"), exception=IMPORT_ERROR)
+    client = connect(module.params, str(Path(module.tmpdir) / "discovery.json"))
+    with guard(client.client.configuration.host):
+        yield client
 
 
 def connect(params: Mapping[str, Any], cache_file: str, timeout: float = 15.0) -> Any:

@@ -189,10 +189,9 @@ cluster:
       returned: when it is reachable and the user may read them
 """
 
-from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     cluster_client,
     cluster_facts,
@@ -377,17 +376,13 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    cluster_client.show_names(module)
-    if cluster_client.IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("openshift"), exception=cluster_client.IMPORT_ERROR)
     if module.params["minimum_version"]:
         try:
             cluster_facts.version_tuple(module.params["minimum_version"])
         except ValueError as error:
             module.fail_json(msg=f"minimum_version: {error}")
     try:
-        client = cluster_client.connect(module.params, str(Path(module.tmpdir) / "discovery.json"))
-        with cluster_client.guard(client.client.configuration.host):
+        with cluster_client.opened(module) as client:
             cluster, problems = look(client, module.params)
     except cluster_client.ClusterError as error:
         cluster, problems = {"reachable": False}, [(error.fact, error.fix)]

@@ -76,10 +76,9 @@ absent:
   elements: str
 """
 
-from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     cluster_client,
     cluster_facts,
@@ -155,12 +154,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    cluster_client.show_names(module)
-    if cluster_client.IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("openshift"), exception=cluster_client.IMPORT_ERROR)
     try:
-        client = cluster_client.connect(module.params, str(Path(module.tmpdir) / "discovery.json"))
-        with cluster_client.guard(client.client.configuration.host):
+        with cluster_client.opened(module) as client:
             result = run(module, client)
     except (cluster_client.ClusterError, ValueError) as error:
         module.fail_json(msg=f"Labels and taints cannot be set. {error}")

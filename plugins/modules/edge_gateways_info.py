@@ -73,9 +73,8 @@ gateways:
       returned: always
 """
 
-from pathlib import Path
 
-from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_client, gateway_objects
 
 
@@ -95,12 +94,8 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    cluster_client.show_names(module)
-    if cluster_client.IMPORT_ERROR:
-        module.fail_json(msg=missing_required_lib("openshift"), exception=cluster_client.IMPORT_ERROR)
     try:
-        client = cluster_client.connect(module.params, str(Path(module.tmpdir) / "discovery.json"))
-        with cluster_client.guard(client.client.configuration.host):
+        with cluster_client.opened(module) as client:
             found = [
                 gateway_objects.pods_of(client, entry["name"], entry["namespace"])
                 for entry in module.params["gateways"]
