@@ -25,7 +25,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     value_formats,
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
-from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files, k3s_source, registries
+from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files, k3s_source, kubelet, registries
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils.members import LOOK, Inventory, value
 
 HUB_VARIABLES = (
@@ -97,6 +97,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             problems=[problem.as_dict() for problem in problems],
             machine_problems=[problem.as_dict() for problem in cluster.machine_problems()],
             machines=cluster.machines,
+            joining=cluster.joining(),
             warnings=[*findings.notes, *cluster.notes, *_misread(variables)],
             # A hub or a cluster is contacted only with variables that can be right.
             usable={
@@ -286,6 +287,23 @@ class _Cluster:
             artifact=artifact,
             limits=self._limits,
         )
+
+    def joining(self) -> dict[str, Any]:
+        """Return which machines are to join a cluster with which version, for the filter join_skew."""
+        source = self._source
+        locked = sorted(source.lock) if source is not None and source.known else []
+        machines = []
+        if self._kind == "kubeadm":
+            folder = str(self._usable("edge_join_source") or "")
+            version = kubelet.version(folder) if folder else ""
+        else:
+            version = source.version if source is not None and source.known and source.chosen else ""
+        for name in self.machines if self.mode == "join" and (locked or self._kind == "kubeadm") else []:
+            told = ((self._looks[name] or {}).get("machine") or {}).get("join")
+            if told:
+                own = version or (told["kubelet"] if self._kind == "kubeadm" else "")
+                machines.append({"host": name, "version": own, "api": told["version"]})
+        return {"kind": self._kind, "machines": machines, "locked": locked}
 
     def _join_problems(self, facts: Mapping[str, Mapping[str, Any]]) -> list[Problem]:
         problems = []

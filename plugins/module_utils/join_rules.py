@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Whether a token fits the cluster that it is for, by what that cluster tells everybody. Pure.
+"""Whether a token and a version fit the cluster that they are for. Pure.
 
 A finding is (variable, fact, fix). The token is compared here, on the controller: it reaches no machine.
 """
@@ -15,12 +15,17 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import value_formats
+from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 
 Finding = tuple[str, str, str]
 
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+# Kubernetes' rule: a kubelet is never newer than the API, and at most so many minor versions older, one less
+# for those before 1.25.
+_OLDER, _OLDER_ONCE, _SINCE = 3, 2, (1, 25)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _SEQUENCE = 0x30
 _VERSION_TAG = 0xA0
@@ -54,6 +59,52 @@ def kubeadm(
     if ca_hash and ca_hash not in digests:
         fact = "is not the digest of the authority of the cluster at edge_join_url"
         found.append(("edge_join_ca_hash", fact, fix))
+    return found
+
+
+def skew(version: str, api: str, kind: str) -> tuple[str, str] | None:
+    """Return fact and fix when a node of a version does not go with the API of a cluster, or None.
+
+    kind: ``k3s``, where an agent is not newer by a patch either, or ``kubeadm``. A version that is none is
+    not judged.
+    """
+    node, server = _VERSION.search(version), _VERSION.search(api)
+    if not node or not server:
+        return None
+    own, theirs = tuple(map(int, node.groups())), tuple(map(int, server.groups()))
+    if kind == "k3s":
+        newer, fix = own > theirs, f"set edge_k3s_version: {api}, or upgrade the cluster first"
+    else:
+        newer = own[:2] > theirs[:2]
+        fix = f"bring a kubelet of v{theirs[0]}.{theirs[1]} (edge_join_source, or the repository of packages)"
+    if newer:
+        return f"{version} is newer than the cluster, which runs {api}", fix
+    allowed = _OLDER if own[:2] >= _SINCE else _OLDER_ONCE
+    if own[0] != theirs[0] or theirs[1] - own[1] > allowed:
+        fact = f"{version} is more than {allowed} minor versions older than the cluster, which runs {api}"
+        return fact, fix
+    return None
+
+
+def joining(
+    machines: Iterable[Mapping[str, str]], kind: str, seen: str, locked: Sequence[str]
+) -> list[Problem]:
+    """Return a problem for each machine that is to join with a version that does not go with the cluster.
+
+    machines: host, version (of k3s or the kubelet; empty when it is not known, or for that of the cluster),
+              and api (the version that the cluster told the machine, or empty). seen: what its API told us.
+    locked:   versions of k3s that can be installed.
+    """
+    found = []
+    for machine in machines:
+        api = machine["api"] or seen
+        subject = "k3s version" if kind == "k3s" else "kubelet"
+        wrong = skew(machine["version"], api, kind)
+        if not wrong and kind == "k3s" and api and not machine["version"] and api not in locked:
+            fact = f"would be that of the cluster, {api}, which is not in the lock file"
+            wrong = fact, "set edge_k3s_version to one that is and is not newer, or add it to a lock of yours"
+        if wrong:
+            found.append(Problem(machine["host"], subject, *wrong))
     return found
 
 

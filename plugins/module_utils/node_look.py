@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -51,6 +52,15 @@ def look(output: Output) -> dict[str, Any]:
         "memory_mib": node_facts.memory_mib(text("/proc/meminfo")),
         "cpus": os.cpu_count() or 1,
     }
+
+
+def kubelet_version(output: Output) -> str:
+    """Return the version of the kubelet that is there, or that packages would bring; empty for neither."""
+    found = re.search(r"v\d+\.\d+\.\d+", output("kubelet", "--version"))
+    if found:
+        return found[0]
+    candidate = re.search(r"Candidate: (?:\d+:)?(\d+\.\d+\.\d+)", output("apt-cache", "policy", "kubelet"))
+    return f"v{candidate[1]}" if candidate else ""
 
 
 def packages(output: Output, family: str, wanted: Sequence[str]) -> dict[str, str | None]:

@@ -81,6 +81,10 @@ machines:
   returned: always
   type: list
   elements: str
+joining:
+  description: Machines that are to join a cluster, and the version, for P(edgeha.iotedge.join_skew#filter).
+  returned: always
+  type: dict
 usable:
   description: Whether the variables of the hub and of the cluster are good enough to contact them.
   returned: always

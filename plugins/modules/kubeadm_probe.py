@@ -82,6 +82,12 @@ kubeadm:
       description: Version of kubeadm, empty when it is not there.
       type: str
       returned: always
+    kubelet_version:
+      description:
+        - Version of the kubelet of a machine that has not joined, or of the one that packages would bring;
+          empty when it is not known.
+      type: str
+      returned: always
     sockets:
       description: Sockets of container runtimes that are there.
       type: list
@@ -215,6 +221,9 @@ def main() -> None:
             "node": node,
             "kubelet": {name: kubelet[name] for name in ("load", "active", "enabled")},
             "kubeadm_version": output(module, "kubeadm", "version", "--output=short").strip(),
+            "kubelet_version": ""
+            if conf["exists"]
+            else node_look.kubelet_version(lambda *words: output(module, *words)),
             "sockets": [path for path in kubeadm_rules.SOCKETS if Path(path).exists()],
             "runtime_is_ours": text(kubeadm_rules.CONTAINERD_FILE).startswith(kubeadm_rules.OUR_MARK),
             "runtime_is_stale": runtime_is_stale(module),

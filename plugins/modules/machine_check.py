@@ -201,7 +201,9 @@ machine:
       elements: dict
       returned: always
     join:
-      description: Problem, version, and what the cluster at O(join_url) says of itself. Null without one.
+      description:
+        - Problem, version, and what the cluster at O(join_url) says of itself; for V(kubeadm) the version of
+          the kubelet that is there, or that the lists of packages would bring. Null without one.
       type: dict
       returned: always
 problems:
@@ -475,8 +477,11 @@ class Machine:
             "authority": "",
             "kubeconfig": "",
             "signatures": {},
+            "kubelet": "",
         }
         kubeadm = self._params["join_kind"] == "kubeadm"
+        if kubeadm:
+            found["kubelet"] = node_look.kubelet_version(self._output)
         path = "/api/v1/namespaces/kube-public/configmaps/cluster-info" if kubeadm else "/cacerts"
         try:
             status, body = self._open(base + path, context, "GET")

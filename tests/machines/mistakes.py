@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -487,6 +488,19 @@ def _address(machines: Machines) -> list[Mistake]:
     ]
 
 
+def _source(folder: Path, version: str) -> str:
+    """Make a folder for edge_join_source, with a kubelet that says its version and does nothing."""
+    place = folder / f"kubelet-{version}"
+    if folder.is_dir():
+        place.mkdir()
+        program = place / "kubelet"
+        program.write_text(f"#!/bin/sh\necho Kubernetes {version}\n")
+        program.chmod(0o755)
+        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        (place / "SHA256SUMS").write_text(f"{digest}  kubelet\n{digest}  kubeadm\n")
+    return str(place)
+
+
 def _join(machines: Machines, near: Neighbours, folder: Path) -> list[Mistake]:
     kubeconfig = folder / "kubeconfig"
     if folder.is_dir():
@@ -551,6 +565,35 @@ def _join(machines: Machines, near: Neighbours, folder: Path) -> list[Mistake]:
             "a token of another k3s",
             variable("edge_join_token", "is for another cluster", "copy server/node-token"),
             {"edge_join_token": f"K10{'0' * 64}::node:{SECRET}{SECRET}"},
+        ),
+        bad(
+            "an agent that is newer than its server",
+            each(
+                MACHINES,
+                "k3s version",
+                r"v1\.35\.1\+k3s1 is newer than the cluster",
+                "set edge_k3s_version: v1.34.4",
+            ),
+            {"edge_k3s_version": "v1.35.1+k3s1"},
+        ),
+        bad(
+            "kubeadm with a kubelet that is newer than the cluster",
+            each(MACHINES, "^kubelet$", r"v1\.36\.0 is newer than the cluster", r"a kubelet of v1\.34"),
+            kubeadm,
+            token,
+            {"edge_join_source": _source(folder, "v1.36.0")},
+        ),
+        bad(
+            "kubeadm with a kubelet that is too old for the cluster",
+            each(
+                MACHINES,
+                "^kubelet$",
+                r"v1\.30\.9 is more than 3 minor versions older",
+                r"a kubelet of v1\.34",
+            ),
+            kubeadm,
+            token,
+            {"edge_join_source": _source(folder, "v1.30.9")},
         ),
         bad(
             "kubeadm without a digest",

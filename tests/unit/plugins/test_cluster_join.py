@@ -34,6 +34,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
         (source / name).write_text(name)
         sums += f"{digest(name)}  {name}\n"
     (source / "SHA256SUMS").write_text(sums)
+    newer = place / "newer"
+    newer.mkdir()
+    text = "#!/bin/sh\necho Kubernetes v1.36.0\n"
+    (newer / "kubelet").write_text(text)
+    (newer / "kubelet").chmod(0o755)
+    (newer / "SHA256SUMS").write_text(f"{digest(text)}  kubelet\n{digest(text)}  kubeadm\n")
     data = place / "data"
     (data / "agent").mkdir(parents=True)
     (data / "agent" / "server-ca.crt").write_text("ours")
@@ -56,6 +62,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
             "cluster_join_token": f"abcdef.{SECRET}",
             "cluster_join_ca_hash": f"sha256:{'1' * 64}",
             "cluster_join_source": str(source),
+        },
+        "newer": {
+            **k3s(f"K10{digest('ours')}::node:{SECRET}", place / "none"),
+            "cluster_join_api_version": "v1.34.3+k3s1",
+        },
+        "newerworker": {
+            "cluster_join_kind": "kubeadm",
+            "cluster_join_url": "https://10.7.0.21:6443",
+            "cluster_join_ca_hash": f"sha256:{'1' * 64}",
+            "cluster_join_source": str(newer),
+            "cluster_join_api_version": "v1.34.4",
         },
         "incomplete": {
             "cluster_join_kind": "kubeadm",
@@ -91,6 +108,22 @@ def test_an_agent_of_another_cluster_is_refused(run: tuple[str, dict[str, str]])
     said, failed = run
     assert "elsewhere is an agent of another cluster" in failed["elsewhere"]
     assert recap(said, "elsewhere") == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("newer", "v1.34.4+k3s1 is newer than the cluster, which runs v1.34.3+k3s1"),
+        ("newerworker", "v1.36.0 is newer than the cluster, which runs v1.34.4"),
+    ],
+)
+def test_a_version_that_does_not_go_with_the_cluster_is_refused_before_any_change(
+    run: tuple[str, dict[str, str]], name: str, words: str
+) -> None:
+    said, failed = run
+    # The table breaks its lines.
+    assert set(words.split()) <= set(failed[name].replace("\\n", " ").split())
+    assert recap(said, name) == (0, 1)
 
 
 def test_a_worker_would_install_and_join(run: tuple[str, dict[str, str]]) -> None:

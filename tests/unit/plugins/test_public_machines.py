@@ -95,6 +95,7 @@ def test_an_agent_joins_by_the_address_of_its_site(fleet: dict[str, dict[str, An
         ({}, ""),
         # None is asked for: what the servers run, but in an upgrade, which takes the newest of the lock.
         ({"__cluster_state_plan": {"version": "v1.34.4+k3s1"}}, "v1.34.4+k3s1"),
+        ({"__cluster_join_takes": "v1.34.4+k3s1"}, "v1.34.4+k3s1"),
         ({"__cluster_operation_plan": {"version": "v1.34.4+k3s1"}}, "v1.34.4+k3s1"),
         ({"__cluster_state_plan": {"version": "v1.34.4+k3s1"}, "cluster_operation_name": "upgrade"}, ""),
         (

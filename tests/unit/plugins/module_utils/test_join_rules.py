@@ -11,6 +11,7 @@ import hmac
 import json
 
 import pytest
+from ansible_collections.edgeha.iotedge.plugins.filter import join_skew as plugin
 from ansible_collections.edgeha.iotedge.plugins.module_utils import join_rules
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -89,3 +90,49 @@ def test_token_of_another_k3s() -> None:
     [(variable, fact, _fix)] = join_rules.k3s(f"K10{'0' * 64}::server:secret", authority)
     assert variable == "edge_join_token"
     assert "another cluster" in fact
+
+
+@pytest.mark.parametrize(
+    ("kind", "node", "api", "fact"),
+    [
+        ("kubeadm", "v1.34.9", "v1.34.4", ""),
+        ("kubeadm", "v1.31.0", "v1.34.4", ""),
+        ("kubeadm", "v1.35.0", "v1.34.4", "v1.35.0 is newer than the cluster, which runs v1.34.4"),
+        ("kubeadm", "v1.30.9", "v1.34.4", "v1.30.9 is more than 3 minor versions older than the cluster"),
+        ("kubeadm", "v1.24.1", "v1.27.0", "v1.24.1 is more than 2 minor versions older"),
+        ("kubeadm", "v1.24.1", "v1.26.0", ""),
+        ("k3s", "v1.34.4+k3s2", "v1.34.4+k3s1", ""),
+        ("k3s", "v1.34.5+k3s1", "v1.34.4+k3s1", "v1.34.5+k3s1 is newer than the cluster"),
+        ("k3s", "v1.33.9+k3s1", "v1.34.4+k3s1", ""),
+        ("k3s", "v1.30.9+k3s1", "v1.34.4+k3s1", "more than 3 minor versions older"),
+        # What is not known is not judged.
+        ("kubeadm", "", "v1.34.4", ""),
+        ("kubeadm", "v1.34.4", "", ""),
+    ],
+)
+def test_versions_that_go_together(kind: str, node: str, api: str, fact: str) -> None:
+    found = join_rules.skew(node, api, kind)
+    if not fact:
+        assert found is None
+        return
+    assert found is not None
+    assert fact in found[0]
+    wanted = (
+        f"set edge_k3s_version: {api}" if kind == "k3s" else f"bring a kubelet of {api.rpartition('.')[0]}"
+    )
+    assert found[1].startswith(wanted)
+
+
+def test_machines_that_join_with_a_version_of_their_own_or_with_that_of_the_cluster() -> None:
+    def joining(version: str, kind: str = "k3s", api: str = "", seen: str = "v1.34.4+k3s1") -> list[str]:
+        entries = [{"host": "gw1", "version": version, "api": api}]
+        found = plugin.join_skew({"kind": kind, "machines": entries, "locked": ["v1.34.4+k3s1"]}, seen)
+        return [f"{row['host']} {row['subject']} {row['fact']}" for row in found]
+
+    assert joining("") == joining("v1.34.4+k3s1") == joining("", "kubeadm") == joining("", seen="") == []
+    assert joining("v1.35.0", "kubeadm")[0].startswith("gw1 kubelet v1.35.0 is newer")
+    assert joining("v1.35.0", "kubeadm", api="v1.35.1", seen="v1.34.4") == []
+    assert (
+        "would be that of the cluster, v1.33.1+k3s1, which is not in the lock"
+        in joining("", seen="v1.33.1+k3s1")[0]
+    )
