@@ -108,3 +108,4 @@ def test_version_of_what_is_installed(tmp_path: Path, more: dict[str, Any], vers
     machine = mapped("ha", tmp_path, **more)["gw1"]
     assert machine["k3s_artifacts_version"] == version
     assert machine["cluster_state_version"] == more.get("edge_k3s_version", "")
+    assert machine["node_prepare_ca_file"] == ""
