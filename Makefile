@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help system venv demo demo-down test test-all static go-tests unit build sanity integration molecule e2e \
+        machines k3s-contract \
         bench-converge bench-demo bench-registry lock clean
 
 BIN := .venv/bin
@@ -46,7 +47,7 @@ test-all: system ## and what does not fit there: the power cuts, a login by the 
 	@$(stage) az -- tools/az
 	@EDGEHA_AZ="$$(tools/az)" $(MAKE) --no-print-directory test E2E_FLAGS=--run-slow \
 	  MACHINE_SCENARIOS="$(MACHINE_SCENARIOS) $(LONG_SCENARIOS)"
-	@$(MAKE) --no-print-directory molecule-vm
+	@$(MAKE) --no-print-directory machines k3s-contract molecule-vm
 
 system:
 	@if ! dpkg --status $(APT_PACKAGES) >/dev/null 2>&1; then \
@@ -106,6 +107,9 @@ e2e: venv
 
 machines: venv ## wrong inventories against bare machines: each a clear error, and nothing is touched
 	@$(stage) machines -- pytest tests/machines
+
+k3s-contract: venv ## the lab's k3s against its contract; LAB_K3S_BINARY=PATH for the real one
+	@$(stage) k3s-contract -- tools/k3s-contract
 
 bench-registry: venv ## seconds of a fleet at the hub emulator, into build/bench/registry.json
 	@$(BIN)/python tools/bench-registry
