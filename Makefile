@@ -26,7 +26,7 @@ LONG_SCENARIOS := cluster_vip join replace_first upgrade cold_start restore rese
 APT_PACKAGES := debootstrap docker.io git iproute2 iptables openssh-client openssl python3-venv
 
 help: ## this list
-	@sed -nE 's/^([a-z-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
+	@sed -nE 's/^([a-z0-9-]+):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
 
 demo: system venv ## a running gateway on this machine, from nothing: lab, site.yml, summary
 	@$(stage) --show lab-up -- lab/lab up
