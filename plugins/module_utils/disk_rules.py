@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils import mount_table
+
 # Longest label, and the package with the program that makes the file system.
 FILESYSTEMS: Mapping[str, tuple[int, str, str]] = {
     "ext4": (16, "mkfs.ext4", "e2fsprogs"),
@@ -182,27 +184,21 @@ def members(lsblk_json: str) -> list[str]:
 def mounts(mountinfo: str) -> dict[str, list[str]]:
     """Return where each device is mounted, from /proc/self/mounts."""
     found: dict[str, list[str]] = {}
-    for line in mountinfo.splitlines():
-        words = line.split()
-        if len(words) >= 3 and words[0].startswith("/"):
-            found.setdefault(words[0], []).append(_unescaped(words[1]))
+    for entry in mount_table.mounted(mountinfo):
+        if entry.source.startswith("/"):
+            found.setdefault(entry.source, []).append(entry.place)
     return found
 
 
 def fstab(text: str) -> dict[str, dict[str, str]]:
     """Return source, type and options of what /etc/fstab mounts on each folder."""
-    found = {}
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) >= 4 and words[1].startswith("/") and not words[0].startswith("#"):
-            found[_unescaped(words[1])] = {"source": words[0], "type": words[2], "options": words[3]}
-    return found
+    return {
+        entry.place: {"source": entry.source, "type": entry.kind, "options": entry.options}
+        for entry in mount_table.fstab(text)
+        if entry.place.startswith("/") and entry.options
+    }
 
 
 def hidden_files(names: Iterable[str]) -> list[str]:
     """Return what of a folder's content counts."""
     return sorted(name for name in names if name not in _FREE_FOLDERS)
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils import mount_table
+
 # Folders outside of the data folder; all that is mounted under them is k3s's or its pods'.
 MOUNT_ROOTS = ("/run/k3s", "/var/lib/kubelet", "/run/netns/cni-")
 FOLDERS = (
@@ -53,30 +55,14 @@ def mounts(table: str, data_dir: str, kept: Iterable[str]) -> list[str]:
     table: text of /proc/self/mounts. kept: mount points of fstab, which are the machine's own.
     """
     own = set(kept)
-    found = []
-    for line in table.splitlines():
-        words = line.split(" ")
-        if len(words) < 2:
-            continue
-        point = unescape(words[1])
-        if point not in own and any(under(point, root) for root in (*MOUNT_ROOTS, data_dir)):
-            found.append(point)
+    points = (entry.place for entry in mount_table.mounted(table))
+    found = [
+        point
+        for point in points
+        if point not in own and any(under(point, root) for root in (*MOUNT_ROOTS, data_dir))
+    ]
     # The same place may be mounted on twice, and is then listed twice.
     return sorted(found, key=lambda point: point.count("/"), reverse=True)
-
-
-def fstab_points(text: str) -> list[str]:
-    found = []
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) > 1 and not words[0].startswith("#"):
-            found.append(unescape(words[1]))
-    return found
-
-
-def unescape(word: str) -> str:
-    """Return a path of /proc/self/mounts or fstab, in which blanks stand as octal numbers."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found.group(1), 8)), word)
 
 
 def interfaces(masters: Mapping[str, str]) -> list[str]:

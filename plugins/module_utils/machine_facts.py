@@ -17,8 +17,8 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_LISTEN = "0A"
-_UNCONNECTED = "07"
+from ansible_collections.edgeha.iotedge.plugins.module_utils import node_facts
+
 _ETHER_ARP = 0x0806
 _ARP_REQUEST, _ARP_REPLY = 1, 2
 
@@ -33,21 +33,12 @@ def wanted_ports(texts: Iterable[str]) -> set[tuple[str, int]]:
 
 
 def sockets(tables: Mapping[str, str], wanted: set[tuple[str, int]]) -> dict[tuple[str, int], str]:
-    """Return the inode of a listening socket for each wanted port that has one.
-
-    tables: the texts of /proc/net/{tcp,tcp6,udp,udp6}. A socket of the kernel itself has the inode 0.
-    """
-    found: dict[tuple[str, int], str] = {}
-    for name, text in tables.items():
-        protocol = name[:3]
-        for line in text.splitlines()[1:]:
-            words = line.split()
-            if len(words) < 10 or words[3] != (_LISTEN if protocol == "tcp" else _UNCONNECTED):
-                continue
-            key = (protocol, int(words[1].rpartition(":")[2], 16))
-            if key in wanted:
-                found[key] = words[9]
-    return found
+    """Return the inode of a listening socket for each wanted port that has one; tables as in node_facts."""
+    return {
+        (protocol, port): inode
+        for protocol, port, inode in node_facts.sockets(tables)
+        if (protocol, port) in wanted
+    }
 
 
 def unit_of(cgroup: str) -> str:

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from ansible_collections.edgeha.iotedge.plugins.module_utils import mount_table
 
 # What each distribution calls itself in os-release, and the family that its tools belong to.
 _FAMILIES = {
@@ -170,12 +172,11 @@ def swaps(proc_swaps: str) -> list[dict[str, Any]]:
 
 def fstab_swaps(fstab: str) -> list[dict[str, str]]:
     """Return source and target of each swap that is mounted at start-up."""
-    found = []
-    for line in fstab.splitlines():
-        words = line.split()
-        if len(words) >= 3 and not words[0].startswith("#") and words[2] == "swap":
-            found.append({"source": words[0], "target": words[1]})
-    return found
+    return [
+        {"source": entry.source, "target": entry.place}
+        for entry in mount_table.fstab(fstab)
+        if entry.kind == "swap"
+    ]
 
 
 def units(show: str) -> dict[str, dict[str, str]]:
@@ -289,15 +290,22 @@ def memory_mib(meminfo: str) -> int:
     return 0
 
 
-def listening(tables: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return protocol and port of each listening socket in /proc/net/{tcp,tcp6,udp,udp6}, each port once."""
-    found = set()
+def sockets(tables: Mapping[str, str]) -> Iterator[tuple[str, int, str]]:
+    """Return protocol, port and inode of each listening socket in /proc/net/{tcp,tcp6,udp,udp6}.
+
+    A socket of the kernel itself has the inode 0.
+    """
     for name, text in tables.items():
         protocol = name[:3]
         for line in text.splitlines()[1:]:
             words = line.split()
-            if len(words) > 3 and words[3] == (_LISTEN if protocol == "tcp" else _UNCONNECTED):
-                found.add((protocol, int(words[1].rpartition(":")[2], 16)))
+            if len(words) > 9 and words[3] == (_LISTEN if protocol == "tcp" else _UNCONNECTED):
+                yield protocol, int(words[1].rpartition(":")[2], 16), words[9]
+
+
+def listening(tables: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return protocol and port of each listening socket, each port once."""
+    found = {(protocol, port) for protocol, port, _inode in sockets(tables)}
     return [{"protocol": protocol, "port": port} for protocol, port in sorted(found)]
 
 
@@ -348,14 +356,10 @@ def _mounts(device: Mapping[str, Any]) -> list[str]:
 def filesystem_of(mounts: str, path: str) -> str:
     """Return the kind of the file system that holds an absolute path, from /proc/self/mounts."""
     best, kind = "", ""
-    for line in mounts.splitlines():
-        words = line.split()
-        if len(words) < 3:
-            continue
-        place = words[1].replace("\\040", " ")
+    for _source, place, name, _options in mount_table.mounted(mounts):
         inside = path == place or path.startswith(place.rstrip("/") + "/")
-        if inside and len(place) >= len(best):
-            best, kind = place, words[2]
+        if name and inside and len(place) >= len(best):
+            best, kind = place, name
     return kind
 
 

@@ -70,7 +70,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_leftovers as core
-from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_options
+from ansible_collections.edgeha.iotedge.plugins.module_utils import k3s_options, mount_table
 from ansible_collections.edgeha.iotedge.plugins.module_utils.this_machine import text
 
 _PAUSE = 0.2
@@ -147,7 +147,11 @@ class Machine:
                 time.sleep(_PAUSE)
 
     def _mounts(self) -> list[str]:
-        return core.mounts(text("/proc/self/mounts"), self._data_dir, core.fstab_points(text("/etc/fstab")))
+        return core.mounts(
+            text("/proc/self/mounts"),
+            self._data_dir,
+            [entry.place for entry in mount_table.fstab(text("/etc/fstab"))],
+        )
 
     def _interfaces(self) -> list[str]:
         masters = {}
@@ -195,8 +199,7 @@ class Machine:
         """Return mount points at or below a folder; those of k3s are gone when files are deleted."""
         if folder.is_symlink() or not folder.is_dir():
             return []
-        lines = [line.split(" ") for line in text("/proc/self/mounts").splitlines()]
-        points = {core.unescape(words[1]) for words in lines if len(words) > 1}
+        points = {entry.place for entry in mount_table.mounted(text("/proc/self/mounts"))}
         foreign = points - set(self._mounts())
         return sorted(point for point in foreign if point == str(folder) or core.under(point, str(folder)))
 

@@ -27,7 +27,7 @@ tmpfs /run/k3svault tmpfs rw 0 0
 
 
 def test_mounts_of_pods_go_and_disks_of_the_machine_stay() -> None:
-    kept = k3s_leftovers.fstab_points("# disks\n/dev/sdb1 /var/lib/rancher/k3s/storage ext4 defaults 0 2\n")
+    kept = ["/var/lib/rancher/k3s/storage"]
     found = k3s_leftovers.mounts(MOUNTS, DATA, kept)
     assert set(found) == {
         "/run/k3s/containerd/io.containerd.grpc.v1.cri/sandboxes/1/shm",
@@ -104,7 +104,6 @@ def test_files_on_disks_of_the_machine_are_not_deleted(
     monkeypatch.setattr(
         module, "text", lambda path: table if path in ("/proc/self/mounts", "/etc/fstab") else real(path)
     )
-    monkeypatch.setattr(module.core, "fstab_points", lambda _: [str(tmp_path), f"{tmp_path}/storage/disk"])
     params = {"data_dir": str(tmp_path), "binary": str(tmp_path / "none"), "limit": 1}
     machine = module.Machine(SimpleNamespace(params=params))  # type: ignore[arg-type]
     assert str(tmp_path) in machine._files()

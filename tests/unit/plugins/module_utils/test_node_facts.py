@@ -286,10 +286,11 @@ def test_versions_of_packages() -> None:
 def test_memory_and_ports() -> None:
     assert node_facts.memory_mib("MemTotal:        4020044 kB\nMemFree: 1 kB\n") == 3925
     head = "  sl  local_address rem_address   st\n"
+    rest = "00000000:00000000 00:00000000 00000000 0 0 4711 1\n"
     tables = {
-        "tcp": head + "   0: 00000000:0016 00000000:0000 0A 0\n   1: 0B00070A:0016 01:9C40 01 0\n",
-        "tcp6": head + "   0: 00000000000000000000000000000000:192B 0:0 0A 0\n   1: 0:0016 0:0 0A 0\n",
-        "udp": head + "   0: 0100007F:0143 00000000:0000 07 0\n",
+        "tcp": f"{head}   0: 00000000:0016 00000000:0000 0A {rest}   1: 0B00070A:0016 01:9C40 01 {rest}",
+        "tcp6": f"{head}   0: {'0' * 32}:192B 0:0 0A {rest}   1: 0:0016 0:0 0A {rest}",
+        "udp": f"{head}   0: 0100007F:0143 00000000:0000 07 {rest}",
     }
     assert node_facts.listening(tables) == [
         {"protocol": "tcp", "port": 22},
