@@ -106,8 +106,8 @@ def test_the_profile_holds(name: str) -> None:
     host = machine(name)
     kubelet = host.check_output(f"cat {DATA}/agent/etc/kubelet.conf.d/00-k3s-defaults.conf")
     assert "protectKernelDefaults: true" in kubelet
-    wanted = {"vm.panic_on_oom": 0, "vm.overcommit_memory": 1, "kernel.panic": 10, "kernel.panic_on_oops": 1}
-    assert {key: host.sysctl(key) for key in wanted} == wanted
+    names = "vm/panic_on_oom vm/overcommit_memory kernel/panic kernel/panic_on_oops"
+    assert host.check_output(f"cd /proc/sys && cat {names}").split() == ["0", "1", "10", "1"]
     audit = host.file(f"{DATA}/server/logs/audit.log")
     assert audit.size > 0
     assert oct(audit.mode) == "0o600"
@@ -138,7 +138,7 @@ def test_one_server_with_sqlite_becomes_one_with_etcd_by_one_run() -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     host = machine("server3")
     assert host.file(f"{DATA}/server/db/etcd/member/wal").exists
-    assert nodes("server3")["server3"]["EtcdIsVoter"] == "True"
+    assert nodes("server3")["server3"].get("EtcdIsVoter") == "True"
     assert host.check_output("k3s kubectl get configmap before -o jsonpath={.data.a}") == "b"
     assert host.check_output("systemctl show -p NRestarts k3s") == "NRestarts=0"
     assert {name: started(name) for name in ELSEWHERE} == others
