@@ -179,19 +179,25 @@ def fstab_swaps(fstab: str) -> list[dict[str, str]]:
     ]
 
 
+def unit_properties(show: str) -> dict[str, dict[str, str]]:
+    """Return what `systemctl show` tells of each unit."""
+    blocks = show.strip().split("\n\n")
+    found = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in blocks]
+    return {fields["Id"]: fields for fields in found if fields.get("Id")}
+
+
 def units(show: str) -> dict[str, dict[str, str]]:
     """Return load, active, enabled and file of each unit in `systemctl show` with these properties."""
-    found = {}
-    for block in show.strip().split("\n\n"):
-        fields = dict(line.partition("=")[::2] for line in block.splitlines())
-        if fields.get("Id"):
-            found[fields["Id"]] = {
-                "load": fields.get("LoadState", ""),
-                "active": fields.get("ActiveState", ""),
-                "enabled": fields.get("UnitFileState", ""),
-                "file": fields.get("FragmentPath", ""),
-            }
-    return found
+    names = {
+        "load": "LoadState",
+        "active": "ActiveState",
+        "enabled": "UnitFileState",
+        "file": "FragmentPath",
+    }
+    return {
+        unit: {key: fields.get(name, "") for key, name in names.items()}
+        for unit, fields in unit_properties(show).items()
+    }
 
 
 def cgroups(root_filesystem: str, cgroup2_controllers: str, proc_cgroups: str) -> dict[str, Any]:

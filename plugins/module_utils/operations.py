@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import problem
 from ansible_collections.edgeha.iotedge.plugins.module_utils.upgrade_plan import Version
 
 
@@ -101,7 +102,7 @@ def decide(request: Request, machines: Sequence[Machine]) -> dict[str, Any]:
     if rules.installs and asked and there and asked < there:
         fact = f"is {request.version}, and {owner} has {version}: going back is refused"
         fix = f"set edge_k3s_version: {version} in the inventory, or reset the machines that have it first"
-        problems.append(_problem(request.cluster, "variable edge_k3s_version", fact, fix))
+        problems.append(problem(request.cluster, "variable edge_k3s_version", fact, fix))
     named = [machine for machine in machines if machine.host in request.nodes]
     targets = named if rules.nodes and request.nodes else list(machines)
     everything = len(targets) == len(machines)
@@ -142,25 +143,25 @@ def _refusals(rules: Rules, request: Request, machines: Sequence[Machine]) -> li
     if rules.confirm and request.confirm != request.cluster:
         fact = f"it is {request.confirm!r}, which is no cluster" if request.confirm else "it is not given"
         fix = f"{request.operation} can do harm: add -e edge_confirm={request.cluster}"
-        found.append(_problem(request.cluster, "variable edge_confirm", fact, fix))
+        found.append(problem(request.cluster, "variable edge_confirm", fact, fix))
     if not machines:
         fact = "it has no machines in the groups edge_servers and edge_agents"
-        found.append(_problem(request.cluster, "cluster", fact, "this playbook is for clusters of machines"))
+        found.append(problem(request.cluster, "cluster", fact, "this playbook is for clusters of machines"))
     if rules.whole:
         hidden = [machine.host for machine in machines if not machine.in_run]
         if hidden:
             fact = f"--limit hides {', '.join(hidden)}"
             fix = "run it without --limit, or with all machines of the cluster and the cluster itself"
-            found.append(_problem(request.cluster, "cluster", fact, fix))
+            found.append(problem(request.cluster, "cluster", fact, fix))
     if rules.nodes == "needed" and not request.nodes:
         fix = "add -e edge_nodes=NAME, with the inventory's name of the machine"
-        found.append(_problem(request.cluster, "variable edge_nodes", "it is not given", fix))
+        found.append(problem(request.cluster, "variable edge_nodes", "it is not given", fix))
     if rules.nodes:
         known = {machine.host for machine in machines}
         for name in request.nodes:
             if name not in known:
                 fact = f"{name} is no machine of the cluster"
-                found.append(_problem(request.cluster, "variable edge_nodes", fact, "correct the name"))
+                found.append(problem(request.cluster, "variable edge_nodes", fact, "correct the name"))
     return found
 
 
@@ -168,7 +169,7 @@ def _absent(rules: Rules, machines: Sequence[Machine]) -> list[dict[str, str]]:
     wanted = [machine for machine in machines if rules.present == "all" or machine.server]
     fix = "bring it back, or take it out of the cluster with replace_node or reset, and edge_nodes"
     return [
-        _problem(machine.host, "machine", "it does not answer", fix)
+        problem(machine.host, "machine", "it does not answer", fix)
         for machine in wanted
         if rules.present and machine.state is None
     ]
@@ -185,7 +186,7 @@ def _can_be_spared(
     if not staying:
         fact = f"no server would be left: {', '.join(machine.host for machine in leaving)} are all"
         fix = "restore a snapshot instead, or reset the whole cluster without edge_nodes"
-        return [_problem(request.cluster, "variable edge_nodes", fact, fix)]
+        return [problem(request.cluster, "variable edge_nodes", fact, fix)]
     nodes = next((machine.state["nodes"] for machine in staying if machine.answers and machine.state), None)
     if nodes is None:
         return []
@@ -195,7 +196,7 @@ def _can_be_spared(
     if members and len(well) <= len(members) // 2:
         fact = f"only {len(well)} of the {len(members)} servers that would be left are well"
         fix = "repair those first: etcd needs a majority"
-        return [_problem(request.cluster, "etcd", fact, fix)]
+        return [problem(request.cluster, "etcd", fact, fix)]
     return []
 
 
@@ -213,11 +214,7 @@ def _nobody(request: Request, machines: Sequence[Machine], targets: Sequence[Mac
     fact = f"none of the servers {', '.join(silent)} answers for the cluster"
     if held:
         fact += f", and {', '.join(held)} hold its data"
-    return _problem(request.cluster, "cluster", fact, "start them with site.yml first, or restore a snapshot")
-
-
-def _problem(host: str, subject: str, fact: str, fix: str) -> dict[str, str]:
-    return {"host": host, "subject": subject, "fact": fact, "fix": fix}
+    return problem(request.cluster, "cluster", fact, "start them with site.yml first, or restore a snapshot")
 
 
 def names(value: Any) -> list[str]:

@@ -32,6 +32,11 @@ class Problem:
         return asdict(self)
 
 
+def problem(host: str, subject: str, fact: str, fix: str) -> dict[str, str]:
+    """Return a problem as filters and modules return it."""
+    return Problem(host, subject, fact, fix).as_dict()
+
+
 def from_dict(data: Mapping[str, Any]) -> Problem:
     return Problem(*(str(data.get(name, "")) for name in ("host", "subject", "fact", "fix")))
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils.node_drain import CORDON_ANNOTATION
+from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import problem
 
 # A playbook has so many waves written into it.
 WAVES = 10
@@ -144,7 +145,7 @@ def _problems(machines: Sequence[Machine], wanted: str, batch: int) -> list[dict
     if target is None:
         fact = f"{wanted!r} is no version of k3s"
         return (
-            [_problem(machines[0].host, "edge_k3s_version", fact, "write it like v1.34.4+k3s1")]
+            [problem(machines[0].host, "edge_k3s_version", fact, "write it like v1.34.4+k3s1")]
             if machines
             else []
         )
@@ -158,16 +159,16 @@ def _problems(machines: Sequence[Machine], wanted: str, batch: int) -> list[dict
     if not nodes:
         host = servers[0].host if servers else ""
         fact = "no server answers for the cluster"
-        return [_problem(host, "cluster", fact, "run site.yml first, which starts a cluster that is down")]
+        return [problem(host, "cluster", fact, "run site.yml first, which starts a cluster that is down")]
     found += _skew(machines, nodes, target, wanted)
     agents = len(machines) - len(servers)
     if batch and -(-agents // batch) > WAVES:
         fact = f"{agents} agents in batches of {batch} are more than {WAVES} batches"
         fix = f"set it to {-(-agents // WAVES)} or more"
-        found.append(_problem(machines[0].host, "edge_upgrade_agent_batch", fact, fix))
+        found.append(problem(machines[0].host, "edge_upgrade_agent_batch", fact, fix))
     if len(servers) > WAVES:
         fact = f"{len(servers)} servers are more than {WAVES}"
-        found.append(_problem(servers[0].host, "cluster", fact, "make some of them agents"))
+        found.append(problem(servers[0].host, "cluster", fact, "make some of them agents"))
     return found
 
 
@@ -175,17 +176,17 @@ def _machine_problems(machine: Machine, target: Version, wanted: str) -> list[di
     state = machine.state
     if state is None:
         fix = "bring it back, or take it out of the cluster with replace_node or reset"
-        return [_problem(machine.host, "machine", "it does not answer", fix)]
+        return [problem(machine.host, "machine", "it does not answer", fix)]
     if state.get("role") == "none":
-        return [_problem(machine.host, "k3s", "it is not installed here", "run site.yml first")]
+        return [problem(machine.host, "k3s", "it is not installed here", "run site.yml first")]
     if (state.get("role") == "server") != machine.server:
         fact = f"it runs as {state.get('role')} and stands in the inventory as {_kind(machine)}"
-        return [_problem(machine.host, "k3s", fact, "correct the inventory, or reset the machine")]
+        return [problem(machine.host, "k3s", fact, "correct the inventory, or reset the machine")]
     running = _running(machine)
     if running and running > target:
         fact = f"{(state.get('unit') or {}).get('exe_version')} runs, which is newer than {wanted}"
         fix = "k3s cannot go back: restore a snapshot that was taken before the upgrade"
-        return [_problem(machine.host, "k3s", fact, fix)]
+        return [problem(machine.host, "k3s", fact, fix)]
     return []
 
 
@@ -203,23 +204,19 @@ def _skew(
         subject = f"node {node['name']}"
         if version.major != target.major or version > target:
             fix = "k3s cannot go back: restore a snapshot that was taken before the upgrade"
-            found.append(_problem(host, subject, f"runs {node['kubelet']}, not older than {wanted}", fix))
+            found.append(problem(host, subject, f"runs {node['kubelet']}, not older than {wanted}", fix))
         elif machine and machine.server and target.minor - version.minor > 1:
             step = f"v{version.major}.{version.minor + 1}"
             fact = f"{wanted} skips a minor version after {node['kubelet']}"
-            found.append(_problem(host, subject, fact, f"upgrade to the newest {step} first"))
+            found.append(problem(host, subject, fact, f"upgrade to the newest {step} first"))
         elif target.minor - version.minor > _KUBELET_SKEW:
             fact = f"its kubelet {node['kubelet']} is too old for an API of {wanted}"
-            found.append(_problem(host, subject, fact, "upgrade this node first"))
+            found.append(problem(host, subject, fact, "upgrade this node first"))
     return found
 
 
 def _kind(machine: Machine) -> str:
     return "server" if machine.server else "agent"
-
-
-def _problem(host: str, subject: str, fact: str, fix: str) -> dict[str, str]:
-    return {"host": host, "subject": subject, "fact": fact, "fix": fix}
 
 
 def machines_from(entries: Sequence[Mapping[str, Any]]) -> list[Machine]:

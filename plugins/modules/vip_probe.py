@@ -174,16 +174,7 @@ def look(module: AnsibleModule) -> dict[str, Any]:
     shown = output(module, "systemctl", "show", properties, *_UNITS)
     units = node_facts.units(shown)
     unit = units.get(vip.UNIT, {"load": "not-found", "active": "inactive", "enabled": ""})
-    changed = next(
-        (
-            line.partition("=")[2]
-            for part in shown.split("\n\n")
-            if f"Id={vip.UNIT}" in part.splitlines()
-            for line in part.splitlines()
-            if line.startswith("StateChangeTimestampMonotonic=")
-        ),
-        "",
-    )
+    changed = node_facts.unit_properties(shown).get(vip.UNIT, {}).get("StateChangeTimestampMonotonic", "")
     config = read(vip.CONFIG_FILE)
     family = node_look.os_release()["family"]
     kind = node_facts.firewall(units, text("/etc/ufw/ufw.conf"))
