@@ -31,7 +31,7 @@ import fcntl, json, os
 from ansible.module_utils.basic import AnsibleModule
 HOST, PLACE = os.environ["STUB_HOST"], os.environ["STUB_PLACE"]
 OPTIONS = ("name state peers reason limit leave force data_dir keep states node version timeout files "
-           "restart_files read_token ask_nodes").split()
+           "restart_files read_token ask_nodes patience").split()
 module = AnsibleModule({name: {"type": "raw"} for name in OPTIONS}, supports_check_mode=True)
 params, lock = module.params, open(PLACE + "/lock", "w")
 fcntl.flock(lock, fcntl.LOCK_EX)
