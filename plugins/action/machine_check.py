@@ -115,6 +115,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                 {"name": "variable edge_k3s_registries", "url": url}
                 for url in registries.endpoints(str(get("edge_k3s_registries") or ""))
             ]
+            places = value_formats.datastore_places(str(get("edge_k3s_datastore_endpoint") or ""))
+            if mode == "k3s" and server and places and get("edge_k3s_datastore") == "endpoint":
+                found.append({"name": machine_rules.DATASTORE, "url": f"tcp://{','.join(places)}"})
             arguments["sources"] = found
         source_of_images = self._images(get, kind)
         if source_of_images:

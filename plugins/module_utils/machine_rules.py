@@ -50,6 +50,7 @@ _EVICTION = 0.05
 _GIB = 1 << 30
 # What machine_check calls the files of k3s.
 SOURCE = "variable edge_k3s_source"
+DATASTORE = "variable edge_k3s_datastore_endpoint"
 # Version, name and text of the version.
 _Server = tuple[tuple[int, int, int, int, int], str, str]
 
@@ -324,7 +325,9 @@ def _sources(
                 machine.host,
                 source["name"],
                 f"{source['url']}: {source['problem']}",
-                "let the machine reach it (firewall, edge_http_proxy, edge_ca_bundle), or name another",
+                "start it and let the machine reach it (firewall), or name another"
+                if source["name"] == DATASTORE
+                else "let the machine reach it (firewall, edge_http_proxy, edge_ca_bundle), or name another",
             )
 
 

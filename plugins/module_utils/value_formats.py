@@ -43,6 +43,9 @@ INSTEAD: Mapping[str, str] = {
 }
 TAINT_EFFECTS = ("NoExecute", "NoSchedule", "PreferNoSchedule")
 TOKEN_LEAST = 16
+_DATASTORE_PORTS: Mapping[str, int] = {
+    "http": 2379, "https": 2379, "nats": 4222, "postgres": 5432, "postgresql": 5432,
+}  # fmt: skip
 # The API server refuses a network of services with more addresses than 20 bits hold.
 SERVICE_BITS = 20
 # Each node gets a network of this size from that of the pods.
@@ -277,6 +280,35 @@ def _datastore_endpoint(value: str) -> list[Finding]:
             ("has a part that is no address of an etcd", "write it like https://one:2379,https://two:2379")
         ]
     return _spaces(value)
+
+
+def datastore_places(endpoint: str) -> list[str]:
+    """Return HOST:PORT of each place where a datastore answers, and nothing of what is secret.
+
+    An address that can be read in two ways, or in none, gives no place.
+    """
+    scheme, _, rest = endpoint.partition("://")
+    if scheme == "mysql":
+        address = re.search(r"(?:^|@)tcp\(([^()@]+)\)/[^@]*$", rest)
+        return [_with_port(address[1], 3306)] if address else []
+    if scheme not in _DATASTORE_PORTS:
+        return []
+    parts = endpoint.split(",") if scheme in ("http", "https", "nats") else [endpoint]
+    places = []
+    for part in parts:
+        try:
+            found = urlsplit(part.strip())
+            host, port = found.hostname, found.port or _DATASTORE_PORTS[scheme]
+        except ValueError:
+            return []
+        # A password with / or # in it ends the host too early.
+        if host and "@" not in f"{found.path}{found.query}{found.fragment}":
+            places.append(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return places
+
+
+def _with_port(place: str, port: int) -> str:
+    return place if re.search(r":\d+$", place) else f"{place}:{port}"
 
 
 def _is_http(value: str) -> bool:

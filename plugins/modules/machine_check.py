@@ -72,7 +72,8 @@ options:
         type: str
         required: true
       url:
-        description: Its address.
+        description:
+          - Its address. Of C(tcp://HOST:PORT,HOST:PORT) one place must take a connection.
         type: str
         required: true
       file:
@@ -458,6 +459,9 @@ class Machine:
                 return int(error.code), b""
 
     def _reach(self, source: dict[str, Any], context: ssl.SSLContext) -> str:
+        scheme, _, places = source["url"].partition("://")
+        if scheme == "tcp":
+            return self._connect(places.split(","))
         try:
             status, _body = self._open(source["url"], context, "HEAD")
         except (OSError, ValueError) as error:
@@ -465,6 +469,20 @@ class Machine:
         if source["file"] and status >= 400:
             return "it has no such file" if status == 404 else f"it answers {status}"
         return ""
+
+    def _connect(self, places: list[str]) -> str:
+        """Return why none of the places takes a connection, empty when one does."""
+        problem = ""
+        for place in places:
+            parts = urlsplit(f"tcp://{place}")
+            try:
+                address = (parts.hostname or "", parts.port or 0)
+                socket.create_connection(address, timeout=self._params["timeout"]).close()
+            except (OSError, ValueError) as error:
+                problem = machine_facts.why(error)
+            else:
+                return ""
+        return problem
 
     def _join(self) -> dict[str, Any]:
         """Return what a cluster tells those who have no right yet: its authority comes this way."""

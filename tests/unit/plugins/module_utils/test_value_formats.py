@@ -113,6 +113,27 @@ BAD: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "places"),
+    [
+        ("https://one.test:2379,https://[fd00::2]", ["one.test:2379", "[fd00::2]:2379"]),
+        ("postgres://edge:hunter2@db.test/k3s?sslmode=require", ["db.test:5432"]),
+        ("postgres://edge:hunter2@db.test:5433/k3s", ["db.test:5433"]),
+        ("mysql://edge:hun@ter2@tcp(db.test:3307)/k3s", ["db.test:3307"]),
+        ("mysql://edge:hunter2@tcp(db.test)/k3s", ["db.test:3306"]),
+        ("mysql://edge:hunter2@unix(/run/mysqld.sock)/k3s", []),
+        ("nats://a.test,b.test", ["a.test:4222"]),
+        ("postgres://edge:hunter2@db.test:x/k3s", []),
+        ("postgres://edge:2222#hunter2@db.test/k3s", []),
+        ("postgres://edge:2222/hunter2@db.test/k3s", []),
+        ("postgres://", []),
+        ("", []),
+    ],
+)
+def test_places_of_a_datastore_hold_no_secret(endpoint: str, places: list[str]) -> None:
+    assert value_formats.datastore_places(endpoint) == places
+
+
 @pytest.mark.parametrize(("name", "value"), GOOD)
 def test_good_values(name: str, value: Any) -> None:
     assert value_formats.check(name, value) == []
