@@ -74,6 +74,15 @@ def test_three_machines_and_an_address(tmp_path: Path) -> None:
     assert entries == {f"10.7.0.1{n}": [f"gw{n}"] for n in (1, 2, 3)}
 
 
+def test_servers_of_a_datastore_elsewhere_get_what_opens_it(tmp_path: Path) -> None:
+    given = {name: f"<{name}>" for name in ("endpoint", "ca", "certificate", "key")}
+    more = {f"edge_k3s_datastore_{name}": value for name, value in given.items()}
+    machine = mapped("ha", tmp_path, edge_k3s_datastore="endpoint", **more)["gw2"]
+    assert {name: machine[f"k3s_server_datastore_{name}"] for name in given} == given
+    assert machine["k3s_server_etcd"] is False
+    assert machine["cluster_state_datastore"] == "external"
+
+
 def test_machines_of_a_fleet_know_their_own_site_only(fleet: dict[str, dict[str, Any]]) -> None:
     assert len(fleet) == 7
     first = fleet["plant01-gw1"]

@@ -218,6 +218,11 @@ def test_one_server_becomes_a_cluster_by_one_restart() -> None:
     )
     assert yaml.safe_load(found["join"]) == {"cluster-init": True}
     assert (found["settled"], found["service"], found["write"]) == (None, "restarted", [])
+    # With more servers in the inventory it names one of them afterwards, as all do.
+    plan = {"action": "keep", "via": "", "wave": 0, "convert": True}
+    grown = k3s_config.drift(look, wanted(plan=plan))
+    assert yaml.safe_load(grown["join"]) == {"cluster-init": True}
+    assert yaml.safe_load(grown["settled"]) == {"server": "https://10.7.0.12:6443"}
 
 
 def test_what_is_inside_goes_past_the_proxy() -> None:
