@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,7 +24,13 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     value_formats,
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
-from ansible_collections.edgeha.iotedge.plugins.plugin_utils import files, k3s_source, kubelet, registries
+from ansible_collections.edgeha.iotedge.plugins.plugin_utils import (
+    files,
+    k3s_source,
+    kubelet,
+    registries,
+    role_options,
+)
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils.members import LOOK, Inventory, value
 
 HUB_VARIABLES = (
@@ -59,7 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             }
         )
         host = str(variables["inventory_hostname"])
-        role_variables = role_options(Path(__file__).resolve().parents[2] / "roles")
+        role_variables = role_options.names()
         values = {
             name: value(functools.partial(self._templar.template, variables[name]))
             for name in public_variables.VARIABLES
@@ -364,13 +369,3 @@ def _text(value: Any) -> str:
 
 def _usable(bad: Iterable[str], *names: str) -> bool:
     return not {f"variable {name}" for name in names} & set(bad)
-
-
-def role_options(roles: Path) -> set[str]:
-    """Return the options of our roles, which are known variables too when they begin like public ones."""
-    names: set[str] = set()
-    for specs in roles.glob("*/meta/argument_specs.yml"):
-        if specs.parent.parent.name.startswith(public_variables.PREFIXES):
-            for entry in (yaml.safe_load(specs.read_text("utf-8")).get("argument_specs") or {}).values():
-                names |= set(entry.get("options") or {})
-    return names
