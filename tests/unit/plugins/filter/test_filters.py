@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.edgeha.iotedge.plugins.filter import chart_digest, gateway_table, problem_table
+from ansible_collections.edgeha.iotedge.plugins.filter import (
+    chart_digest,
+    cluster_table,
+    gateway_table,
+    problem_table,
+)
 
 
 @pytest.fixture
@@ -67,3 +72,20 @@ def test_table_of_gateways() -> None:
 def test_table_of_problems() -> None:
     lines = problem_table.problem_table([{"host": "h", "subject": "s", "fact": "f", "fix": "x"}])
     assert lines[-1].split() == ["h", "s", "f", "x"]
+
+
+def test_a_cluster_is_shown_with_what_is_still_to_do() -> None:
+    nodes = [
+        {"name": "gw2", "ready": False, "schedulable": False, "version": "v1.34.4+k3s1", "labels": {}},
+        {"name": "gw1", "ready": True, "schedulable": True, "version": "v1.34.5+k3s1",
+         "labels": {"node-role.kubernetes.io/etcd": "true", "node-role.kubernetes.io/control-plane": "true"}},
+    ]  # fmt: skip
+    lines = cluster_table.cluster_table(nodes, "plant07", "https://10.7.0.10:6443", "v1.34.5+k3s1")
+    assert [line.split()[2:] for line in lines[2:4]] == [
+        ["gw1", "control-plane,", "etcd", "ready", "v1.34.5+k3s1"],
+        ["gw2", "-", "not", "ready,", "takes", "no", "pods", "v1.34.4+k3s1"],
+    ]
+    assert lines[4].startswith(
+        "plant07 runs v1.34.4+k3s1, and v1.34.5+k3s1 is wanted: run playbooks/upgrade.yml"
+    )
+    assert len(cluster_table.cluster_table(nodes, "plant07", "https://10.7.0.10:6443")) == 4

@@ -6,13 +6,11 @@
 
 from __future__ import annotations
 
-from ansible.plugins.loader import lookup_loader
+from ansible_collections.edgeha.iotedge.plugins.lookup.unknown_variables import LookupModule
 
 
 def unknown(hostvars: dict[str, dict[str, object]]) -> list[dict[str, str]]:
-    lookup = lookup_loader.get("edgeha.iotedge.unknown_variables")
-    found: list[dict[str, str]] = lookup.run(list(hostvars), variables={"hostvars": hostvars})
-    return found
+    return LookupModule().run(list(hostvars), variables={"hostvars": hostvars})
 
 
 def test_a_mistyped_name_is_told_once_for_all_hosts() -> None:
