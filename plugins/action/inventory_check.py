@@ -247,8 +247,11 @@ class _Cluster:
             return problems
         problems += machine_rules.judge([self._machine(name) for name in self.machines], self._wanted())
         facts = {name: look["machine"] for name, look in self._looks.items() if look and look.get("machine")}
-        places = {name: self._inventory.cluster_of(name) or "" for name in facts}
-        problems += [p for p in machine_rules.same_machine(facts, places) if p.host in self.machines]
+        clusters = {name: self._inventory.cluster_of(name) or "" for name in facts}
+        places = {name: self._inventory.place(name) for name in facts}
+        problems += [
+            p for p in machine_rules.same_machine(facts, clusters, places) if p.host in self.machines
+        ]
         return problems + self._join_problems(facts)
 
     def _machine(self, name: str) -> machine_rules.Machine:
@@ -265,6 +268,7 @@ class _Cluster:
             facts=look.get("machine"),
             skew=(float(low), float(high)),
             tuned=self._inventory.usable(name, "edge_prepare_sysctl") in (None, True, "true", "yes"),
+            place=self._inventory.place(name),
         )
 
     def _wanted(self) -> machine_rules.Wanted:

@@ -15,6 +15,8 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Pro
 from ansible_collections.edgeha.iotedge.plugins.module_utils.public_variables import DEFAULTS, VARIABLES
 
 SERVERS, AGENTS, CLUSTERS = "edge_servers", "edge_agents", "edge_clusters"
+# What is done about a machine that stands twice in an inventory.
+ONE_NAME = "give each machine one name in the inventory, and its own ansible_host"
 _JOIN = ("edge_join_url", "edge_join_token", "edge_join_ca_hash")
 # Variables that only a cluster of ours has a use for.
 _DATASTORE = ("edge_k3s_datastore_ca", "edge_k3s_datastore_certificate", "edge_k3s_datastore_key")
@@ -79,7 +81,7 @@ def groups(
 
 
 def same_place(places: Mapping[str, tuple[str, ...]]) -> list[Problem]:
-    """Return a problem for each machine that is connected to as another one is.
+    """Return a problem for each place at which several machines are connected to, once for all of them.
 
     places: what tells a connection from others (address, port, way there), by machine.
     """
@@ -88,14 +90,13 @@ def same_place(places: Mapping[str, tuple[str, ...]]) -> list[Problem]:
         by_place.setdefault(place, []).append(machine)
     return [
         Problem(
-            machine,
+            machines[0],
             f"address {place[0]}",
-            f"is also the address of {', '.join(other for other in machines if other != machine)}",
-            "give each machine one name in the inventory, and its own ansible_host",
+            f"is also the address of {', '.join(machines[1:])}",
+            ONE_NAME,
         )
         for place, machines in sorted(by_place.items())
         if len(machines) > 1
-        for machine in machines
     ]
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import disk_rules, value_formats, vip
+from ansible_collections.edgeha.iotedge.plugins.module_utils.cluster_rules import ONE_NAME
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 
 MODULES = ("overlay", "br_netfilter", "nf_conntrack", "vxlan")
@@ -79,6 +80,7 @@ class Machine:
     facts:  what it tells, None when it was not or could not be looked at.
     skew:   the least and the most seconds that its clock is ahead of the controller's.
     tuned:  whether node_prepare sets its kernel's values.
+    place:  what tells its connection from others, as in `cluster_rules.same_place`. Empty for unknown.
     """
 
     host: str
@@ -90,6 +92,7 @@ class Machine:
     facts: Mapping[str, Any] | None = None
     skew: tuple[float, float] = (0.0, 0.0)
     tuned: bool = True
+    place: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,10 @@ def judge(machines: Sequence[Machine], wanted: Wanted) -> list[Problem]:
         found += _networks(machine, facts, wanted)
         found += _sources(machine, facts, wanted, version)
     found += names(machines)
-    found += _unique([(machine.host, facts) for machine, facts in looked], wanted.vip)
+    # One machine under two names has everything in common with itself, and was not cloned.
+    each, twice = _apart(looked)
+    found += twice
+    found += _unique(each, wanted.vip)
     found += _clocks([machine for machine, _facts in looked], wanted.limits.clock)
     if wanted.kind == "k3s":
         found += _versions(looked, wanted, first)
@@ -174,16 +180,55 @@ def names(machines: Iterable[Machine]) -> list[Problem]:
     return found
 
 
-def same_machine(facts: Mapping[str, Mapping[str, Any]], cluster_of: Mapping[str, str]) -> list[Problem]:
-    """Return a problem for each machine that stands in two clusters, by what it tells of itself."""
+def same_machine(
+    facts: Mapping[str, Mapping[str, Any]],
+    cluster_of: Mapping[str, str],
+    places: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[Problem]:
+    """Return a problem for each machine that stands in two clusters, by what it tells of itself.
+
+    places: as `cluster_rules.same_place` takes them, which tells of machines with one place.
+    """
     found = []
+    where = places or {}
     for host, own in sorted(facts.items()):
         for other, others in sorted(facts.items()):
-            twins = own["machine_id"] == others["machine_id"] and _macs(own) & _macs(others)
-            if twins and cluster_of.get(host) != cluster_of.get(other):
-                fact = f"is the same machine as {other} of the cluster {cluster_of.get(other)}"
-                found.append(Problem(host, "machine", fact, "give each machine to one cluster"))
+            if cluster_of.get(host) == cluster_of.get(other) or not _twins(own, others):
+                continue
+            if host in where and where[host] == where.get(other):
+                continue
+            fact = f"is the same machine as {other} of the cluster {cluster_of.get(other)}"
+            found.append(Problem(host, "machine", fact, "give each machine to one cluster"))
     return found
+
+
+def _twins(own: Mapping[str, Any], others: Mapping[str, Any]) -> bool:
+    return bool(own["machine_id"] == others["machine_id"] and _macs(own) & _macs(others))
+
+
+def _apart(
+    looked: Iterable[tuple[Machine, Mapping[str, Any]]],
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[Problem]]:
+    """Return each machine under the first of its names, and a problem for each that has several.
+
+    Of names with one place `cluster_rules.same_place` tells.
+    """
+    kept: list[tuple[Machine, Mapping[str, Any]]] = []
+    names_of: dict[str, list[str]] = {}
+    for machine, facts in looked:
+        for first, own in kept:
+            if machine.place and machine.place == first.place:
+                break
+            if _twins(facts, own) and facts["hostname"].lower() == own["hostname"].lower():
+                names_of.setdefault(first.host, []).append(machine.host)
+                break
+        else:
+            kept.append((machine, facts))
+    problems = [
+        Problem(host, "address", f"leads to the same machine as that of {', '.join(others)}", ONE_NAME)
+        for host, others in names_of.items()
+    ]
+    return [(machine.host, facts) for machine, facts in kept], problems
 
 
 def _resources(machine: Machine, facts: Mapping[str, Any], limits: Limits) -> Iterator[Problem]:

@@ -74,7 +74,7 @@ class Inventory:
         """Return what is wrong with the groups, and machines that are connected to as others are."""
         values = {name: self.value(name, "edge_cluster") for name in self.machines}
         found = cluster_rules.groups(self.clusters, self.servers, self.agents, values)
-        found += cluster_rules.same_place({name: self._place(name) for name in self.machines})
+        found += cluster_rules.same_place({name: self.place(name) for name in self.machines})
         raw = {name: self.raw(name, "ansible_host") for name in self.machines}
         return found + cluster_rules.addresses_by_name(raw)
 
@@ -92,6 +92,7 @@ class Inventory:
     def node_name(self, machine: str) -> str:
         return str(self.usable(machine, "edge_node_name") or machine.lower())
 
-    def _place(self, machine: str) -> tuple[str, ...]:
+    def place(self, machine: str) -> tuple[str, ...]:
+        """Return what tells the connection to a machine from those to others."""
         address = self.value(machine, "ansible_host") or machine
         return (str(address), *(str(self.value(machine, name) or "") for name in _PLACE))

@@ -178,9 +178,8 @@ def test_cluster_of_a_machine() -> None:
 
 def test_two_names_for_one_machine() -> None:
     found = cluster_rules.same_place({"gw1": ("10.7.0.11", ""), "gw2": ("10.7.0.11", ""), "gw3": ("x", "")})
-    assert [(problem.host, problem.subject) for problem in found] == [
-        ("gw1", "address 10.7.0.11"),
-        ("gw2", "address 10.7.0.11"),
+    assert [(problem.host, problem.subject, problem.fact) for problem in found] == [
+        ("gw1", "address 10.7.0.11", "is also the address of gw2"),
     ]
     # The same address behind another jump host is another machine.
     assert cluster_rules.same_place({"gw1": ("10.7.0.11", "-J a"), "gw2": ("10.7.0.11", "-J b")}) == []

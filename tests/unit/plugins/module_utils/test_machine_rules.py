@@ -52,7 +52,7 @@ def facts(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def machine(number: int, server: bool = True, **changes: Any) -> Machine:
-    keys = ("node_ip", "skew", "name", "disk", "disks", "tuned")
+    keys = ("node_ip", "skew", "name", "disk", "disks", "tuned", "place")
     own = {key: changes.pop(key) for key in keys if key in changes}
     return Machine(f"gw{number}", server, **{"name": f"gw{number}", **own}, facts=facts(number, **changes))
 
@@ -220,14 +220,35 @@ def test_disks_that_are_empty_or_ours() -> None:
 
 
 def test_machines_that_were_cloned() -> None:
-    clone = Machine("gw2", True, "gw2", facts=copy.deepcopy(facts(1)))
-    found = judge(machine(1), clone, machine(3))
+    told = copy.deepcopy(facts(1))
+    # Somebody gave it a card of its own, and nothing else.
+    told["interfaces"][0]["mac"] = "02:00:00:00:00:02"
+    found = judge(machine(1), Machine("gw2", True, "gw2", facts=told), machine(3))
     assert [(host, subject) for host, subject, _text in found] == [
-        (host, subject)
-        for subject in ("host name", "machine-id", "MAC address", "address")
-        for host in ("gw1", "gw2")
+        (host, subject) for subject in ("host name", "machine-id", "address") for host in ("gw1", "gw2")
     ]
     assert "gw1 is also that of gw2" in found[0][2]
+    # A clone that got a name is told of by the rest.
+    found = judge(machine(1), Machine("gw2", True, "gw2", facts={**facts(1), "hostname": "gw2"}))
+    assert {subject for _host, subject, _text in found} == {"machine-id", "MAC address", "address"}
+
+
+def test_machine_with_two_names_was_not_cloned() -> None:
+    here = ("10.7.0.11", "")
+    other = Machine("gw2", True, "gw2", facts=facts(1), place=here)
+    # The groups tell of names with one address.
+    assert judge(machine(1, place=here), other, machine(3)) == []
+    # One that was cloned is told of under one of its names.
+    clone = Machine("gw3", True, "gw3", facts={**facts(3), "machine_id": facts(1)["machine_id"]})
+    assert [(host, subject) for host, subject, _text in judge(machine(1, place=here), other, clone)] == [
+        ("gw1", "machine-id"),
+        ("gw3", "machine-id"),
+    ]
+    # Two addresses of one machine show by what it tells.
+    third = Machine("gw3", True, "gw3", facts=facts(1), place=("10.7.0.99", ""))
+    [(host, subject, text)] = judge(machine(1, place=("gw1.example.org", "")), other, third)
+    assert (host, subject) == ("gw1", "address")
+    assert "the same machine as that of gw2, gw3: give each machine one name" in text
 
 
 def test_nodes_of_one_name() -> None:
@@ -383,6 +404,10 @@ def test_machine_in_two_clusters() -> None:
         ("gw1", "is the same machine as shop1 of the cluster depot09"),
         ("shop1", "is the same machine as gw1 of the cluster plant07"),
     }
+    # Names with one address are told of by the groups.
+    clusters, here = {"gw1": "plant07", "shop1": "depot09"}, ("10.7.0.11", "")
+    assert machine_rules.same_machine(told, clusters, {"gw1": here, "shop1": here}) == []
+    assert len(machine_rules.same_machine(told, clusters, {"gw1": here, "shop1": ("10.7.0.99", "")})) == 2
     # A clone at another site has another card.
     told = {"gw1": facts(1), "shop1": {**facts(2), "machine_id": facts(1)["machine_id"]}}
     assert machine_rules.same_machine(told, {"gw1": "plant07", "shop1": "depot09"}) == []
