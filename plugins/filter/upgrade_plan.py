@@ -40,8 +40,8 @@ RETURN = r"""
 _value:
   description:
     - C(problems), with any of which nothing is to be changed; C(hosts) with C(action) (V(keep), V(upgrade),
-      or V(release) for a machine that is finished but for our cordon) and C(wave) of each; and whether a
-      C(snapshot) is due.
+      or V(release) for a machine that is finished but for our cordon) and C(wave) of each; whether a
+      C(snapshot) is due; and C(lines) that say what is done.
   type: dict
 """
 

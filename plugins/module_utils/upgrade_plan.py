@@ -85,6 +85,7 @@ def plan(machines: Sequence[Machine], wanted: str, batch: int = 0) -> dict[str, 
     problems: dicts with host, subject, fact and fix; with any of them nothing is to be changed.
     hosts: for each machine action (``keep``; ``upgrade``; ``release``: finished but for our cordon) and wave.
     snapshot: whether one is due: before the first server changes, of a datastore that k3s itself keeps.
+    lines: what it does, in words.
     """
     problems = _problems(machines, wanted, batch)
     entries: dict[str, dict[str, Any]] = {}
@@ -107,7 +108,26 @@ def plan(machines: Sequence[Machine], wanted: str, batch: int = 0) -> dict[str, 
     ours = any(
         ((machine.state or {}).get("data") or {}).get("datastore") in ("etcd", "sqlite") for machine in todo
     )
-    return {"problems": problems, "hosts": entries, "snapshot": upgrading and ours and not started}
+    return {
+        "problems": problems,
+        "hosts": entries,
+        "snapshot": upgrading and ours and not started,
+        "lines": _lines(machines, entries, wanted),
+    }
+
+
+def _lines(machines: Sequence[Machine], entries: Mapping[str, Mapping[str, Any]], wanted: str) -> list[str]:
+    lines = []
+    for machine in machines:
+        action = entries.get(machine.host, {}).get("action", "keep")
+        if action == "upgrade":
+            runs = ((machine.state or {}).get("unit") or {}).get("exe_version") or "no version"
+            lines.append(f"{machine.host}: {runs} -> {wanted}")
+        elif action == "release":
+            lines.append(f"{machine.host}: has {wanted}, and takes pods again")
+    if entries and not lines:
+        lines.append(f"{', '.join(machine.host for machine in machines)}: run {wanted} already")
+    return lines
 
 
 def _in_order(

@@ -106,6 +106,8 @@ def test_nothing_is_done_to_a_cluster_that_has_the_version() -> None:
     found = Cluster(NEW).plan()
     assert {entry["action"] for entry in found["hosts"].values()} == {"keep"}
     assert not found["snapshot"]
+    assert len(found["lines"]) == 1
+    assert found["lines"][0].endswith(f": run {NEW} already")
 
 
 def test_an_upgrade_goes_on_where_it_was_interrupted() -> None:
@@ -116,6 +118,8 @@ def test_an_upgrade_goes_on_where_it_was_interrupted() -> None:
     cluster.cordon("gw3")
     found = cluster.plan()
     assert found["hosts"]["gw1"] == {"action": "release", "wave": 0}
+    assert f"gw1: has {NEW}, and takes pods again" in found["lines"]
+    assert f"gw2: {OLD} -> {NEW}" in found["lines"]
     assert found["hosts"]["gw3"] == {"action": "upgrade", "wave": 1}
     assert found["hosts"]["gw2"] == {"action": "upgrade", "wave": 2}
     assert not found["snapshot"]
