@@ -108,6 +108,13 @@ def newest(lock: Mapping[str, Any]) -> str:
     return max((str(name) for name in lock if _VERSION.fullmatch(str(name))), key=_version_key, default="")
 
 
+def newest_first(lock: Mapping[str, Any]) -> list[str]:
+    """Return the versions of a lock, and after them whatever else it names."""
+    names = [str(name) for name in lock]
+    versions = sorted(filter(_VERSION.fullmatch, names), key=_version_key, reverse=True)
+    return [*versions, *sorted(set(names) - set(versions))]
+
+
 def _version_key(version: str) -> tuple[int, int, int, bool, str, int]:
     found = _VERSION.fullmatch(version)
     if found is None:
@@ -137,7 +144,8 @@ def release(
     wanted = version or newest(lock)
     arch = _ARCHITECTURES.get(architecture, architecture)
     result: dict[str, Any] = {"version": wanted, "files": [], "problem": {}}
-    known = ", ".join(sorted((str(name) for name in lock), reverse=True)) or "none"
+    # In the order of the lock.
+    known = ", ".join(map(str, lock)) or "none"
     if wanted not in lock:
         result["problem"] = {
             "fact": f"k3s {wanted or 'in any version'} is not in the lock file, which has the files' SHA-256",

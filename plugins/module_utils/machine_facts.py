@@ -19,6 +19,8 @@ from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import node_facts
 
+# Why a file cannot be had from a place that answers.
+NO_FILE = "it has no such file"
 _ETHER_ARP = 0x0806
 _ARP_REQUEST, _ARP_REPLY = 1, 2
 

@@ -15,7 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import disk_rules, value_formats, vip
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    disk_rules,
+    machine_facts,
+    value_formats,
+    vip,
+)
 from ansible_collections.edgeha.iotedge.plugins.module_utils.cluster_rules import ONE_NAME
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 
@@ -52,6 +57,7 @@ _GIB = 1 << 30
 # What machine_check calls the files of k3s.
 SOURCE = "variable edge_k3s_source"
 DATASTORE = "variable edge_k3s_datastore_endpoint"
+_REACH = "let the machine reach it (firewall, edge_http_proxy, edge_ca_bundle), or name another"
 # Version, name and text of the version.
 _Server = tuple[tuple[int, int, int, int, int], str, str]
 
@@ -370,10 +376,16 @@ def _sources(
                 machine.host,
                 source["name"],
                 f"{source['url']}: {source['problem']}",
-                "start it and let the machine reach it (firewall), or name another"
-                if source["name"] == DATASTORE
-                else "let the machine reach it (firewall, edge_http_proxy, edge_ca_bundle), or name another",
+                _fix_of_source(source["name"], source["problem"]),
             )
+
+
+def _fix_of_source(name: str, problem: str) -> str:
+    if problem == machine_facts.NO_FILE:
+        return "put the file there, or set edge_k3s_version to one that the source has"
+    if name == DATASTORE:
+        return "start it and let the machine reach it (firewall), or name another"
+    return _REACH
 
 
 def _unique(looked: Sequence[tuple[str, Mapping[str, Any]]], shared: str) -> Iterator[Problem]:

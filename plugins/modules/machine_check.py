@@ -467,7 +467,7 @@ class Machine:
         except (OSError, ValueError) as error:
             return machine_facts.why(error)
         if source["file"] and status >= 400:
-            return "it has no such file" if status == 404 else f"it answers {status}"
+            return machine_facts.NO_FILE if status == 404 else f"it answers {status}"
         return ""
 
     def _connect(self, places: list[str]) -> str:

@@ -339,7 +339,11 @@ def _sources(near: Neighbours, folder: Path) -> list[Mistake]:
         ),
         Mistake(
             "a version that the lock has not",
-            variable("edge_k3s_version", r"v1\.30\.1\+k3s1 is not in the lock", "edge_k3s_lock"),
+            variable(
+                "edge_k3s_version",
+                r"v1\.30\.1\+k3s1 is not in the lock",
+                r"that is \(v1\.35\.1\+k3s1.*edge_k3s_lock",
+            ),
             {"edge_k3s_version": "v1.30.1+k3s1"},
         ),
         Mistake(
@@ -374,7 +378,7 @@ def _sources(near: Neighbours, folder: Path) -> list[Mistake]:
         ),
         Mistake(
             "a mirror that has no such file",
-            each(MACHINES, source, "it has no such file", reach),
+            each(MACHINES, source, "it has no such file", "put the file there, or set edge_k3s_version"),
             {"edge_k3s_version": "v1.34.9+k3s1"},
         ),
         Mistake(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.edgeha.iotedge.plugins.module_utils import machine_rules
+from ansible_collections.edgeha.iotedge.plugins.module_utils.machine_facts import NO_FILE
 from ansible_collections.edgeha.iotedge.plugins.module_utils.machine_rules import Limits, Machine, Wanted
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -103,6 +104,12 @@ def test_good_machines() -> None:
             {"sources": [{"name": "variable edge_k3s_source", "url": "https://m", "problem": "no answer"}]},
             "variable edge_k3s_source",
             "https://m: no answer",
+        ),
+        (
+            True,
+            {"sources": [{"name": "variable edge_k3s_source", "url": "https://m", "problem": NO_FILE}]},
+            "variable edge_k3s_source",
+            f"https://m: {NO_FILE}: put the file there, or set edge_k3s_version to one that the source has",
         ),
         (True, {"node_ip": "10.9.0.1"}, "variable edge_node_ip", "10.9.0.1 is not an address of the machine"),
         (True, {"skew": (40.0, 41.0)}, "clock", "is 40 s ahead of the controller's"),

@@ -78,6 +78,17 @@ def test_each_mistake(
     assert fix
 
 
+def test_versions_of_the_operators_lock_are_offered_first(tmp_path: Path) -> None:
+    digest = f"{{k3s: {{amd64: {DIGEST}}}}}"
+    lock = f"v1.34.9+k3s1: {digest}\nv1.34.3+k3s1: {digest}\nv1.34.10+k3s1: {digest}\n"
+    [(_variable, _fact, fix)] = load(tmp_path, lock, edge_k3s_version="v1.2.3+k3s4").problems
+    offered = fix.partition("(")[2].partition(")")[0].split(", ")
+    assert offered[:4] == ["v1.34.10+k3s1", "v1.34.9+k3s1", "v1.34.3+k3s1", "v1.34.2+k3s1"]
+    assert len(offered) == len(set(offered))
+    [(_variable, _fact, fix)] = load(tmp_path, edge_k3s_version="v1.2.3+k3s4").problems
+    assert "(v1.34.3+k3s1, v1.34.2+k3s1, " in fix
+
+
 @pytest.mark.parametrize("values", [{"edge_k3s_version": "1.34.4"}, {"edge_k3s_source": "ftp://mirror"}])
 def test_values_with_a_wrong_form_are_not_relied_on(tmp_path: Path, values: dict[str, Any]) -> None:
     source = load(tmp_path, **values)
