@@ -86,6 +86,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         problems += [
             p for p in inventory_rules.clashes(self._clusters(host, values, variables)) if p.host == host
         ]
+        gateways = inventory_rules.wants_gateways(values)
         problems += [
             Problem(
                 host,
@@ -93,7 +94,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                 "is not on the controller",
                 "install it, or put its folder on PATH; an execution environment of ours carries it",
             )
-            for program in arguments["programs"]
+            for program in (arguments["programs"] if gateways else [])
             if not shutil.which(program)
         ]
         bad = {problem.subject for problem in problems}
@@ -104,9 +105,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             machines=cluster.machines,
             joining=cluster.joining(),
             warnings=[*findings.notes, *cluster.notes, *_misread(variables)],
-            # A hub or a cluster is contacted only with variables that can be right.
+            # Either is contacted only with variables that can be right, and a hub only for gateways.
             usable={
-                "iothub": "iothub_hostname" in values and _usable(bad, *HUB_VARIABLES),
+                "iothub": gateways and "iothub_hostname" in values and _usable(bad, *HUB_VARIABLES),
                 # Of a k3s of ours it is not known yet whether it is there, nor how it is reached.
                 "cluster": cluster.mode in ("join", "existing")
                 and _usable(bad, "edge_kubeconfig", "edge_cluster_mode"),

@@ -119,6 +119,11 @@ def usable(name: str, value: Any) -> Any:
     return value if _TYPES[VARIABLES[name].kind][1](value) else None
 
 
+def wants_gateways(values: Mapping[str, Any]) -> bool:
+    """Whether a cluster host has gateways. A list that cannot be read is taken for one that holds some."""
+    return values.get("edge_gateways") not in (None, "", [])
+
+
 def check_machine(host: str, values: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the variables of one machine, as `check_cluster` does."""
     check = _Check(host, values, lambda _path: "")

@@ -27,7 +27,7 @@ description:
 options:
   programs:
     description:
-      - Programs that must be on the controller, by name or path.
+      - Programs that must be on the controller where there are gateways, by name or path.
     type: list
     elements: str
     default: []
@@ -91,7 +91,7 @@ usable:
   type: dict
   contains:
     iothub:
-      description: Whether the hub can be contacted.
+      description: Whether the hub can be contacted. There must be gateways.
       type: bool
       returned: always
     cluster:

@@ -138,6 +138,20 @@ def test_defaults_are_used() -> None:
     assert facts(edge_gateway_defaults={"deployment": "a.json"}, edge_gateways=[{"name": "gw1"}]) == []
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (None, False),
+        ([], False),
+        ("", False),
+        ([{"name": "gw"}], True),
+        (inventory_rules.Unreadable("x"), True),
+    ],
+)
+def test_gateways_are_wanted(value: Any, wanted: bool) -> None:
+    assert inventory_rules.wants_gateways({"edge_gateways": value}) is wanted
+
+
 def test_unknown_variables_get_the_nearest_name() -> None:
     found = inventory_rules.unknown_variables(
         "plant07",
