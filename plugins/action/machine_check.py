@@ -52,8 +52,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             arguments = self._arguments(host, cluster, str(mode), inventory, variables)
             self._look(arguments, variables, result)
         except AnsibleConnectionFailure as error:
-            fix = "check its power, ansible_host, ansible_user and the key; try: ansible NAME -m ping"
-            result["problems"] = [_problem("connection", error, fix.replace("NAME", host))]
+            ping = problems.ping(host, variables.get("ansible_inventory_sources"))
+            fix = f"check its power, ansible_host, ansible_user and the key; try: {ping}"
+            result["problems"] = [_problem("connection", error, fix)]
         except AnsibleError as error:
             fix = "check become and ansible_python_interpreter"
             result["problems"] = [_problem("connection", error, fix)]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,6 +40,16 @@ def problem(host: str, subject: str, fact: str, fix: str) -> dict[str, str]:
 
 def from_dict(data: Mapping[str, Any]) -> Problem:
     return Problem(*(str(data.get(name, "")) for name in ("host", "subject", "fact", "fix")))
+
+
+def ping(host: str, sources: Any) -> str:
+    """Return the command that tries a connection by hand.
+
+    sources: of the run's inventory, as Ansible names them.
+    """
+    given = [sources] if isinstance(sources, str) else list(sources or [])
+    options = " ".join(f"-i {shlex.quote(str(source))}" for source in given if source) or "-i INVENTORY"
+    return f"ansible {options} {shlex.quote(host)} -m ping"
 
 
 def render(problems: Iterable[Problem]) -> list[str]:

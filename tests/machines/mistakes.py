@@ -634,7 +634,7 @@ def _hardware(machines: Machines) -> list[Mistake]:
         ),
         Mistake(
             "a user that may not log in",
-            [Row("server3", "connection", "Permission denied", "ansible_user and the key")],
+            [Row("server3", "connection", "Permission denied", r"and the key; .* -i /\S+ ?server3 -m ping")],
             change=on("server3", ansible_user="nobody"),
         ),
         Mistake(

@@ -22,6 +22,14 @@ def test_problem_survives_the_way_through_ansible() -> None:
     assert problems.from_dict(problem.as_dict()) == problem
 
 
+def test_command_that_tries_a_connection_names_the_inventory_of_the_run() -> None:
+    assert problems.ping("gw2", ["/a/hosts.yml", "my sites/b"]) == (
+        "ansible -i /a/hosts.yml -i 'my sites/b' gw2 -m ping"
+    )
+    assert problems.ping("gw2", "gw1,gw2,") == "ansible -i gw1,gw2, gw2 -m ping"
+    assert problems.ping("gw2", None) == problems.ping("gw2", []) == "ansible -i INVENTORY gw2 -m ping"
+
+
 @given(st.lists(st.lists(st.text("ab ", max_size=40), min_size=2, max_size=2), max_size=4))
 def test_no_word_of_a_cell_is_lost(rows: list[list[str]]) -> None:
     lines = table.render(("H", "I"), rows, max_width=10)
