@@ -196,7 +196,9 @@ class _Cluster:
         self.notes += found.notes
         # What concerns all machines is told by one of the clusters.
         first = self._host == self._first
-        problems = (self._inventory.groups() if first else []) + found.problems
+        meant = [name for name, _hosts in self._inventory.misnamed.values()]
+        problems = self._inventory.groups() if first else []
+        problems += cluster_rules.without_counts(found.problems, meant)
         text = self.get("edge_k3s_registries")
         problems += [
             Problem(self._host, "variable edge_k3s_registries", fact, fix)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,11 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Pro
 from ansible_collections.edgeha.iotedge.plugins.module_utils.public_variables import DEFAULTS, VARIABLES
 
 SERVERS, AGENTS, CLUSTERS = "edge_servers", "edge_agents", "edge_clusters"
+GROUPS = (CLUSTERS, SERVERS, AGENTS)
+# Operators have groups of their own, so only what is nearly the same counts: a letter or two.
+_ALIKE = 0.85
+_COUNT = re.compile(r"\bhas (no machine|[0-9]+ server)")
+_SHOWN = 3
 # What is done about a machine that stands twice in an inventory.
 ONE_NAME = "give each machine one name in the inventory, and its own ansible_host"
 _JOIN = ("edge_join_url", "edge_join_token", "edge_join_ca_hash")
@@ -78,6 +84,41 @@ def groups(
             fix = f"did you mean {close}?" if close else f"there are {', '.join(sorted(clusters))}"
         found.append(Problem(machine, "variable edge_cluster", fact, fix))
     return found
+
+
+def misnamed_groups(members: Mapping[str, Collection[str]]) -> dict[str, tuple[str, list[str]]]:
+    """Return for each group with nearly a name of ours that name, and its hosts that are in none of ours.
+
+    A group without such hosts is one of the operator's. members: hosts of each group.
+    """
+    known = {host for name in GROUPS for host in members.get(name, ())}
+    found = {}
+    for group, hosts in sorted(members.items()):
+        meant = value_formats.closest(group.lower(), GROUPS, cutoff=_ALIKE)
+        outside = [str(host) for host in hosts if host not in known]
+        if group not in GROUPS and meant and outside:
+            found[group] = (meant, outside)
+    return found
+
+
+def misnamed(found: Mapping[str, tuple[str, Sequence[str]]]) -> list[Problem]:
+    """Return a problem for each of them. found: as `misnamed_groups` returns it."""
+    problems = []
+    for group, (meant, hosts) in found.items():
+        shown = ", ".join(hosts[:_SHOWN]) + (
+            f" and {len(hosts) - _SHOWN} more" if len(hosts) > _SHOWN else ""
+        )
+        fact = f"no group of that name is known, and nothing would be done with {shown}"
+        problems.append(Problem(hosts[0], f"group {group}", fact, f"did you mean {meant}?"))
+    return problems
+
+
+def without_counts(problems: Iterable[Problem], meant: Collection[str]) -> list[Problem]:
+    """Leave out what is said of the size of groups that are written in another way. meant: these groups."""
+    subjects = {f"group {name}" for name in meant}
+    if SERVERS in meant:
+        subjects.add("variable edge_cluster_server_count")
+    return [p for p in problems if p.subject not in subjects or not _COUNT.search(p.fact)]
 
 
 def same_place(places: Mapping[str, tuple[str, ...]]) -> list[Problem]:

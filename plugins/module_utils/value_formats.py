@@ -72,9 +72,9 @@ def check(name: str, value: Any) -> list[Finding]:
     return format_of(value) if format_of and value not in (None, "", []) else []
 
 
-def closest(name: str, known: Iterable[str]) -> str:
+def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """Return the known name most like ``name``, empty when none is close."""
-    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    matches = difflib.get_close_matches(name, sorted(known), n=1, cutoff=cutoff)
     return matches[0] if matches else ""
 
 

@@ -42,6 +42,7 @@ class Inventory:
         self.clusters: Sequence[str] = [str(name) for name in groups.get(cluster_rules.CLUSTERS, [])]
         self.servers: Sequence[str] = [str(name) for name in groups.get(cluster_rules.SERVERS, [])]
         self.agents: Sequence[str] = [str(name) for name in groups.get(cluster_rules.AGENTS, [])]
+        self.misnamed = cluster_rules.misnamed_groups(groups)
         self.machines = list(dict.fromkeys([*self.servers, *self.agents]))
 
     def variables(self, host: str) -> Mapping[str, Any]:
@@ -73,7 +74,8 @@ class Inventory:
     def groups(self) -> list[Problem]:
         """Return what is wrong with the groups, and machines that are connected to as others are."""
         values = {name: self.value(name, "edge_cluster") for name in self.machines}
-        found = cluster_rules.groups(self.clusters, self.servers, self.agents, values)
+        found = cluster_rules.misnamed(self.misnamed)
+        found += cluster_rules.groups(self.clusters, self.servers, self.agents, values)
         found += cluster_rules.same_place({name: self.place(name) for name in self.machines})
         raw = {name: self.raw(name, "ansible_host") for name in self.machines}
         return found + cluster_rules.addresses_by_name(raw)

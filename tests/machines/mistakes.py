@@ -209,6 +209,21 @@ def _groups(machines: Machines) -> list[Mistake]:
             change=on("agent1", edge_cluster="plant7"),
         ),
         Mistake(
+            "groups with nearly the right names",
+            [
+                Row(
+                    "server1", "group edge_server$", "server1, server2, server3", "did you mean edge_servers"
+                ),
+                Row("agent1", "group edge_agent$", "no group of that name", "did you mean edge_agents"),
+            ],
+            change=lambda inventory: inventory.update(
+                children={
+                    name if name == "edge_clusters" else name[:-1]: group
+                    for name, group in inventory["children"].items()
+                }
+            ),
+        ),
+        Mistake(
             "a cluster host that is a machine",
             [
                 Row("server1", "groups", "is a machine and a host of edge_clusters", "in edge_clusters"),

@@ -176,6 +176,41 @@ def test_cluster_of_a_machine() -> None:
     assert cluster_rules.cluster_of("nowhere", ["plant07"]) is None
 
 
+def test_groups_whose_names_are_nearly_ours() -> None:
+    members = {
+        "all": ["plant07", *"abcdefg"],
+        "edge_clusters": ["plant07"],
+        "edge_servers": ["a"],
+        "edge_server": list("bcdef"),
+        "edge-Agents": ["g"],
+        # Of the operator: another name, or no host that would be left out.
+        "edge_site": ["b"],
+        "edge_servers1": ["a"],
+    }
+    found = cluster_rules.misnamed_groups(members)
+    assert found == {"edge-Agents": ("edge_agents", ["g"]), "edge_server": ("edge_servers", list("bcdef"))}
+    problems = cluster_rules.misnamed(found)
+    assert [(problem.host, problem.subject, problem.fix) for problem in problems] == [
+        ("g", "group edge-Agents", "did you mean edge_agents?"),
+        ("b", "group edge_server", "did you mean edge_servers?"),
+    ]
+    assert problems[1].fact.endswith("nothing would be done with b, c, d and 2 more")
+
+
+def test_size_of_a_group_that_has_another_name_does_not_count() -> None:
+    none = check(Members()).problems
+    assert [problem.subject for problem in none] == ["group edge_servers"]
+    two = check(Members(["a", "b"], [], ["a"])).problems
+    assert [
+        problem.fact.split(":")[0] for problem in cluster_rules.without_counts(two, ["edge_servers"])
+    ] == ["b cannot be seen in this run"]
+    assert cluster_rules.without_counts(none, ["edge_servers"]) == []
+    assert cluster_rules.without_counts(none, ["edge_agents"]) == none
+    told = check(edge_cluster_server_count=5).problems
+    assert cluster_rules.without_counts(told, ["edge_agents"]) == told
+    assert cluster_rules.without_counts(told, ["edge_servers"]) == []
+
+
 def test_two_names_for_one_machine() -> None:
     found = cluster_rules.same_place({"gw1": ("10.7.0.11", ""), "gw2": ("10.7.0.11", ""), "gw3": ("x", "")})
     assert [(problem.host, problem.subject, problem.fact) for problem in found] == [
