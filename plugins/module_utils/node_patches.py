@@ -95,8 +95,13 @@ def _labels(
     }
     gone = [key for key in _managed(node, LABELS_ANNOTATION) if key not in wanted and key in there]
     change.update(dict.fromkeys(gone))
-    lines = [f"label {key}: {there.get(key)} -> {value}" for key, value in change.items()]
+    lines = [f"label {key}: {_shown(there.get(key))} -> {_shown(value)}" for key, value in change.items()]
     return change, lines, _annotation(wanted)
+
+
+def _shown(value: str | None) -> str:
+    """Return a label's value for people; a label may be there and have none."""
+    return "(none)" if value is None else value or '""'
 
 
 def _taints(

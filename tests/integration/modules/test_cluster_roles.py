@@ -103,7 +103,7 @@ def test_labels_and_taints_follow_what_is_wanted(cluster: ControlPlane, role: Ca
     bare = role("cluster_nodes", "--check", "--diff", wanted=wanted)
     assert (bare.code, bare.changed) == (0, 1), bare.text
     result = bare.results["Set labels and taints that differ"]
-    assert "label plant/camera: None -> top" in result["diff"][0]["prepared"]
+    assert "label plant/camera: (none) -> top" in result["diff"][0]["prepared"]
     assert result["absent"] == ["machine-2"]
     assert "plant/camera" not in node(cluster)["metadata"]["labels"]
 

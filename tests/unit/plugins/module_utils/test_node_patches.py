@@ -45,11 +45,13 @@ def test_first_run_second_run_and_taking_away() -> None:
     # A merge patch replaces the whole list, so those of others are in it as they were.
     assert change["patch"]["spec"]["taints"][0] == OTHERS
     assert "gw1: taint plant/camera=top:NoSchedule: added" in change["diff"]
+    assert change["diff"][:2] == ['gw1: label empty: (none) -> ""', "gw1: label plant/camera: (none) -> top"]
 
     done = applied(node(), change["patch"])
     assert node_patches([done], want) == []
 
     (change,) = node_patches([done], wanted([], []))
+    assert "gw1: label plant/camera: top -> (none)" in change["diff"]
     bare = applied(done, change["patch"])
     assert bare == node()
     assert node_patches([bare], wanted([], [])) == []
