@@ -98,6 +98,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             if not shutil.which(program)
         ]
         bad = {problem.subject for problem in problems}
+        meant = {*inventory_rules.misspelt(variables, role_variables).values(), *cluster.meant}
+        meant -= {name for name, found in values.items() if found not in (None, "")}
+        problems = inventory_rules.without_consequences(problems, meant)
         result.update(
             changed=False,
             problems=[problem.as_dict() for problem in problems],
@@ -176,6 +179,8 @@ class _Cluster:
         wants_k3s = self.mode in ("k3s", "join") and self._kind == "k3s"
         self._source = k3s_source.load(self._usable, self._given, variables) if wants_k3s else None
         self.notes: list[str] = []
+        # Variables that names on the machines are nearly those of.
+        self.meant: set[str | None] = set()
 
     def get(self, name: str) -> Any:
         return inventory_rules.usable(name, self._values.get(name))
@@ -225,6 +230,7 @@ class _Cluster:
     def _machine_variables(self, machine: str, role_variables: set[str]) -> list[Problem]:
         own = self._inventory.variables(machine)
         problems = inventory_rules.unknown_variables(machine, own, role_variables)
+        self.meant |= set(inventory_rules.misspelt(own, role_variables).values())
         names = [name for name in public_variables.VARIABLES if name in own]
         given = {name: self._inventory.value(machine, name) for name in names}
         problems += inventory_rules.check_machine(machine, given)

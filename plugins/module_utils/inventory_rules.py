@@ -136,14 +136,38 @@ def unknown_variables(host: str, names: Iterable[str], role_variables: Iterable[
 
     role_variables: options of our roles whose names begin like public ones (``edge_runtime_timeout``).
     """
-    known = {*VARIABLES, *role_variables}
     found = []
-    for name in sorted(set(names)):
-        if name.startswith(PREFIXES) and name not in known:
-            match = nearest(name, known)
-            fix = f"did you mean {match}?" if match else "remove it, or give it another prefix"
-            found.append(Problem(host, f"variable {name}", "no variable of that name is known", fix))
+    for name, match in misspelt(names, role_variables).items():
+        fix = f"did you mean {match}?" if match else "remove it, or give it another prefix"
+        found.append(Problem(host, f"variable {name}", "no variable of that name is known", fix))
     return found
+
+
+def misspelt(names: Iterable[str], role_variables: Iterable[str]) -> dict[str, str | None]:
+    """Return for each name that begins like ours and is none of ours the one that may be meant."""
+    known = {*VARIABLES, *role_variables}
+    return {
+        name: nearest(name, known)
+        for name in sorted(set(names))
+        if name.startswith(PREFIXES) and name not in known
+    }
+
+
+def without_consequences(problems: Iterable[Problem], meant: Iterable[str | None]) -> list[Problem]:
+    """Leave out what follows from variables that are written in another way, and so are not set.
+
+    meant: names that a host may have meant and has not; that it has not, or has the default, is no fault.
+    """
+    names = [name for name in meant if name]
+    return [
+        p
+        for p in problems
+        if not any(
+            (p.subject == f"variable {name}" and p.fact.startswith("is not set"))
+            or re.search(rf"\band {name} is ", p.fact)
+            for name in names
+        )
+    ]
 
 
 def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = "") -> list[dict[str, Any]]:

@@ -325,6 +325,13 @@ def _together(machines: Machines) -> list[Mistake]:
             variable("edge_k3s_datastore_endpoint", "edge_k3s_datastore is embedded", "remove it"),
             {"edge_k3s_datastore_endpoint": f"mysql://edge:{SECRET}@db/k3s"},
         ),
+        # Without the mode they are agents of a k3s without servers, which is not told besides.
+        Mistake(
+            "a mode with a name that is not known",
+            variable("edge_cluster_mod", "no variable of that name", "did you mean edge_cluster_mode"),
+            {"edge_cluster_mod": "join"},
+            roles([], MACHINES),
+        ),
         Mistake(
             "a kubeconfig to write without its place",
             variable("edge_kubeconfig", "is not set, and edge_kubeconfig_write is", "name the file"),

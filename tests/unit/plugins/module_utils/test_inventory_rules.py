@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.edgeha.iotedge.plugins.module_utils import inventory_rules
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import Cluster, Unreadable
+from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 
 KEY = base64.b64encode(b"0123456789abcdef").decode()
 MANIFEST = (
@@ -164,6 +165,27 @@ def test_unknown_variables_get_the_nearest_name() -> None:
         "variable edge_runtime_timout": "did you mean edge_runtime_timeout?",
         "variable edge_zzz": "remove it, or give it another prefix",
     }
+
+
+def test_what_follows_from_a_name_is_no_problem_of_its_own() -> None:
+    role_variables = {"edge_runtime_timeout"}
+    meant = inventory_rules.misspelt(["iothub_hostnam", "edge_zzz", "edge_cluster_mod"], role_variables)
+    assert meant == {
+        "iothub_hostnam": "iothub_hostname", "edge_zzz": None, "edge_cluster_mod": "edge_cluster_mode",
+    }  # fmt: skip
+    follows = [
+        Problem("plant07", "variable iothub_hostname", "is not set", "set it"),
+        Problem("plant07", "group edge_servers", "has no machine, and edge_cluster_mode is k3s", "add one"),
+    ]
+    stays = [
+        Problem(
+            "plant07", "variable iothub_hostname", "'https://x' is not a host name", "give the name alone"
+        ),
+        Problem("plant07", "variable iothub_policy_key", "is not set", "set it"),
+        Problem("plant07", "variable iothub_hostnam", "no variable of that name is known", "did you mean"),
+    ]
+    assert inventory_rules.without_consequences([*follows, *stays], meant.values()) == stays
+    assert inventory_rules.without_consequences(follows, []) == follows
 
 
 def gateways(*names: str, **extra: Any) -> list[dict[str, Any]]:
