@@ -128,7 +128,7 @@ def test_swap_that_is_off_cannot_come_back_by_its_unit() -> None:
 
 def test_a_disk_of_somebody_else_is_refused_and_untouched() -> None:
     done = play("refused.yml")
-    said = " ".join(done.stdout.split())
+    said = " ".join((done.stdout + done.stderr).split())
     assert done.returncode != 0
     assert re.search(r"/dev/disk/by-id/virtio-lab-used +is not empty: ext4 orders", said), said
     assert re.search(r"server1 +: ok=\d+ +changed=0 .*failed=1", said), said
