@@ -19,8 +19,8 @@ venv := .venv/installed-$(shell sha256sum $(lock) | cut -c1-16)
 own_home := $(foreach name,ANSIBLE_HOME TMPDIR HELM_CACHE_HOME HELM_CONFIG_HOME HELM_DATA_HOME KUBECACHEDIR,$(name)=$(CURDIR)/build/home)
 
 # Scenarios on machines of the lab: those of make test, and those that only make test-all has the time for.
-MACHINE_SCENARIOS := node_prepare k3s_single k3s_ha
-LONG_SCENARIOS := cluster_vip join replace_first upgrade cold_start restore reset rotate interrupted sites offline datastore
+MACHINE_SCENARIOS := node_prepare k3s_single k3s_ha join replace_first interrupted
+LONG_SCENARIOS := cluster_vip upgrade cold_start restore reset rotate sites offline datastore
 
 # apt packages of the lab: an engine (used only where none runs), the base image's maker, and what both call
 APT_PACKAGES := debootstrap docker.io git iproute2 iptables openssh-client openssl python3-venv
