@@ -34,7 +34,7 @@ def fstab(text: str) -> list[Entry]:
 
 def _entries(lines: Iterable[list[str]]) -> list[Entry]:
     rows = ([*words, "", ""] for words in lines if len(words) > 1)
-    return [Entry(source, _unescaped(place), kind, options) for source, place, kind, options, *_ in rows]
+    return [Entry(row[0], _unescaped(row[1]), row[2], row[3]) for row in rows]
 
 
 def _unescaped(word: str) -> str:

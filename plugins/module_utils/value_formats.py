@@ -287,7 +287,7 @@ def datastore_places(endpoint: str) -> list[str]:
 
     An address that can be read in two ways, or in none, gives no place.
     """
-    scheme, _, rest = endpoint.partition("://")
+    scheme, _separator, rest = endpoint.partition("://")
     if scheme == "mysql":
         address = re.search(r"(?:^|@)tcp\(([^()@]+)\)/[^@]*$", rest)
         return [_with_port(address[1], 3306)] if address else []

@@ -459,7 +459,7 @@ class Machine:
                 return int(error.code), b""
 
     def _reach(self, source: dict[str, Any], context: ssl.SSLContext) -> str:
-        scheme, _, places = source["url"].partition("://")
+        scheme, _separator, places = source["url"].partition("://")
         if scheme == "tcp":
             return self._connect(places.split(","))
         try:
