@@ -200,7 +200,7 @@ def system_queries(configuration_id: str, kind: Kind) -> dict[str, str]:
             "properties.desired.$version = properties.reported.lastDesiredVersion",
             "properties.reported.lastDesiredStatus.code",
         )
-        reported = f"SELECT deviceId FROM devices.modules WHERE {' AND '.join(conditions)}"  # noqa: S608
+        reported = f"SELECT deviceId FROM devices.modules WHERE {' AND '.join(conditions)}"  # noqa: S608 - the hub's own query language, run by no database
         queries["reportedSuccessfulCount"] = f"{reported} = 200"
         queries["reportedFailedCount"] = f"{reported} != 200"
     return queries

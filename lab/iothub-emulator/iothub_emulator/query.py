@@ -67,7 +67,7 @@ _ROWS_LATE = {
     SELECT *, NULL AS deleted_at FROM ({rows.format(source=TWIN_ROWS, lag=_MADE)})
     UNION ALL SELECT * FROM ({rows.format(**_GONE)})
     ORDER BY device_id, module_id LIMIT {_ROWS_AT_ONCE}
-    """  # noqa: S608
+    """  # noqa: S608 - constants only
     for collection, rows in _ROWS.items()
 }
 
@@ -86,7 +86,7 @@ BEGIN
     INSERT INTO gone_twins SELECT *, {_SQL_NOW} FROM ({TWIN_ROWS}
     WHERE identities.device_id = old.device_id AND identities.module_id = old.module_id);
 END;
-"""  # noqa: S608
+"""  # noqa: S608 - constants only
 _SCHEMA = SchemaPart(
     "query",
     (
@@ -94,7 +94,7 @@ _SCHEMA = SchemaPart(
 CREATE TABLE query_lag (seconds REAL NOT NULL);
 INSERT INTO query_lag VALUES (0);
 {_GONE_TWINS}
-""",  # noqa: S608
+""",  # noqa: S608 - constants only
         _GONE_TWINS,
     ),
 )

@@ -149,7 +149,7 @@ class Twin:
     @classmethod
     def load(cls, connection: sqlite3.Connection, identity: Identity) -> "Twin":
         row = connection.execute(
-            f"SELECT *, {CONFIGURATIONS_COLUMN} FROM twins WHERE device_id = ? AND module_id = ?",  # noqa: S608
+            f"SELECT *, {CONFIGURATIONS_COLUMN} FROM twins WHERE device_id = ? AND module_id = ?",  # noqa: S608 - constants only
             (identity.device_id, identity.module_id),
         ).fetchone()
         return cls.from_row(row)
