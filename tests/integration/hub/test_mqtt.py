@@ -14,7 +14,7 @@ from azure.iot.device.aio import IoTHubDeviceClient
 from azure.iot.device.exceptions import CredentialError
 from azure.iot.hub.models import Twin, TwinProperties
 
-from tests.integration.hub.conftest import Hub, PahoDevice, message, wait_for
+from tests.integration.hub.conftest import LIMIT_SECONDS, Hub, PahoDevice, message, wait_for
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
@@ -72,11 +72,11 @@ def test_twin_reported_and_desired(hub: Hub) -> None:
     client.on_twin_desired_properties_patch_received = patches.put
     desire(hub, "twin", interval=7, other={"x": 1})
     # The library reads the twin once when it subscribes, which may come first.
-    while (patch := patches.get(timeout=5))["$version"] < 3:
+    while (patch := patches.get(timeout=LIMIT_SECONDS))["$version"] < 3:
         pass
     assert patch == {"interval": 7, "other": {"x": 1}, "$version": 3}
     hub.registry().replace_twin("twin", Twin(properties=TwinProperties(desired={"interval": 8})))
-    assert patches.get(timeout=5) == {"interval": 8, "other": None, "$version": 4}
+    assert patches.get(timeout=LIMIT_SECONDS) == {"interval": 8, "other": None, "$version": 4}
 
 
 def test_bad_reported_properties_are_refused(hub: Hub) -> None:
@@ -245,7 +245,7 @@ def test_device_makes_its_module_and_the_module_works(hub: Hub) -> None:
     patches: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     module.on_twin_desired_properties_patch_received = patches.put
     registry.update_module_twin("gateway", "sensor", Twin(properties=TwinProperties(desired={"every": 2})))
-    while (patch := patches.get(timeout=5))["$version"] < 2:
+    while (patch := patches.get(timeout=LIMIT_SECONDS))["$version"] < 2:
         pass
     assert patch["every"] == 2
     registry.delete_module("gateway", "sensor")
