@@ -134,7 +134,7 @@ VARIABLES: Mapping[str, Variable] = {
     "iothub_tags": Variable("dict"),
     "iothub_units": Variable("int"),
 }
-# What a play uses where the operator says nothing; playbooks/vars/public.yml holds the same values.
+# What a play uses where the operator says nothing; roles/public_variables holds the same values.
 DEFAULTS: Mapping[str, str] = {
     "edge_cluster_cidr": "10.42.0.0/16",
     "edge_cluster_domain": "cluster.local",

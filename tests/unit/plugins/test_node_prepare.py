@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ansible_collections.edgeha.iotedge.plugins.module_utils import kubeadm_rules
 
+from tests.mapping import mapping
 from tests.unit.plugins.playbook import run_play
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -314,8 +315,7 @@ def test_what_is_trusted_already_and_no_longer(
 
 def test_services_look_at_the_list_of_what_is_trusted() -> None:
     named = yaml.safe_load((ROLE / "vars" / "main" / "wanted.yml").read_text())["__node_prepare_trust_list"]
-    public = yaml.safe_load((ROOT / "playbooks" / "vars" / "public.yml").read_text())
     join = yaml.safe_load((ROOT / "roles" / "cluster_join" / "vars" / "main.yml").read_text())
     assert named == TRUST_LIST == kubeadm_rules.TRUST_LIST
-    assert named in public["__node_files"]
+    assert named in mapping()["__node_files"]
     assert named in join["__cluster_join_k3s_files"]

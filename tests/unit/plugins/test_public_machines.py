@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+
+from tests.mapping import mapping
 
 ROOT = Path(__file__).resolve().parents[3]
-PUBLIC = ROOT / "playbooks" / "vars" / "public.yml"
 ROLES = ("node_prepare_", "cluster_state_", "k3s_artifacts_")
 PLAYBOOK = """
 - hosts: "{{ ['edge_servers', 'edge_agents'] | intersect(groups) }}"
   gather_facts: false
   connection: local
   vars: {ansible_python_interpreter: "{{ ansible_playbook_python }}", vault_iothub_policy_key: a2V5}
-  vars_files: [PUBLIC]
+  roles: [edgeha.iotedge.public_variables]
   tasks:
     - ansible.builtin.set_fact:
         __kept_fleet: "{{ __fleet }}"
@@ -40,9 +40,9 @@ PLAYBOOK = """
 
 
 def mapped(inventory: str, folder: Path, **more: Any) -> dict[str, dict[str, Any]]:
-    names = [name for name in yaml.safe_load(PUBLIC.read_text()) if not name.startswith("__")]
+    names = [name for name in mapping() if not name.startswith("__")]
     playbook = folder / "playbook.yml"
-    text = PLAYBOOK.replace("PUBLIC", str(PUBLIC)).replace("FOLDER", str(folder))
+    text = PLAYBOOK.replace("FOLDER", str(folder))
     playbook.write_text(text.replace("ROLES", str(list(ROLES))))
     hosts = ROOT / "inventories" / inventory / "hosts.yml"
     done = subprocess.run(

@@ -14,11 +14,13 @@ import pytest
 import yaml
 from ansible_collections.edgeha.iotedge.plugins.module_utils.public_variables import DEFAULTS, VARIABLES
 
+from tests import mapping
+
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
 OPERATIONS = (DOCS / "operations.md").read_text()
 PLAYBOOKS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
-# What public.yml gives a role where the operator says nothing. Empty values and 0 mean that the role decides.
+# What a role is given where the operator is silent. Empty values and 0 mean that the role decides.
 LITERAL = r"\b{name}\s*\|\s*default\((\[[^\]]+\]|'[^']+'|true|false|[1-9][0-9]*)"
 PLACES = {"cluster", "machine", "all", "`-e`"}
 
@@ -44,9 +46,8 @@ ROWS = {row.name: row for row in rows()}
 
 
 def literal(name: str) -> Any:
-    """Return the default in public.yml, None where there is none."""
-    text = (ROOT / "playbooks" / "vars" / "public.yml").read_text()
-    found = re.search(LITERAL.format(name=name), text)
+    """Return the default in the role public_variables, None where there is none."""
+    found = re.search(LITERAL.format(name=name), mapping.TEXT)
     return yaml.safe_load(found[1]) if found else None
 
 
@@ -78,7 +79,7 @@ def test_a_default_is_the_one_that_playbooks_use(name: str) -> None:
 
 
 def test_the_source_of_k3s_is_the_one_that_machines_use() -> None:
-    assert ROWS["edge_k3s_source"].default.strip("`") in (ROOT / "playbooks/vars/public.yml").read_text()
+    assert ROWS["edge_k3s_source"].default.strip("`") in mapping.TEXT
 
 
 @pytest.mark.parametrize("playbook", PLAYBOOKS)
