@@ -5,23 +5,21 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import http.client
 import json
 import os
 import shlex
 import signal
-import ssl
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
-from machines import EPHEMERAL, INVENTORY, LAB, PROJECT, SCENARIO, addresses, recap, vip
+from machines import EPHEMERAL, INVENTORY, LAB, PROJECT, SCENARIO, addresses, administrator, recap, vip
+from watch import Target, Watch
 
 CLUSTER = "plant07"
 OLD, NEW = "v1.34.4+k3s1", "v1.34.5+k3s1"
@@ -193,85 +191,14 @@ def deploy_workload() -> None:
     kubectl("rollout status deployment/web --timeout=120s")
 
 
-class Watch:
-    """Asks API and workload through the cluster's address, by a new connection each time, until stopped.
-
-    A request that is on its way while the address moves loses its connection. It is asked again at once, as
-    clients of Kubernetes do; what counts is how long there was no answer.
-    """
-
-    def __init__(self, period: float = 0.2) -> None:
-        self._period = period
-        self._stop = threading.Event()
-        config = yaml.safe_load(ssh(servers()[0], "cat /etc/rancher/k3s/k3s.yaml"))
-        authority = base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
-        self._context = ssl.create_default_context(cadata=authority)
-        user = config["users"][0]["user"]
-        with tempfile.NamedTemporaryFile(prefix="edgeha-watch-") as file:
-            file.write(base64.b64decode(user["client-certificate-data"]))
-            file.write(base64.b64decode(user["client-key-data"]))
-            file.flush()
-            self._context.load_cert_chain(file.name)
-        self._gaps: dict[str, list[tuple[float, float]]] = {"api": [], "workload": []}
-        self._asked = dict.fromkeys(self._gaps, 0)
-        ask = {"api": self._ask_api, "workload": self._ask_workload}
-        self._threads = [threading.Thread(target=self._run, args=(name, ask[name])) for name in ask]
-        self._since = time.monotonic()
-
-    def __enter__(self) -> Watch:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def result(self) -> dict[str, Any]:
-        """Return how often an answer failed, whole seconds without any, and the longest time without one."""
-        found: dict[str, Any] = {"seconds": round(time.monotonic() - self._since, 1)}
-        for name, gaps in self._gaps.items():
-            lengths = [end - begin for begin, end in gaps]
-            found[f"{name}_asked"] = self._asked[name]
-            found[f"{name}_broken"] = len(lengths)
-            found[f"{name}_silent_s"] = sum(int(length) for length in lengths)
-            found[f"{name}_longest_gap_s"] = round(max(lengths, default=0.0), 2)
-        return found
-
-    def _run(self, name: str, ask: Callable[[], bool]) -> None:
-        silent_since: float | None = None
-        while not self._stop.is_set():
-            begin = time.monotonic()
-            self._asked[name] += 1
-            try:
-                answered = ask()
-            except (OSError, http.client.HTTPException):
-                answered = False
-            if answered and silent_since is not None:
-                self._gaps[name].append((silent_since, begin))
-                silent_since = None
-            elif not answered and silent_since is None:
-                silent_since = begin
-            period = self._period if answered else 0.02
-            self._stop.wait(max(0.0, period - (time.monotonic() - begin)))
-        if silent_since is not None:
-            self._gaps[name].append((silent_since, time.monotonic()))
-
-    def _ask_api(self) -> bool:
-        connection = http.client.HTTPSConnection(vip(), 6443, timeout=1.5, context=self._context)
-        return self._status(connection, "/api/v1/namespaces/default")
-
-    def _ask_workload(self) -> bool:
-        return self._status(http.client.HTTPConnection(vip(), NODE_PORT, timeout=1.5), "/")
-
-    @staticmethod
-    def _status(connection: http.client.HTTPConnection, path: str) -> bool:
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status == 200
-        finally:
-            connection.close()
+def watch() -> Watch:
+    """Ask API and workload through the cluster's address, as its administrator and as anybody."""
+    with tempfile.TemporaryDirectory(prefix="edgeha-watch-") as folder:
+        context = administrator(ssh(servers()[0], "cat /etc/rancher/k3s/k3s.yaml"), Path(folder))
+    return Watch(
+        api=Target(f"https://{vip()}:6443/api/v1/namespaces/default", context),
+        workload=Target(f"http://{vip()}:{NODE_PORT}/"),
+    )
 
 
 def report(name: str, figures: dict[str, Any]) -> None:

@@ -14,10 +14,9 @@ import re
 import ssl
 import subprocess
 import sys
-import threading
 import time
-import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "shared"))
 import machines
 from machines import INVENTORY, LAB, PROJECT, machine
+from watch import Target, Watch
 
 SERVERS = {name: address for name, address in machines.addresses().items() if name.startswith("server")}
 VIP = machines.vip()
@@ -54,52 +54,14 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return machines.administrator(kubeconfig, tmp_path_factory.mktemp("keys"))
 
 
-class Probe:
-    """Asks the API at the address five times a second, and keeps when it answered."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.asked = 0
-        self.failed = 0
-        self.longest = 0.0
-        self._last = time.monotonic()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            began = time.monotonic()
-            self.asked += 1
-            if self.answers():
-                self.longest = max(self.longest, time.monotonic() - self._last)
-                self._last = time.monotonic()
-            else:
-                self.failed += 1
-            self._stop.wait(max(0.0, 0.2 - (time.monotonic() - began)))
-
-    def answers(self) -> bool:
-        url = f"https://{VIP}:6443/readyz"
-        try:
-            with urllib.request.urlopen(url, timeout=2, context=self._context) as answer:
-                return bool(answer.read() == b"ok")
-        except OSError:
-            return False
-
-    def __enter__(self) -> Probe:
-        wait_for(f"answer at {VIP}", self.answers)
-        self._last = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        wait_for(f"answer at {VIP}", self.answers)
-        self._stop.set()
-        self._thread.join()
-        self.longest = max(self.longest, time.monotonic() - self._last)
-
-    def say(self, what: str) -> None:
-        seconds = round(self.longest, 2)
-        print(json.dumps({"what": what, "asked": self.asked, "failed": self.failed, "longest_s": seconds}))  # noqa: T201 - it is for the log of the run
+@contextmanager
+def probe(context: ssl.SSLContext) -> Iterator[Watch]:
+    """Ask the API at the address, from when it answers until it answers again."""
+    target = Target(f"https://{VIP}:6443/readyz", context)
+    wait_for(f"answer at {VIP}", target.answers)
+    with Watch(api=target) as watch:
+        yield watch
+        wait_for(f"answer at {VIP}", target.answers)
 
 
 def handover(name: str, state: str) -> dict[str, Any]:
@@ -140,13 +102,13 @@ def test_servers_speak_to_each_other_only() -> None:
 @pytest.mark.usefixtures("healthy")
 def test_a_server_that_leaves_on_purpose(context: ssl.SSLContext) -> None:
     before = the_holder()
-    with Probe(context) as probe:
+    with probe(context) as watch:
         result = handover(before, "away")
         assert (result["held"], result["moved"]) == (True, True)
         after = the_holder()
         assert after != before
         machine(before).check_output("systemctl restart k3s")
-    probe.say("handover and restart of k3s")
+    watch.say("handover and restart of k3s")
     assert handover(before, "back")["changed"]
     assert the_holder() == after
 
@@ -154,10 +116,10 @@ def test_a_server_that_leaves_on_purpose(context: ssl.SSLContext) -> None:
 @pytest.mark.usefixtures("healthy")
 def test_a_server_whose_k3s_dies(context: ssl.SSLContext) -> None:
     before = the_holder()
-    with Probe(context) as probe:
+    with probe(context) as watch:
         machine(before).check_output("systemctl kill --signal=KILL k3s; systemctl stop k3s")
         wait_for("other holder", lambda: holders() not in ([], [before]))
-    probe.say("k3s killed")
+    watch.say("k3s killed")
     machine(before).check_output("systemctl start k3s")
     # It does not come back by itself.
     after = the_holder()
@@ -170,14 +132,14 @@ def test_a_server_whose_power_is_cut(context: ssl.SSLContext) -> None:
     lab = [str(PROJECT / "lab" / "lab"), "--name", LAB, "fault"]
     others = [name for name in SERVERS if name != before]
     try:
-        with Probe(context) as probe:
+        with probe(context) as watch:
             subprocess.run([*lab, "power", before], check=True, capture_output=True, timeout=60)
             command = "ip -4 -brief address"
             wait_for(
                 "other holder",
                 lambda: any(f"{VIP}/32" in machine(name).check_output(command) for name in others),
             )
-        probe.say("power cut")
+        watch.say("power cut")
     finally:
         subprocess.run([*lab, "heal", before], check=True, capture_output=True, timeout=120)
 

@@ -51,7 +51,7 @@ def test_a_budget_that_blocks_is_named_and_the_node_goes_back_to_work() -> None:
 
 
 def test_an_upgrade_that_is_killed_goes_on_and_nobody_misses_an_answer() -> None:
-    with lab.Watch() as watch:
+    with lab.watch() as watch:
         run = lab.Playbook("upgrade", "-e", VERSION)
         lab.wait(
             "the first server's new version", lambda: run.is_over() or lab.NEW in versions().values(), 300
@@ -68,7 +68,7 @@ def test_an_upgrade_that_is_killed_goes_on_and_nobody_misses_an_answer() -> None
     assert lab.all_is_well()
     lab.report("upgrade", watch.result())
     assert watch.result()["api_silent_s"] == 0
-    assert watch.result()["workload_silent_s"] <= 1
+    assert watch.result()["workload_silent_s"] == 0
 
 
 def test_a_snapshot_was_taken_before() -> None:
