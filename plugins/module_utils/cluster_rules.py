@@ -207,7 +207,7 @@ def check(host: str, get: Callable[[str], Any], members: Members) -> Found:
         rules.existing()
         rules.without_effect((*_JOIN, *_OURS), mode)
     rules.hidden(mode)
-    if get("edge_kubeconfig_write") is True and not get("edge_kubeconfig"):
+    if is_true(get("edge_kubeconfig_write")) and not get("edge_kubeconfig"):
         rules.add(
             "variable edge_kubeconfig", "is not set, and edge_kubeconfig_write is", "name the file to write"
         )

@@ -247,7 +247,8 @@ def _problems(look: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[dict[s
         )
     if look["k3s"]:
         fact = f"is a node of k3s ({look['k3s']})"
-        found.append(("cluster", fact, "run the playbook edgeha.iotedge.reset for it, or take it out"))
+        fix = "reset it by that cluster's inventory (playbook edgeha.iotedge.reset), or take it out here"
+        found.append(("cluster", fact, fix))
     if look["control_plane"]:
         fact = "is a control plane of a cluster of its own"
         found.append(("cluster", fact, "take it out of this inventory, or run kubeadm reset on it"))

@@ -99,6 +99,7 @@ def test_good_clusters() -> None:
         (THREE, {"edge_cluster_vip": "10.42.0.10"}, "variable edge_cluster_vip", "network of the pods"),
         (THREE, {"edge_cluster_vip": "10.43.0.10"}, "variable edge_cluster_vip", "network of the services"),
         (THREE, {"edge_kubeconfig_write": True}, "variable edge_kubeconfig", "edge_kubeconfig_write is"),
+        (THREE, {"edge_kubeconfig_write": "yes"}, "variable edge_kubeconfig", "edge_kubeconfig_write is"),
         (WORKERS, {**JOIN, "edge_join_url": None}, "variable edge_join_url", "is not set"),
         (WORKERS, {**JOIN, "edge_join_token": None}, "variable edge_join_token", "is not set"),
         (WORKERS, {**JOIN, "edge_join_token": "K10abc"}, "variable edge_join_token", "cut short"),
