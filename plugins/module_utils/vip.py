@@ -4,9 +4,9 @@
 
 """The address of a cluster, held by one of its servers through keepalived: what is to be there. Pure.
 
-All servers start as backups with the same priority: nobody takes the address from a server that works, so it
-does not come back to a server that returns. A server that is about to stop on purpose lowers its priority
-through a file and still answers until another one holds the address; one whose check fails lets go at once.
+All servers start as backups, and nobody takes the address from a server that works (nopreempt), so it does
+not come back to a server that returns. A server that is about to stop on purpose lets go through a file, and
+one whose check fails does so too: both say it to the others, and that with the highest priority is next.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ SCRIPT_FILE = "/usr/libexec/keepalived/edgeha-vip-check"
 LEAVING_FILE = "/run/edgeha-vip-leaving"
 UFW_FILE = "/etc/ufw/before.rules"
 UNIT = "keepalived.service"
-# A high priority makes the wait short after a server has said that it lets go: (256 - priority) / 256 s.
-PRIORITY = 250
-LEAVING_WEIGHT = -100
+# A backup waits (256 - priority) / 256 s after a server has said that it lets go (RFC 5798, skew time).
+# Servers that wait equally long take the address together, and neighbours believe the one that gives it back.
+_HIGHEST = 254
+_DISTANCE = 25
+_LOWEST = 4
 _VRRP = 112
 _STEPS = ("install", "write_script", "write_config", "rules", "rules_gone", "come_back", "start", "reload")
 
@@ -40,6 +42,13 @@ class PlaceError(ValueError):
 def router_id(address: str) -> int:
     """Return the VRRP id (1 to 255) of an address: its last number, so that it is known on sight."""
     return int(address.rpartition(".")[2]) or 255
+
+
+def priority(source: str, others: Iterable[str]) -> int:
+    """Return the VRRP priority (4 to 254) of a server: each has its own, by the order of the addresses."""
+    everybody = sorted({source, *others}, key=ipaddress.IPv4Address)
+    distance = min(_DISTANCE, (_HIGHEST - _LOWEST) // max(len(everybody) - 1, 1))
+    return _HIGHEST - distance * everybody.index(source)
 
 
 def place(
@@ -95,6 +104,7 @@ def place(
 
 def block(address: str, interface: str, source: str, peers: Iterable[str]) -> str:
     """Return our part of keepalived's configuration, which may stand beside parts of others."""
+    others = sorted(set(peers) - {source}, key=ipaddress.IPv4Address)
     lines = [
         "global_defs {",
         "    enable_script_security",
@@ -111,17 +121,18 @@ def block(address: str, interface: str, source: str, peers: Iterable[str]) -> st
         "}",
         "track_file edgeha_leaving {",
         f'    file "{LEAVING_FILE}"',
-        "    weight 1",
+        # Anything but 0 in it is a failure.
+        "    weight 0",
         "}",
         "vrrp_instance edgeha {",
         "    state BACKUP",
         f"    interface {interface}",
         f"    virtual_router_id {router_id(address)}",
-        f"    priority {PRIORITY}",
+        f"    priority {priority(source, others)}",
+        "    nopreempt",
         "    advert_int 1",
         "    garp_master_refresh 60",
     ]
-    others = sorted(set(peers) - {source}, key=ipaddress.IPv4Address)
     if others:
         lines += [f"    unicast_src_ip {source}", "    unicast_peer {"]
         lines += [f"        {peer}" for peer in others]

@@ -12,9 +12,9 @@ version_added: 0.1.0
 author:
   - edgeha developers (@edgeha)
 description:
-  - Lowers this server's priority for the address and waits until another server has it. This one answers
-    until then, so that no moment is without an answer.
-  - Where no other server can take the address within O(limit), that is told with a warning and is no failure.
+  - Lets this server's keepalived give the address up, and waits until it has. Another server whose API is
+    ready takes it within a quarter of a second.
+  - Where the address is still here after O(limit), that is told with a warning and is no failure.
   - Does nothing on a machine whose keepalived has no such address.
   - Needs root, and Linux with systemd.
 options:
@@ -31,7 +31,7 @@ options:
     required: true
   limit:
     description:
-      - Seconds to wait for another server.
+      - Seconds to wait until keepalived has given it up.
     type: int
     default: 30
 attributes:
@@ -61,7 +61,7 @@ held:
   returned: always
   type: bool
 moved:
-  description: Whether another server has taken it.
+  description: Whether it has given it up.
   returned: always
   type: bool
 seconds:
@@ -97,11 +97,11 @@ def is_ours(address: str) -> bool:
 
 
 def write_marker() -> None:
-    """Lower the priority. keepalived sees a file that is moved to its place, whole."""
+    """Let go. keepalived sees a file that is moved to its place, whole."""
     new = Path(f"{vip.LEAVING_FILE}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(f"{vip.LEAVING_WEIGHT}\n")
+        file.write("1\n")
     new.rename(vip.LEAVING_FILE)
 
 
@@ -137,7 +137,7 @@ def main() -> None:
     result["seconds"] = round(time.monotonic() - began, 2)
     if not gone:
         module.warn(
-            f"{address} is still here after {limit} s: no other server's API is ready. "
+            f"{address} is still here after {limit} s: keepalived has not given it up. "
             "It is away while this server is."
         )
     module.exit_json(**result)
