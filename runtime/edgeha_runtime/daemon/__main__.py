@@ -10,13 +10,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from aiohttp import web
 
 from edgeha_runtime import __version__
 
 from . import kube, logs, settings, trust
+from .authority import EdgeCa
 from .callers import Callers
 from .hub import HubClient
 from .keystore import KeyStore, Owner, StoreError, StoreLock, StoreLockedError
@@ -70,6 +71,7 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
     """
     health = Health()
     bundle = trust.load(config.trust_bundle_file)
+    manifest_trust = trust.load_manifest(config.manifest_trust_file)
     lock = StoreLock(config.state_dir, pod=config.pod_name, node=config.node_name)
     runners = [await _listen(health.application(), config.health_port)]
     try:
@@ -88,14 +90,21 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
                 audience=config.audience,
                 modules=lambda: modules.accounts,
             )
-            api = WorkloadApi(callers, store, bundle)
+            edge_ca = EdgeCa(
+                store,
+                device_id=config.device_id,
+                iothub_hostname=config.iothub_hostname,
+                certificate_file=config.edge_ca_certificate_file,
+                key_file=config.edge_ca_key_file,
+            )
+            api = WorkloadApi(callers, store, bundle, edge_ca, manifest_trust)
             runners.append(await _listen(api.application(), config.workload_port))
-            health.not_ready = modules.not_ready
+            health.not_ready = lambda: [*modules.not_ready(), *edge_ca.not_ready()]
             _log.info(
                 "serving",
                 extra=fields(version=__version__, device=config.device_id, hub=config.iothub_hostname),
             )
-            await _or_stop(modules.run(), stop)
+            await _or_stop(_together(modules.run(), edge_ca.follow()), stop)
         finally:
             await hub.close()
             await client.close()
@@ -103,6 +112,13 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
         for runner in reversed(runners):
             await runner.cleanup()
         lock.release()
+
+
+async def _together(*work: Coroutine[None, None, None]) -> None:
+    """Run all of `work`; the first one that fails ends the others."""
+    async with asyncio.TaskGroup() as group:
+        for one in work:
+            group.create_task(one)
 
 
 async def _or_stop(work: object, stop: asyncio.Event) -> None:

@@ -1,12 +1,13 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The daemon's state on its claim: master identity key and the module identities known so far.
+"""The daemon's state on its claim: master key, quickstart CA, and the module identities known so far.
 
-Two files, each written whole and atomically: `master-key.json`, written once and never touched again, and
-`identities.json`, a cache of what the hub answered, which lets modules sign with the hub away. Both carry
-format, version, owner (device and hub) and a checksum. A file that is torn, foreign or newer is refused,
-never replaced: new keys in silence would cut every module off and hide the loss.
+Three files, each written whole and atomically: `master-key.json`, written once and never touched again;
+`edge-ca.json`, the quickstart CA where one was needed; and `identities.json`, a cache of what the hub
+answered, which lets modules sign with the hub away. They carry format, version, owner (device and hub) and a
+checksum. A file that is torn, foreign or newer is refused, never replaced: new keys in silence would cut
+every module off and hide the loss.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from . import sealing
+from .authority import AuthorityFileError
+from .authority import parse as parse_authority
 from .logs import fields
 
 FORMAT = "edgeha-keystore"
@@ -34,10 +38,15 @@ VERSION = 1
 KEY_BYTES = 32
 KEY_FILE = "master-key.json"
 IDENTITIES_FILE = "identities.json"
+AUTHORITY_FILE = "edge-ca.json"
 LOCK_FILE = "lock"
 _LOST_KEY = (
     "Restore it from a backup. Only if there is none: delete the whole store; all modules then get new keys "
     "and what they encrypted is lost"
+)
+_LOST_AUTHORITY = (
+    "Restore it from a backup. Only if there is none: delete this one file; devices that trust the gateway's "
+    "old quickstart CA then need the new one"
 )
 
 _log = logging.getLogger(__name__)
@@ -207,11 +216,20 @@ class StoreLock:
 class KeyStore:
     """Keys and known identities of one device. Open it only while its StoreLock is held."""
 
-    def __init__(self, directory: Path, owner: Owner, master: bytes, identities: dict[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        owner: Owner,
+        master: bytes,
+        identities: dict[str, str],
+        authority: tuple[str, str] | None = None,
+    ) -> None:
         self._directory = directory
         self._owner = owner
         self._master = master
         self._identities = identities
+        self._authority = authority
+        self._encryption_keys: dict[tuple[str, str], bytes] = {}
 
     @classmethod
     def open(cls, directory: Path, owner: Owner) -> KeyStore:
@@ -230,10 +248,20 @@ class KeyStore:
             owner,
             "It holds no key: delete this one file, and the identities are read from the hub again",
         )
-        if key_document is None and identities_document is not None:
-            raise StoreError(f"{key_path} is missing although {identities_path} exists. {_LOST_KEY}")
+        authority_path = directory / AUTHORITY_FILE
+        authority_document = _decode(authority_path, owner, _LOST_AUTHORITY)
+        for path, document in ((identities_path, identities_document), (authority_path, authority_document)):
+            if key_document is None and document is not None:
+                raise StoreError(f"{key_path} is missing although {path} exists. {_LOST_KEY}")
+        authority = None
+        if authority_document is not None:
+            authority = str(authority_document.get("key", "")), str(authority_document.get("chain", ""))
+            try:
+                parse_authority(*(text.encode() for text in authority))
+            except AuthorityFileError as error:
+                raise StoreError(f"{authority_path} holds no CA: {error}. {_LOST_AUTHORITY}") from error
         # What a crash before the rename left behind was never used by anybody.
-        for leftover in (KEY_FILE, IDENTITIES_FILE):
+        for leftover in (KEY_FILE, IDENTITIES_FILE, AUTHORITY_FILE):
             with contextlib.suppress(FileNotFoundError):
                 (directory / f".{leftover}.new").unlink()
         if key_document is None:
@@ -252,7 +280,7 @@ class KeyStore:
         identities: dict[str, str] = {}
         if identities_document is not None:
             identities = {str(k): str(v) for k, v in dict(identities_document.get("identities", {})).items()}
-        return cls(directory, owner, master, identities)
+        return cls(directory, owner, master, identities, authority)
 
     @property
     def identities(self) -> Mapping[str, str]:
@@ -266,6 +294,25 @@ class KeyStore:
         deleted and made again at the hub never shares a key with its predecessor.
         """
         return hmac.digest(self._master, f"{module}:{generation}:{which}".encode(), "sha256")
+
+    def encryption_key(self, module: str, generation: str) -> bytes:
+        """Key (64 bytes) under which one generation of a module encrypts."""
+        known = self._encryption_keys.get((module, generation))
+        if known is None:
+            known = sealing.module_key(self._master, module, generation)
+            self._encryption_keys[module, generation] = known
+        return known
+
+    @property
+    def authority(self) -> tuple[str, str] | None:
+        """Key and certificate of the quickstart CA, in PEM."""
+        return self._authority
+
+    def keep_authority(self, key: str, chain: str) -> None:
+        """Keep a quickstart CA, on disk before this returns."""
+        content = {"key": key, "chain": chain}
+        write_atomic(self._directory / AUTHORITY_FILE, _encode(self._owner, content))
+        self._authority = key, chain
 
     def remember(self, module: str, generation: str) -> None:
         """Keep an identity, on disk before this returns."""

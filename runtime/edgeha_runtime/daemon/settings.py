@@ -38,6 +38,9 @@ class Settings:
     device_key_file: Path
     state_dir: Path
     trust_bundle_file: Path
+    manifest_trust_file: Path | None
+    edge_ca_certificate_file: Path | None
+    edge_ca_key_file: Path | None
     proxy_image: str
     image_pull_policy: str
     image_pull_secrets: tuple[str, ...]
@@ -104,6 +107,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
             return ""
         return value
 
+    def file(name: str) -> Path | None:
+        value = environ.get(name, "").strip()
+        return Path(value) if value else None
+
     def whole(name: str, default: int, low: int, high: int) -> int:
         raw = environ.get(name, "").strip()
         if not raw:
@@ -136,6 +143,9 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         device_key_file=Path(text("EDGEHA_DEVICE_KEY_FILE")),
         state_dir=Path(text("EDGEHA_STATE_DIR")),
         trust_bundle_file=Path(text("EDGEHA_TRUST_BUNDLE_FILE")),
+        manifest_trust_file=file("EDGEHA_MANIFEST_TRUST_FILE"),
+        edge_ca_certificate_file=file("EDGEHA_EDGE_CA_CERTIFICATE_FILE"),
+        edge_ca_key_file=file("EDGEHA_EDGE_CA_KEY_FILE"),
         proxy_image=text("EDGEHA_WORKLOAD_PROXY_IMAGE"),
         image_pull_policy=text("EDGEHA_IMAGE_PULL_POLICY", "IfNotPresent"),
         image_pull_secrets=_listed(environ.get("EDGEHA_IMAGE_PULL_SECRETS", "")),
@@ -148,6 +158,8 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         lock_timeout=whole("EDGEHA_LOCK_TIMEOUT", 120, 1, 3600),
         log_level=text("EDGEHA_LOG_LEVEL", "INFO").upper(),
     )
+    if (settings.edge_ca_certificate_file is None) != (settings.edge_ca_key_file is None):
+        problems.append("EDGEHA_EDGE_CA_CERTIFICATE_FILE and EDGEHA_EDGE_CA_KEY_FILE go together: give both")
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         problems.append(f"EDGEHA_LOG_LEVEL is {settings.log_level!r}: give DEBUG, INFO, WARNING or ERROR")
     if problems:

@@ -59,6 +59,25 @@ def load(path: Path, system: tuple[Path, ...] = SYSTEM_BUNDLES) -> TrustBundle:
     return bundle
 
 
+def load_manifest(path: Path | None) -> str:
+    """Read the certificates (PEM) by which signed deployments are checked; empty where there are none.
+
+    Raises TrustError as `load` does.
+    """
+    if path is None or not path.exists():
+        return ""
+    text = path.read_text(encoding="utf-8")
+    if "PRIVATE KEY" in text:
+        raise TrustError(f"{path} holds a private key. It is given to modules: take it out")
+    pem = _ascii_blocks(text)
+    try:
+        if pem:
+            ssl.create_default_context(cadata=pem)
+    except ssl.SSLError as error:
+        raise TrustError(f"{path} holds a block that is no certificate ({error.reason})") from error
+    return pem
+
+
 def _ascii_blocks(text: str) -> str:
     """Only the certificate blocks: the comments of some bundles are not ASCII, which OpenSSL refuses."""
     begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"

@@ -18,7 +18,9 @@ REPOSITORY = Path(__file__).parents[3]
 # Neither the runtime package nor the tests' own parts are installed.
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "runtime")]
 
-from tests.integration.runtime.parts import RUNTIME, Daemon, free_port  # noqa: E402 - found on the path set above
+from edgeha_runtime.daemon.keystore import KeyStore, Owner  # noqa: E402 - found on the path set above
+
+from tests.integration.runtime.parts import OTHER, RUNTIME, SENSOR, Daemon, free_port, until  # noqa: E402 - the same
 from tests.integration.runtime.standin_api import ApiServer  # noqa: E402 - the same
 from tests.tls import issue  # noqa: E402 - the same
 
@@ -65,3 +67,22 @@ async def daemon(api: ApiServer, tmp_path: Path, certificates: Path) -> AsyncIte
     yield made
     if made.process is not None:
         await made.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+async def served(daemon: Daemon) -> Daemon:
+    """A daemon that knows two modules from its claim, and whose hub is away."""
+    daemon.state.mkdir()
+    store = KeyStore.open(daemon.state, Owner("gw-1", daemon.hub))
+    store.remember("Sensor", "637")
+    store.remember("other", "638")
+    daemon.api.module_set(SENSOR, OTHER)
+    for token, account in (("sensor-token", "gw-sensor"), ("other-token", "gw-other"), ("nobody", "default")):
+        daemon.api.tokens[token] = (f"system:serviceaccount:edge-gw:{account}", ["edgeha-gw"])
+    daemon.api.tokens["api-token"] = (
+        "system:serviceaccount:edge-gw:gw-sensor",
+        ["https://kubernetes.default"],
+    )
+    await daemon.start()
+    await until("ready from the cache", daemon.is_ready)
+    return daemon

@@ -23,6 +23,8 @@ from tests.integration.runtime.standin_api import ApiServer
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
 LIMIT = 20.0
+SENSOR = {"name": "Sensor", "image": "r/sensor:1", "env": {"SEND_INTERVAL_SECONDS": "5"}}
+OTHER = {"name": "other", "image": "r/other:1"}
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -71,6 +71,9 @@ def test_lint_is_clean() -> None:
         ('credential.existingSecret=""', "existingSecret"),
         ('credential.deviceKey="c2VjcmV0"', "deviceKey"),
         ('trustBundle="-----BEGIN PRIVATE KEY-----"', "trustBundle"),
+        ('manifestTrustBundle="-----BEGIN PRIVATE KEY-----"', "manifestTrustBundle"),
+        ('edgeCa.existingSecret="A b"', "existingSecret"),
+        ('edgeCa.key="c2VjcmV0"', "key"),
         ('network.httpsProxy="http://user:password@proxy:3128"', "httpsProxy"),
         ('storage.accessMode="ReadOnlyMany"', "accessMode"),
         ('modules=[{"name":"m","image":"i","createOptions":"{}"}]', "createOptions"),
@@ -99,8 +102,21 @@ def test_a_changed_module_set_changes_the_config_map_and_not_the_daemon() -> Non
     assert json.loads(modules) == [{"name": "new", "image": "r/new:1"}]
 
 
-def test_a_changed_trust_bundle_restarts_the_daemon() -> None:
-    assert pod('trustBundle="-----BEGIN CERTIFICATE-----"') != pod()
+@pytest.mark.parametrize("name", ["trustBundle", "manifestTrustBundle"])
+def test_a_changed_trust_bundle_restarts_the_daemon(name: str) -> None:
+    assert pod(f'{name}="-----BEGIN CERTIFICATE-----"') != pod()
+
+
+def test_the_edge_ca_comes_from_a_secret_and_from_nowhere_else() -> None:
+    def edge_ca(spec: dict[str, Any]) -> tuple[list[str], list[Any]]:
+        names = [entry["name"] for entry in spec["containers"][0]["env"] if "EDGE_CA" in entry["name"]]
+        return names, [volume["secret"] for volume in spec["volumes"] if volume["name"] == "edge-ca"]
+
+    assert edge_ca(pod()["spec"]) == ([], [])
+    names, secrets = edge_ca(pod('edgeCa.existingSecret="plant-ca"')["spec"])
+    assert names == ["EDGEHA_EDGE_CA_CERTIFICATE_FILE", "EDGEHA_EDGE_CA_KEY_FILE"]
+    assert [secret["secretName"] for secret in secrets] == ["plant-ca"]
+    assert secrets[0]["defaultMode"] == 0o440
 
 
 def test_a_changed_chart_digest_is_visible_and_restarts_nothing() -> None:

@@ -13,16 +13,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from edgeha_runtime.daemon import keystore
+from edgeha_runtime.daemon import authority, keystore
 from edgeha_runtime.daemon.keystore import KeyStore, Owner, StoreError, StoreLock, StoreLockedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 RUNTIME = Path(keystore.__file__).parents[2]
 OWNER = Owner("gw-1", "hub.example.net")
+_MADE = authority.quickstart("gw-1", datetime.now(UTC))
+AUTHORITY = (_MADE.key_pem(), _MADE.pem())
 NAMES = st.text(st.sampled_from("abcXYZ019-:.+%_#*?!(),=@;$'"), min_size=1, max_size=40)
 
 
@@ -42,9 +45,12 @@ def test_opened_again_it_has_the_same_keys_and_identities(tmp_path: Path) -> Non
     first.remember("sensor", "gen-1")
     first.remember("pump", "gen-2")
     first.forget("pump")
+    first.keep_authority(*AUTHORITY)
     again = KeyStore.open(tmp_path, Owner("gw-1", "HUB.example.net"))
     assert again.module_key("sensor", "gen-1", "primary") == first.module_key("sensor", "gen-1", "primary")
+    assert again.encryption_key("sensor", "gen-1") == first.encryption_key("sensor", "gen-1")
     assert dict(again.identities) == {"sensor": "gen-1"}
+    assert again.authority == AUTHORITY
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
@@ -79,13 +85,15 @@ def test_keys_differ_by_module_generation_and_which(one: tuple[str, str], other:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-@pytest.mark.parametrize("name", [keystore.KEY_FILE, keystore.IDENTITIES_FILE])
+@pytest.mark.parametrize("name", [keystore.KEY_FILE, keystore.IDENTITIES_FILE, keystore.AUTHORITY_FILE])
 def test_any_damage_to_a_file_is_refused_with_a_way_out_and_nothing_is_touched(
     name: str, data: st.DataObject
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        KeyStore.open(directory, OWNER).remember("sensor", "gen-1")
+        store = KeyStore.open(directory, OWNER)
+        store.remember("sensor", "gen-1")
+        store.keep_authority(*AUTHORITY)
         path = directory / name
         whole = path.read_bytes().rstrip()
         if data.draw(st.booleans(), "cut"):
@@ -133,6 +141,20 @@ def test_lost_master_key_is_not_replaced(filled: Path) -> None:
     assert not (filled / keystore.KEY_FILE).exists()
 
 
+def test_an_authority_without_its_master_key_is_refused(filled: Path) -> None:
+    KeyStore.open(filled, OWNER).keep_authority(*AUTHORITY)
+    (filled / keystore.IDENTITIES_FILE).unlink()
+    (filled / keystore.KEY_FILE).unlink()
+    with pytest.raises(StoreError, match=r"master-key\.json is missing although .*edge-ca\.json"):
+        KeyStore.open(filled, OWNER)
+
+
+def test_an_authority_that_is_none_is_refused(filled: Path) -> None:
+    KeyStore.open(filled, OWNER).keep_authority(AUTHORITY[0], "no certificate")
+    with pytest.raises(StoreError, match=r"edge-ca\.json holds no CA: the certificate is not PEM.*backup"):
+        KeyStore.open(filled, OWNER)
+
+
 def test_folder_that_cannot_be_used_is_named_with_the_user(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot be written by user \d+.*fsGroup"):
@@ -163,12 +185,14 @@ print("key", store.module_key("m", "g", "primary").hex(), flush=True)
 for generation in ("1", "2"):
     store.remember("sensor", generation)
     print("identity", generation, flush=True)
+store.keep_authority(*map(str, sys.argv[4:6]))
+print("authority kept", flush=True)
 """
 
 
 def crash_at(step: int, folder: Path) -> tuple[int, dict[str, str]]:
     done = subprocess.run(
-        [sys.executable, "-c", CRASHING, str(RUNTIME), str(step), str(folder)],
+        [sys.executable, "-c", CRASHING, str(RUNTIME), str(step), str(folder), *AUTHORITY],
         capture_output=True,
         text=True,
         timeout=30,
@@ -191,10 +215,11 @@ def test_killed_in_any_write_step_the_store_opens_with_all_it_had_promised(tmp_p
         key = store.module_key("m", "g", "primary").hex()
         assert promised.get("key", key) == key
         assert store.identities.get("sensor", "0") >= promised.get("identity", "0")
+        assert store.authority == AUTHORITY or "authority" not in promised
         assert not list(folder.glob(".*.new")), "what was half written is cleared away"
         assert KeyStore.open(folder, OWNER).module_key("m", "g", "primary").hex() == key
-    # Three files written, each in at least open, write, fsync, close, rename, fsync of the folder.
-    assert steps >= 18
+    # Four files written, each in at least open, write, fsync, close, rename, fsync of the folder.
+    assert steps >= 24
 
 
 HOLDING = """

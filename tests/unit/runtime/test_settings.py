@@ -35,6 +35,7 @@ def test_every_problem_is_told_at_once() -> None:
                 "EDGEHA_RELEASE": "Gw",
                 "EDGEHA_IOTHUB_HOSTNAME": "https://hub",
                 "EDGEHA_TOLERATION_SECONDS": "soon",
+                "EDGEHA_EDGE_CA_KEY_FILE": "/ca.key",
             }
         )
     for part in (
@@ -42,6 +43,7 @@ def test_every_problem_is_told_at_once() -> None:
         "without https://",
         "EDGEHA_TOLERATION_SECONDS",
         "EDGEHA_DEVICE_ID is not set",
+        "go together: give both",
     ):
         assert part in str(refused.value)
 

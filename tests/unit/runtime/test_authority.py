@@ -1,0 +1,274 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Certificates of modules chain to the CA that the gateway has, and live no longer than it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.verification import ClientVerifier, PolicyBuilder, Store
+from edgeha_runtime.daemon import authority
+from edgeha_runtime.daemon.authority import AuthorityError, AuthorityFileError, EdgeCa, NameRefusedError
+
+from tests import tls
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+DAY = timedelta(days=1)
+Answer = TypeVar("Answer")
+
+
+class Kept:
+    """A store in memory."""
+
+    def __init__(self) -> None:
+        self.authority: tuple[str, str] | None = None
+        self.writes = 0
+
+    def keep_authority(self, key: str, chain: str) -> None:
+        self.writes += 1
+        self.authority = key, chain
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+def run(work: Coroutine[None, None, Answer]) -> Answer:
+    return asyncio.run(work)
+
+
+def edge_ca(store: Kept, clock: Clock | None = None, files: tuple[Path, Path] | None = None) -> EdgeCa:
+    return EdgeCa(
+        store,
+        device_id="gw-1",
+        iothub_hostname="hub.example.net",
+        certificate_file=files[0] if files else None,
+        key_file=files[1] if files else None,
+        clock=clock or Clock(),
+    )
+
+
+def certificates(pem: str) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(pem.encode())
+
+
+def test_a_server_certificate_is_believed_for_its_names_and_for_no_other() -> None:
+    ca = edge_ca(Kept())
+    issued = run(ca.server("$edgeHub", "gw.plant.example", None))
+    leaf, *above = certificates(issued.chain)
+    roots = certificates(run(ca.roots()))
+    assert above == roots
+    builder = PolicyBuilder().store(Store(roots)).time(NOW)
+    for name in ("gw.plant.example", "edgehub"):
+        builder.build_server_verifier(x509.DNSName(name)).verify(leaf, [])
+    with pytest.raises(x509.verification.VerificationError):
+        builder.build_server_verifier(x509.DNSName("other.example")).verify(leaf, [])
+    assert leaf.subject.rfc4514_string() == "CN=gw.plant.example"
+    key = authority.load_pem_private_key(issued.key.encode(), None)
+    assert key.public_key() == leaf.public_key()
+    assert issued.expiration == leaf.not_valid_after_utc == NOW + 90 * DAY
+
+
+def test_an_identity_certificate_says_which_module_of_which_device() -> None:
+    ca = edge_ca(Kept())
+    leaf = certificates(run(ca.identity("Sensor", NOW + DAY)).chain)[0]
+    verifier: ClientVerifier = (
+        PolicyBuilder().store(Store(certificates(run(ca.roots())))).time(NOW).build_client_verifier()
+    )
+    verifier.verify(leaf, [])
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        "azureiot://hub.example.net/devices/gw-1/modules/Sensor"
+    ]
+    usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usage) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert leaf.not_valid_after_utc == NOW + DAY
+
+
+@pytest.mark.parametrize("asked", [DAY, 89 * DAY, 91 * DAY, 4000 * DAY])
+def test_no_certificate_outlives_ninety_days(asked: timedelta) -> None:
+    issued = run(edge_ca(Kept()).server("m", "gw", NOW + asked))
+    assert issued.expiration == NOW + min(asked, 90 * DAY)
+
+
+def test_a_certificate_ends_with_its_ca(tmp_path: Path) -> None:
+    files = tls.issue("plant CA", ca=True, days=(-1, 5)).write(tmp_path)
+    issued = run(edge_ca(Kept(), files=files).server("m", "gw", None))
+    leaf, ca = certificates(issued.chain)
+    assert leaf.not_valid_after_utc == ca.not_valid_after_utc
+    assert leaf.issuer == ca.subject
+
+
+def test_a_long_common_name_stands_in_the_names_alone() -> None:
+    name = ".".join(["a" * 60, "b" * 60, "example"])
+    leaf = certificates(run(edge_ca(Kept()).server("m", name, None)).chain)[0]
+    assert leaf.subject.rfc4514_string() == ""
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert names.critical
+    assert name in names.value.get_values_for_type(x509.DNSName)
+
+
+@pytest.mark.parametrize("name", ["10.7.0.10", "fd00::1"])
+def test_an_address_is_one(name: str) -> None:
+    leaf = certificates(run(edge_ca(Kept()).server("m", name, None)).chain)[0]
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(found) for found in names.get_values_for_type(x509.IPAddress)] == [name]
+
+
+@pytest.mark.parametrize("name", ["", " ", "a b", "a..b", ".a", "ä.example", "a" * 254, "a\x00b", "a/b", "-"])
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    store = Kept()
+    with pytest.raises(NameRefusedError):
+        run(edge_ca(store).server("m", name, None))
+    assert store.writes == 0
+
+
+def test_the_quickstart_ca_is_made_once_and_renewed_with_its_key() -> None:
+    store, clock = Kept(), Clock()
+    ca = edge_ca(store, clock)
+    first = certificates(run(ca.roots()))[0]
+    leaf = certificates(run(ca.server("m", "gw", None)).chain)[0]
+    assert store.writes == 1
+    clock.now = NOW + 71 * DAY
+    assert certificates(run(ca.roots())) == [first]
+    clock.now = NOW + 73 * DAY
+    second = certificates(run(ca.roots()))[0]
+    assert store.writes == 2
+    assert second != first
+    assert second.public_key() == first.public_key()
+    assert second.not_valid_after_utc == clock.now + 90 * DAY
+    # Whoever has the new one believes what was signed before, and whoever has the old one what is signed now.
+    later = certificates(run(ca.server("m", "gw", None)).chain)[0]
+    for root, signed in ((second, leaf), (first, later)):
+        PolicyBuilder().store(Store([root])).time(clock.now).build_server_verifier(x509.DNSName("gw")).verify(
+            signed, []
+        )
+
+
+def test_a_quickstart_ca_that_has_expired_is_renewed_too() -> None:
+    store, clock = Kept(), Clock()
+    first = certificates(run(edge_ca(store, clock).roots()))[0]
+    clock.now = NOW + 400 * DAY
+    second = certificates(run(edge_ca(store, clock).roots()))[0]
+    assert second.public_key() == first.public_key()
+    assert second.not_valid_after_utc > clock.now
+
+
+async def asks(ca: EdgeCa) -> list[str]:
+    return list(await asyncio.gather(*(ca.roots() for _ in range(8))))
+
+
+def test_who_asks_together_gets_the_same_ca() -> None:
+    store = Kept()
+    assert len(set(run(asks(edge_ca(store))))) == 1
+    assert store.writes == 1
+
+
+def test_a_full_disk_is_told_and_the_next_try_may_succeed() -> None:
+    class Full(Kept):
+        full = True
+
+        def keep_authority(self, key: str, chain: str) -> None:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super().keep_authority(key, chain)
+
+    store = Full()
+    ca = edge_ca(store)
+    with pytest.raises(AuthorityError, match="No space left"):
+        run(ca.roots())
+    store.full = False
+    assert run(ca.roots())
+
+
+def test_a_ca_of_the_operator_is_read_anew_and_its_roots_are_the_operators_affair(tmp_path: Path) -> None:
+    root = tls.issue("root", ca=True)
+    files = tls.issue("one", root, ca=True).write(tmp_path)
+    store = Kept()
+    ca = edge_ca(store, files=files)
+    leaf, issuer, above = certificates(run(ca.server("m", "gw", None)).chain)
+    assert (issuer.subject.rfc4514_string(), above.subject.rfc4514_string()) == ("CN=one", "CN=root")
+    leaf.verify_directly_issued_by(issuer)
+    issuer.verify_directly_issued_by(root.certificate)
+    tls.issue("two", root, ca=True).write(tmp_path)
+    assert certificates(run(ca.server("m", "gw", None)).chain)[1].subject.rfc4514_string() == "CN=two"
+    assert run(ca.roots()) == ""
+    assert store.writes == 0
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [((-10, -1), "expired at"), ((1, 10), "is valid from")], ids=["expired", "early"]
+)
+def test_a_ca_outside_of_its_time_is_named_with_the_clock(
+    tmp_path: Path, days: tuple[int, int], said: str
+) -> None:
+    ca = edge_ca(Kept(), files=tls.issue("plant CA", ca=True, days=days).write(tmp_path))
+    with pytest.raises(AuthorityError, match=rf"CN=plant CA {said} .*clock"):
+        run(ca.server("m", "gw", None))
+
+
+def test_a_ca_that_cannot_be_used_is_told_before_a_module_asks(tmp_path: Path) -> None:
+    files = tls.issue("plant CA", ca=True, days=(-10, -1)).write(tmp_path)
+    ca = edge_ca(Kept(), files=files)
+
+    async def looked() -> list[list[str]]:
+        follow = asyncio.create_task(ca.follow())
+        while not ca.not_ready():
+            await asyncio.sleep(0.01)
+        follow.cancel()
+        return [ca.not_ready()]
+
+    assert ca.not_ready() == []
+    (told,) = run(asyncio.wait_for(looked(), 20))
+    assert "CN=plant CA expired at" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "chain", "said"),
+    [
+        ("", "", "the certificate is not PEM"),
+        ("x", None, "the key is not PEM"),
+        (None, "other", "not that of the first certificate"),
+        (None, "leaf", "not that of a CA"),
+    ],
+)
+def test_what_is_no_ca_is_told(tmp_path: Path, key: str | None, chain: str | None, said: str) -> None:
+    ca = tls.issue("plant CA", ca=chain != "leaf")
+    texts = {
+        None: ca.chain_pem,
+        "leaf": ca.chain_pem,
+        "other": tls.issue("other", ca=True).chain_pem,
+        "": "",
+    }
+    with pytest.raises(AuthorityFileError, match=said):
+        authority.parse((ca.key_pem if key is None else key).encode(), texts[chain].encode())
+    files = ca.write(tmp_path)
+    files[0].write_text(texts[chain])
+    files[1].write_text(ca.key_pem if key is None else key)
+    with pytest.raises(AuthorityError, match=f"{files[0]}: .*{said}.*Correct the edge CA"):
+        run(edge_ca(Kept(), files=files).server("m", "gw", None))
+
+
+def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
+    missing = tmp_path / "tls.crt", tmp_path / "tls.key"
+    with pytest.raises(AuthorityError, match=r"tls\.key cannot be read: No such file"):
+        run(edge_ca(Kept(), files=missing).server("m", "gw", None))
+
+
+def test_devices_with_long_names_have_cas_with_names_of_their_own() -> None:
+    names = {authority.quickstart("d" * 100 + end, NOW).certificate.subject.rfc4514_string() for end in "ab"}
+    assert len(names) == 2
+    assert all(len(name) <= 64 + len("CN=") for name in names)
