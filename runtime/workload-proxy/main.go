@@ -25,9 +25,10 @@ import (
 )
 
 const (
-	envURL       = "EDGEHA_WORKLOAD_URL"
-	envTokenFile = "EDGEHA_WORKLOAD_TOKEN_FILE"
-	envListen    = "EDGEHA_WORKLOAD_LISTEN"
+	envURL         = "EDGEHA_WORKLOAD_URL"
+	envCertificate = "EDGEHA_WORKLOAD_CERTIFICATE"
+	envTokenFile   = "EDGEHA_WORKLOAD_TOKEN_FILE"
+	envListen      = "EDGEHA_WORKLOAD_LISTEN"
 	// The soft limit of the Go heap; the pod's hard limit leaves room for the probe's short-lived process.
 	memoryLimit = 10 << 20
 )
@@ -59,7 +60,7 @@ func main() {
 }
 
 func run(listen string) error {
-	handler, err := newProxy(os.Getenv(envURL), os.Getenv(envTokenFile))
+	handler, err := newProxy(os.Getenv(envURL), os.Getenv(envTokenFile), os.Getenv(envCertificate))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +24,8 @@ import (
 )
 
 const (
+	// Whom the daemon's certificate is for, wherever the daemon is reached.
+	serverName = "edgeha-daemon"
 	// Outside the paths of the workload API.
 	readyPath = "/-/ready"
 	// The daemon refuses more than this for sign; the rest of the contract is smaller than a certificate chain.
@@ -41,10 +45,15 @@ type proxy struct {
 	slots   chan struct{}
 }
 
-func newProxy(daemon, tokenPath string) (*proxy, error) {
+// newProxy returns a proxy to the daemon at a URL, which is known by certificate (PEM) and by nothing else.
+func newProxy(daemon, tokenPath, certificate string) (*proxy, error) {
 	target, err := url.Parse(daemon)
-	if err != nil || target.Host == "" || (target.Scheme != "http" && target.Scheme != "https") {
-		return nil, fmt.Errorf("%s is %q: give the URL of the daemon's workload API", envURL, daemon)
+	if err != nil || target.Host == "" || target.Scheme != "https" {
+		return nil, fmt.Errorf("%s is %q: give the https URL of the daemon's workload API", envURL, daemon)
+	}
+	pinned := x509.NewCertPool()
+	if !pinned.AppendCertsFromPEM([]byte(certificate)) {
+		return nil, fmt.Errorf("%s holds no certificate: give the daemon's, in PEM", envCertificate)
 	}
 	if tokenPath == "" {
 		return nil, fmt.Errorf("%s is not set: give the path of the projected token", envTokenFile)
@@ -53,6 +62,8 @@ func newProxy(daemon, tokenPath string) (*proxy, error) {
 		// The daemon is in the cluster: never through a proxy, whatever the environment says.
 		Proxy:                 nil,
 		DialContext:           (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:       &tls.Config{RootCAs: pinned, ServerName: serverName, MinVersion: tls.VersionTLS13},
+		TLSHandshakeTimeout:   5 * time.Second,
 		ResponseHeaderTimeout: 15 * time.Second,
 		// Short: after the daemon moved, a kept connection leads to a node that may be dead.
 		IdleConnTimeout:        5 * time.Second,

@@ -6,8 +6,14 @@ package main
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -21,11 +27,35 @@ type seen struct {
 	path, authorization, body string
 }
 
+// serve runs a daemon with a certificate for a name; it returns that certificate in PEM too.
+func serve(t *testing.T, name string, handler http.Handler) (*httptest.Server, string) {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		DNSNames:     []string{name},
+		NotBefore:    time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC),
+		NotAfter:     time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC),
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	daemon := httptest.NewUnstartedServer(handler)
+	daemon.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{raw}, PrivateKey: private}}}
+	daemon.StartTLS()
+	t.Cleanup(daemon.Close)
+	return daemon, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}))
+}
+
 // start runs a daemon that records what reaches it, and the proxy in front of it.
 func start(t *testing.T, status int) (front *httptest.Server, requests *[]seen, tokenPath string) {
 	t.Helper()
 	requests = &[]seen{}
-	daemon := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	daemon, certificate := serve(t, serverName, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
@@ -34,18 +64,17 @@ func start(t *testing.T, status int) (front *httptest.Server, requests *[]seen, 
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, `{"digest":"x"}`)
 	}))
-	t.Cleanup(daemon.Close)
 	tokenPath = filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(tokenPath, []byte("first\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	front = frontOf(t, daemon.URL, tokenPath)
+	front = frontOf(t, daemon.URL, tokenPath, certificate)
 	return front, requests, tokenPath
 }
 
-func frontOf(t *testing.T, daemon, tokenPath string) *httptest.Server {
+func frontOf(t *testing.T, daemon, tokenPath, certificate string) *httptest.Server {
 	t.Helper()
-	handler, err := newProxy(daemon, tokenPath)
+	handler, err := newProxy(daemon, tokenPath, certificate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,12 +149,32 @@ func TestReadsTheTokenAgainWhenTheKubeletReplacedIt(t *testing.T) {
 
 func TestDaemonAwayIsA502ThatSaysSo(t *testing.T) {
 	front, _, tokenPath := start(t, 200)
-	gone := httptest.NewServer(http.NotFoundHandler())
+	gone, certificate := serve(t, serverName, http.NotFoundHandler())
 	gone.Close()
-	front = frontOf(t, gone.URL, tokenPath)
+	front = frontOf(t, gone.URL, tokenPath, certificate)
 	status, text := send(t, "POST", front.URL+"/modules/m/genid/1/sign", strings.NewReader("{}"), nil)
 	if status != 502 || !strings.Contains(message(t, text), "does not answer") {
 		t.Fatalf("got %d %q", status, text)
+	}
+}
+
+func TestSomebodyElseIsNotTheDaemon(t *testing.T) {
+	_, requests, tokenPath := start(t, 200)
+	record := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { *requests = append(*requests, seen{}) })
+	other, _ := serve(t, serverName, record)
+	_, pinned := serve(t, serverName, http.NotFoundHandler())
+	misnamed, itsOwn := serve(t, "gw-daemon.edge-gw.svc", record)
+	for name, front := range map[string]*httptest.Server{
+		"another certificate": frontOf(t, other.URL, tokenPath, pinned),
+		"another name":        frontOf(t, misnamed.URL, tokenPath, itsOwn),
+	} {
+		status, text := send(t, "POST", front.URL+"/modules/m/genid/1/sign", strings.NewReader("{}"), nil)
+		if status != 502 || !strings.Contains(message(t, text), "certificate") {
+			t.Errorf("%s: got %d %q", name, status, text)
+		}
+	}
+	if len(*requests) != 0 {
+		t.Fatalf("it saw %+v", *requests)
 	}
 }
 
@@ -179,13 +228,13 @@ func TestReadyMeansThatTheDaemonKnowsThisPod(t *testing.T) {
 
 func TestTooManyAtOnceAreTurnedAway(t *testing.T) {
 	release := make(chan struct{})
-	daemon := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-	defer daemon.Close()
+	handle := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release })
+	daemon, certificate := serve(t, serverName, handle)
 	tokenPath := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(tokenPath, []byte("t"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	handler, err := newProxy(daemon.URL, tokenPath)
+	handler, err := newProxy(daemon.URL, tokenPath, certificate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,12 +250,19 @@ func TestTooManyAtOnceAreTurnedAway(t *testing.T) {
 }
 
 func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
-	for _, daemon := range []string{"", "daemon:35001", "ftp://daemon"} {
-		if _, err := newProxy(daemon, "/token"); err == nil || !strings.Contains(err.Error(), envURL) {
+	_, certificate := serve(t, serverName, http.NotFoundHandler())
+	for _, daemon := range []string{"", "daemon:35001", "ftp://daemon", "http://daemon:35001"} {
+		if _, err := newProxy(daemon, "/token", certificate); err == nil || !strings.Contains(err.Error(), envURL) {
 			t.Errorf("%q: %v", daemon, err)
 		}
 	}
-	if _, err := newProxy("http://daemon:35001", ""); err == nil || !strings.Contains(err.Error(), envTokenFile) {
+	for _, none := range []string{"", "no certificate"} {
+		if _, err := newProxy("https://daemon:35001", "/token", none); err == nil ||
+			!strings.Contains(err.Error(), envCertificate) {
+			t.Errorf("%q: %v", none, err)
+		}
+	}
+	if _, err := newProxy("https://daemon:35001", "", certificate); err == nil || !strings.Contains(err.Error(), envTokenFile) {
 		t.Errorf("no token path: %v", err)
 	}
 }

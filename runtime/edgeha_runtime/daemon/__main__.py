@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 
@@ -16,7 +17,7 @@ from aiohttp import web
 
 from edgeha_runtime import __version__
 
-from . import kube, logs, settings, trust
+from . import kube, logs, settings, transport, trust
 from .authority import EdgeCa
 from .callers import Callers
 from .hub import HubClient
@@ -56,11 +57,11 @@ class Health:
         return web.Response(text=text, status=503 if reasons else 200)
 
 
-async def _listen(app: web.Application, port: int) -> web.AppRunner:
+async def _listen(app: web.Application, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
     await runner.setup()
     # All addresses of the pod, IPv4 and IPv6: it has a network of its own.
-    await web.TCPSite(runner, None, port).start()
+    await web.TCPSite(runner, None, port, ssl_context=tls).start()
     return runner
 
 
@@ -98,7 +99,8 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
                 key_file=config.edge_ca_key_file,
             )
             api = WorkloadApi(callers, store, bundle, edge_ca, manifest_trust)
-            runners.append(await _listen(api.application(), config.workload_port))
+            tls = transport.server_context(*store.transport())
+            runners.append(await _listen(api.application(), config.workload_port, tls))
             health.not_ready = lambda: [*modules.not_ready(), *edge_ca.not_ready()]
             _log.info(
                 "serving",

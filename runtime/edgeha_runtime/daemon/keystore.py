@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from . import sealing
+from . import sealing, transport
 from .authority import AuthorityFileError
 from .authority import parse as parse_authority
 from .logs import fields
@@ -302,6 +302,10 @@ class KeyStore:
             known = sealing.module_key(self._master, module, generation)
             self._encryption_keys[module, generation] = known
         return known
+
+    def transport(self) -> tuple[str, str]:
+        """Key and certificate (PEM) of the daemon's own port; the same as long as the master key is."""
+        return transport.derive(self._master)
 
     @property
     def authority(self) -> tuple[str, str] | None:

@@ -72,8 +72,12 @@ def service_account(module: Module, settings: Settings, owner: OwnerReference) -
     }
 
 
-def deployment(module: Module, generation: str, settings: Settings, owner: OwnerReference) -> Manifest:
+def deployment(
+    module: Module, generation: str, settings: Settings, owner: OwnerReference, certificate: str
+) -> Manifest:
     """The module's Deployment: the sidecar that adds the token first, then the module itself.
+
+    `certificate` (PEM) is what the sidecar knows the daemon by.
 
     `Recreate`, because the hub lets one client at a time connect with an identity.
     """
@@ -100,7 +104,7 @@ def deployment(module: Module, generation: str, settings: Settings, owner: Owner
             }
             for condition in ("not-ready", "unreachable")
         ],
-        "initContainers": [_sidecar(settings)],
+        "initContainers": [_sidecar(settings, certificate)],
         "containers": [_container(module, generation, settings)],
         "volumes": [
             {
@@ -143,7 +147,7 @@ def deployment(module: Module, generation: str, settings: Settings, owner: Owner
     }
 
 
-def _sidecar(settings: Settings) -> Manifest:
+def _sidecar(settings: Settings, certificate: str) -> Manifest:
     """Native sidecar: the module starts once the way to the daemon works, and ends before it."""
     return {
         "name": "workload-proxy",
@@ -152,6 +156,7 @@ def _sidecar(settings: Settings) -> Manifest:
         "restartPolicy": "Always",
         "env": [
             {"name": "EDGEHA_WORKLOAD_URL", "value": settings.workload_url},
+            {"name": "EDGEHA_WORKLOAD_CERTIFICATE", "value": certificate},
             {"name": "EDGEHA_WORKLOAD_TOKEN_FILE", "value": f"{TOKEN_FOLDER}/token"},
             {"name": "EDGEHA_WORKLOAD_LISTEN", "value": f"127.0.0.1:{PROXY_PORT}"},
         ],

@@ -44,6 +44,7 @@ class Modules:
         self._store = store
         self._hub = hub
         self._cluster = cluster
+        _key, self._certificate = store.transport()
         self._desired: ModuleSet | None = None
         self._set_problem = f"ConfigMap {settings.modules_config_map} was not seen yet"
         self._owner: OwnerReference | None = None
@@ -230,7 +231,7 @@ class Modules:
             return
         await self._cluster.apply_service_account(manifests.service_account(module, self._settings, owner))
         number = await self._cluster.apply_deployment(
-            manifests.deployment(module, generation, self._settings, owner)
+            manifests.deployment(module, generation, self._settings, owner, self._certificate)
         )
         self._applied[module.object_name] = (digest, number)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
@@ -239,8 +240,8 @@ class Modules:
         """Tells one wanted state of a module's objects from another."""
         owner = self._owner or OwnerReference("", "")
         generation = self._store.identities.get(module.name, "")
-        text = json.dumps(manifests.deployment(module, generation, self._settings, owner), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        wanted = manifests.deployment(module, generation, self._settings, owner, self._certificate)
+        return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 
 def _base64(key: bytes) -> str:

@@ -71,7 +71,7 @@ class Settings:
     @property
     def workload_url(self) -> str:
         """Where the sidecars find the workload API."""
-        return f"http://{self.daemon_name}.{self.namespace}.svc:{self.workload_port}"
+        return f"https://{self.daemon_name}.{self.namespace}.svc:{self.workload_port}"
 
     def proxy_for(self, host: str) -> str | None:
         """URL of the proxy for an HTTPS request to `host`, None to go there directly."""

@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
+from edgeha_runtime.daemon import transport
+from edgeha_runtime.daemon.keystore import KEY_FILE
 
 from tests.integration.runtime.standin_api import ApiServer
 
@@ -78,7 +82,22 @@ class Daemon:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.workload_port}"
+        return f"https://127.0.0.1:{self.workload_port}"
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """What a sidecar knows the daemon by: its one certificate, whatever the address is called."""
+        master = json.loads((self.state / KEY_FILE).read_text())["masterKey"]
+        _key, certificate = transport.derive(base64.b64decode(master))
+        context = ssl.create_default_context(cadata=certificate)
+        context.check_hostname = False
+        return context
+
+    def session(self, token: str = "") -> aiohttp.ClientSession:
+        """A client of the workload API, as the sidecar of the module with this token is one."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        connector = aiohttp.TCPConnector(ssl=self.tls)
+        return aiohttp.ClientSession(self.url, headers=headers, connector=connector)
 
     @property
     def log(self) -> list[dict[str, Any]]:

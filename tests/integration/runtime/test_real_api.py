@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 
@@ -230,8 +229,8 @@ async def test_tokens_are_judged_by_the_api_server(cluster: ControlPlane, gatewa
         ("admin-token", 401),
     ]
     body = json.dumps({"keyId": "primary", "algo": "HMACSHA256", "data": "AA=="})
-    url = f"{gateway.url}/modules/sensor/genid/1/sign?api-version=2020-07-07"
-    async with aiohttp.ClientSession() as session:
+    url = "/modules/sensor/genid/1/sign?api-version=2020-07-07"
+    async with gateway.session() as session:
         found = []
         for bearer, _ in cases:
             async with session.post(url, data=body, headers={"Authorization": f"Bearer {bearer}"}) as answer:

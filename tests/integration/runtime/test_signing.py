@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from azure.iot.device import IoTHubModuleClient
 from edgeha_runtime.daemon.keystore import KEY_FILE, KeyStore, Owner
@@ -44,7 +43,7 @@ async def sidecar(served: Daemon, proxy_binary: Path, tmp_path: Path) -> AsyncIt
     token = tmp_path / "token"
     token.write_text("sensor-token")
     given = environment(container(served, "gw-sensor", "initContainers"))
-    assert given["EDGEHA_WORKLOAD_URL"] == f"http://gw-daemon.edge-gw.svc:{served.workload_port}"
+    assert given["EDGEHA_WORKLOAD_URL"] == f"https://gw-daemon.edge-gw.svc:{served.workload_port}"
     listen = f"127.0.0.1:{free_port()}"
     given |= {"EDGEHA_WORKLOAD_URL": served.url, "EDGEHA_WORKLOAD_TOKEN_FILE": str(token)}
     process = await asyncio.create_subprocess_exec(
@@ -127,10 +126,10 @@ REQUESTS = [
 
 
 async def test_a_module_reaches_its_own_name_and_generation_only(served: Daemon) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with served.session() as session:
         for token, path, status in REQUESTS:
             headers = {"Authorization": f"Bearer {token}"} if token else {}
-            url = URL(f"{served.url}{path}?api-version=2020-07-07", encoded=True)
+            url = URL(f"{path}?api-version=2020-07-07", encoded=True)
             async with session.post(url, data=body(), headers=headers) as answer:
                 text = await answer.text()
             assert (answer.status, set(json.loads(text))) == (
@@ -160,8 +159,7 @@ BODIES = [
 
 
 async def test_bad_bodies_have_a_defined_answer(served: Daemon) -> None:
-    headers = {"Authorization": "Bearer sensor-token"}
-    async with aiohttp.ClientSession(served.url, headers=headers) as session:
+    async with served.session("sensor-token") as session:
         for data, status, reason in BODIES:
             path = "/modules/Sensor/genid/637/sign"
             async with session.post(path, params=VERSION, data=data) as answer:
@@ -171,8 +169,7 @@ async def test_bad_bodies_have_a_defined_answer(served: Daemon) -> None:
 
 
 async def test_the_api_version_is_checked(served: Daemon) -> None:
-    headers = {"Authorization": "Bearer sensor-token"}
-    async with aiohttp.ClientSession(served.url, headers=headers) as session:
+    async with served.session("sensor-token") as session:
         for version, status in (({}, 400), ({"api-version": "2042-01-01"}, 400), (VERSION, 200)):
             async with session.get("/trust-bundle", params=version) as answer:
                 assert answer.status == status
@@ -180,9 +177,8 @@ async def test_the_api_version_is_checked(served: Daemon) -> None:
 
 async def test_killed_and_started_again_it_signs_alike_and_changes_nothing(served: Daemon) -> None:
     async def digest() -> str:
-        headers = {"Authorization": "Bearer sensor-token"}
         async with (
-            aiohttp.ClientSession(served.url, headers=headers) as session,
+            served.session("sensor-token") as session,
             session.post("/modules/Sensor/genid/637/sign", params=VERSION, data=body()) as answer,
         ):
             return str((await answer.json())["digest"])

@@ -27,9 +27,8 @@ OWN = "/modules/Sensor/genid/637"
 
 async def ask(daemon: Daemon, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
     """Ask as the sensor does."""
-    headers = {"Authorization": "Bearer sensor-token"}
     async with (
-        aiohttp.ClientSession(daemon.url, headers=headers) as session,
+        daemon.session("sensor-token") as session,
         session.request(method, path, params=VERSION, json=body) as answer,
     ):
         return answer.status, await answer.json()
@@ -64,9 +63,8 @@ async def test_what_was_encrypted_opens_after_a_kill_and_for_its_module_only(ser
     )
     assert status == 400
     assert "cannot be decrypted" in refused["message"]
-    headers = {"Authorization": "Bearer other-token"}
     async with (
-        aiohttp.ClientSession(served.url, headers=headers) as session,
+        served.session("other-token") as session,
         session.post(
             "/modules/other/genid/638/decrypt", params=VERSION, json=sealed | {"initializationVector": vector}
         ) as answer,
@@ -203,8 +201,7 @@ async def test_a_body_of_100_mb_is_refused_early(served: Daemon) -> None:
         for _ in range(100):
             yield b"A" * 1_000_000
 
-    headers = {"Authorization": "Bearer sensor-token"}
-    async with aiohttp.ClientSession(served.url, headers=headers) as session:
+    async with served.session("sensor-token") as session:
         try:
             async with session.post(f"{OWN}/encrypt", params=VERSION, data=endless()) as answer:
                 assert answer.status == 413

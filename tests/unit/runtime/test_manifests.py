@@ -38,7 +38,7 @@ def settings() -> Settings:
 def rendered(settings: Settings, **changes: Any) -> dict[str, Any]:
     entry = {"name": "$Sensor", "image": "r/s:1", "env": {"A": "$(B)", "Z": ""}} | changes
     (module,) = moduleset.parse(json.dumps([entry]), settings.release).modules
-    return manifests.deployment(module, "637", settings, OWNER)
+    return manifests.deployment(module, "637", settings, OWNER, "PEM")
 
 
 def pod(settings: Settings) -> dict[str, Any]:
