@@ -49,7 +49,7 @@ _DATASTORE_PORTS: Mapping[str, int] = {
 # The API server refuses a network of services with more addresses than 20 bits hold.
 SERVICE_BITS = 20
 # Each node gets a network of this size from that of the pods.
-NODE_PREFIX = {4: 24, 6: 64}
+NODE_PREFIX = 24
 
 _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 DNS_NAME = re.compile(rf"{_DNS_LABEL}(?:\.{_DNS_LABEL})*")
@@ -173,9 +173,9 @@ def _ipv4(value: str) -> list[Finding]:
 
 
 def _node_ip(value: str) -> list[Finding]:
-    bad = [part for part in value.split(",") if address(part) is None]
-    if bad:
-        return [(f"{bad[0]!r} is no address", "name an address of the machine, like 10.7.0.11")]
+    found = address(value)
+    if found is None or found.version != 4:
+        return [(f"{value!r} is no IPv4 address", "name one address of the machine, like 10.7.0.11")]
     return []
 
 
@@ -195,15 +195,17 @@ def _networks(value: str, service: bool) -> list[Finding]:
                     else f"add the size, like {loose.network_address}/16"
                 )
                 found.append((f"{part.strip()!r} is an address and not a network", hint))
+        elif parsed.version != 4:
+            fact = f"{parsed} is a network of IPv6, which the clusters made here do not have"
+            found.append((fact, "name a network of IPv4, like 10.42.0.0/16"))
         elif service and parsed.max_prefixlen - parsed.prefixlen > SERVICE_BITS:
             fact = f"{parsed} is larger than the API server allows for services"
             found.append((fact, f"take a /{parsed.max_prefixlen - SERVICE_BITS} or smaller"))
-        elif not service and parsed.prefixlen > NODE_PREFIX[parsed.version]:
-            fact = f"{parsed} is too small: each node takes a /{NODE_PREFIX[parsed.version]} of it"
+        elif not service and parsed.prefixlen > NODE_PREFIX:
+            fact = f"{parsed} is too small: each node takes a /{NODE_PREFIX} of it"
             found.append((fact, "take a /16, or one with room for all nodes"))
-    versions = [parsed.version for parsed in networks(value)]
-    if len(versions) != len(set(versions)):
-        found.append(("names two networks of one kind", "give one for IPv4 and at most one for IPv6"))
+    if not found and len(networks(value)) > 1:
+        found.append(("names several networks", "name one"))
     return found
 
 
