@@ -292,7 +292,7 @@ def _values() -> list[Mistake]:
         bad("edge_k3s_token", "{{ vault_token }}", "'vault_token' is undefined", "define"),
         bad_on_agent("edge_node_labels", ["site"], "is not key=value", "site=plant07"),
         bad_on_agent("edge_node_taints", ["a=b:Never"], "the effect 'Never'", "NoSchedule"),
-        bad_on_agent("edge_node_ip", "gw4", "is no address", "10.7.0.11"),
+        bad_on_agent("edge_node_ip", "gw4", "is no IPv4 address", "10.7.0.11"),
         bad_on_agent("edge_node_ip", "10.9.9.9", "is not an address of the machine", "correct edge_node_ip"),
         bad_on_agent("edge_node_lables", [], "no variable of that name", "did you mean edge_node_labels"),
         bad_on_agent("edge_cluster_domain", "a.b", "is read from the cluster host plant07", "in a group"),
