@@ -17,7 +17,7 @@ from lightkube.core.exceptions import ConfigError
 from lightkube.models.authentication_v1 import TokenReviewSpec
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.authentication_v1 import TokenReview
-from lightkube.resources.core_v1 import ConfigMap, ServiceAccount
+from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim, Service, ServiceAccount
 from lightkube.types import CascadeType, PatchType
 
 from .callers import Review, ReviewUnavailableError
@@ -33,8 +33,16 @@ _POD_NAME = "authentication.kubernetes.io/pod-name"
 
 _log = logging.getLogger(__name__)
 
+_OfModule = Deployment | ServiceAccount | Service
+_OF_MODULES: tuple[type[_OfModule], ...] = (Deployment, Service, ServiceAccount)
+_RESOURCES: Mapping[str, type[_OfModule | PersistentVolumeClaim]] = {
+    kind.__name__: kind for kind in (*_OF_MODULES, PersistentVolumeClaim)
+}
+
 # What a call raises when the API server refuses or is away.
 ERRORS = (ApiError, httpx2.HTTPError, TimeoutError)
+# Statuses by which the API server says of one object that it will not have it.
+REFUSED = frozenset({400, 403, 409, 422})
 
 
 class ClusterError(Exception):
@@ -100,21 +108,13 @@ class Cluster:
             raise ClusterError(f"Deployment {deployment} has no uid")
         return OwnerReference(deployment, found.metadata.uid)
 
-    async def apply_service_account(self, manifest: Manifest) -> None:
-        """Server-side apply; changes nothing when nothing differs."""
-        await self._client.patch(
-            ServiceAccount,
-            manifest["metadata"]["name"],
-            manifest,
-            namespace=self._namespace,
-            patch_type=PatchType.APPLY,
-            force=True,
-        )
+    async def apply(self, manifest: Manifest) -> int:
+        """Server-side apply; changes nothing when nothing differs.
 
-    async def apply_deployment(self, manifest: Manifest) -> int:
-        """Server-side apply; answers the object's generation, which moves only when its spec does."""
+        Answers the object's generation (0 where it has none), which moves only when its spec does.
+        """
         applied = await self._client.patch(
-            Deployment,
+            _RESOURCES[manifest["kind"]],
             manifest["metadata"]["name"],
             manifest,
             namespace=self._namespace,
@@ -123,27 +123,46 @@ class Cluster:
         )
         return (applied.metadata.generation or 0) if applied.metadata else 0
 
+    async def ensure_claim(self, manifest: Manifest) -> None:
+        """Make a claim that is not there. One that is stays as it is: most of it cannot be changed."""
+        try:
+            await self._client.get(
+                PersistentVolumeClaim, manifest["metadata"]["name"], namespace=self._namespace
+            )
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
+            await self.apply(manifest)
+
     async def object_names(self, labels: Mapping[str, str]) -> set[str]:
-        """Names of all Deployments and ServiceAccounts with these labels."""
-        names: set[str] = set()
-        kinds: tuple[type[Deployment] | type[ServiceAccount], ...] = (Deployment, ServiceAccount)
-        for kind in kinds:
-            async for found in self._client.list(kind, namespace=self._namespace, labels=dict(labels)):
-                metadata = found.metadata
-                if metadata and metadata.name:
-                    names.add(metadata.name)
-        return names
+        """Names of all objects of modules with these labels."""
+        return set().union(*[await self._names(kind, labels) for kind in _OF_MODULES])
+
+    async def service_names(self, labels: Mapping[str, str]) -> set[str]:
+        """Names of the Services with these labels."""
+        return await self._names(Service, labels)
+
+    async def _names(self, kind: type[_OfModule], labels: Mapping[str, str]) -> set[str]:
+        listed = self._client.list(kind, namespace=self._namespace, labels=dict(labels))
+        return {found.metadata.name async for found in listed if found.metadata and found.metadata.name}
 
     async def delete(self, name: str) -> None:
-        """Delete a module's Deployment, with its pods, and its ServiceAccount; gone already is fine."""
-        for resource in (Deployment, ServiceAccount):
-            try:
-                await self._client.delete(
-                    resource, name, namespace=self._namespace, cascade=CascadeType.BACKGROUND
-                )
-            except ApiError as error:
-                if error.status.code != 404:
-                    raise
+        """Delete a module's Deployment with its pods, and the rest but claims; gone already is fine."""
+        for resource in _OF_MODULES:
+            await self._delete(resource, name)
+
+    async def delete_service(self, name: str) -> None:
+        """Delete a module's Service; gone already is fine."""
+        await self._delete(Service, name)
+
+    async def _delete(self, resource: type[_OfModule], name: str) -> None:
+        try:
+            await self._client.delete(
+                resource, name, namespace=self._namespace, cascade=CascadeType.BACKGROUND
+            )
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
 
     async def follow_config_map(self, name: str, changed: Callable[[dict[str, str] | None], None]) -> None:
         """Call `changed` with the data now and at each change, None when it is deleted. Never returns."""

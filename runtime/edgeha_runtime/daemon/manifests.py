@@ -1,7 +1,10 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kubernetes objects of a module: Deployment of one pod, and ServiceAccount. Same input, same object."""
+"""Kubernetes objects of a module: Deployment of one pod, ServiceAccount, Service, claims.
+
+Same input, same objects.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from .create_options import claim_name
 from .moduleset import Module
 from .settings import Settings
 
@@ -19,6 +23,7 @@ RUN_AS = 10001
 TOKEN_SECONDS = 600
 MODULE_LABEL = "net.azure-devices.edge.module"
 MODULE_ANNOTATION = "net.azure-devices.edge.module-id"
+VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -82,6 +87,7 @@ def deployment(
     `Recreate`, because the hub lets one client at a time connect with an identity.
     """
     metadata = _metadata(module, settings, owner)
+    parts = dict(module.parts.pod)
     pod: Manifest = {
         "serviceAccountName": module.object_name,
         "automountServiceAccountToken": False,
@@ -93,6 +99,7 @@ def deployment(
             "runAsGroup": RUN_AS,
             "fsGroup": RUN_AS,
             "seccompProfile": {"type": "RuntimeDefault"},
+            **module.parts.pod_security,
         },
         # Short, so that a dead node gives its modules up; without them the API server gives 300 s.
         "tolerations": [
@@ -103,7 +110,8 @@ def deployment(
                 "tolerationSeconds": settings.toleration_seconds,
             }
             for condition in ("not-ready", "unreachable")
-        ],
+        ]
+        + parts.pop("tolerations", []),
         "initContainers": [_sidecar(settings, certificate)],
         "containers": [_container(module, generation, settings)],
         "volumes": [
@@ -121,8 +129,10 @@ def deployment(
                         }
                     ],
                 },
-            }
+            },
+            *module.parts.volumes,
         ],
+        **parts,
     }
     if settings.priority_class:
         pod["priorityClassName"] = settings.priority_class
@@ -140,7 +150,10 @@ def deployment(
                 "matchLabels": {**selector(settings.release), MODULE_LABEL: metadata["labels"][MODULE_LABEL]}
             },
             "template": {
-                "metadata": {"labels": metadata["labels"], "annotations": metadata["annotations"]},
+                "metadata": {
+                    "labels": metadata["labels"],
+                    "annotations": {**module.parts.annotations, **metadata["annotations"]},
+                },
                 "spec": pod,
             },
         },
@@ -193,11 +206,76 @@ def _container(module: Module, generation: str, settings: Settings) -> Manifest:
         env.append({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
     # Kubernetes expands $(NAME) in values; a manifest's text is meant literally.
     env += [{"name": name, "value": value.replace("$(", "$$(")} for name, value in module.env]
-    return {
+    container: Manifest = {
         "name": "module",
         "image": module.image,
         "imagePullPolicy": module.image_pull_policy,
         "env": env,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": _RESTRICTED,
+        **module.parts.container,
+        "securityContext": {**_RESTRICTED, **module.parts.container.get("securityContext", {})},
     }
+    if module.parts.mounts:
+        container["volumeMounts"] = module.parts.mounts
+    if module.parts.ports:
+        ports = {(port.target, port.protocol) for port in module.parts.ports}
+        container["ports"] = [
+            {"containerPort": target, "protocol": protocol} for target, protocol in sorted(ports)
+        ]
+    return container
+
+
+def service(module: Module, settings: Settings, owner: OwnerReference) -> Manifest | None:
+    """The Service of a module that has ports."""
+    if not module.parts.ports:
+        return None
+    metadata = _metadata(module, settings, owner)
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "type": "ClusterIP",
+            **module.parts.service,
+            "selector": {**selector(settings.release), MODULE_LABEL: metadata["labels"][MODULE_LABEL]},
+            "ports": [
+                {
+                    "name": port.name(),
+                    "port": port.port,
+                    "targetPort": port.target,
+                    "protocol": port.protocol,
+                }
+                for port in module.parts.ports
+            ],
+        },
+    }
+
+
+def claims(module: Module, settings: Settings) -> list[Manifest]:
+    """A claim for each volume of a module. They belong to the gateway: no owner, and nothing deletes them."""
+    found = []
+    for volume in module.parts.claims:
+        spec: Manifest = {
+            "accessModes": [settings.storage_access_mode],
+            "resources": {"requests": {"storage": settings.module_volume_size}},
+        }
+        if settings.storage_class:
+            spec["storageClassName"] = settings.storage_class
+        found.append(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {
+                    "name": claim_name(settings.release, volume),
+                    "namespace": settings.namespace,
+                    "labels": {
+                        **selector(settings.release),
+                        "app.kubernetes.io/component": "volume",
+                        "app.kubernetes.io/managed-by": "edgeha-daemon",
+                    },
+                    "annotations": {VOLUME_ANNOTATION: volume},
+                },
+                "spec": spec,
+            }
+        )
+    return found

@@ -16,10 +16,12 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
+from lightkube import ApiError
+
 from . import manifests, moduleset
 from .hub import HubClient, HubError, HubUnavailableError
 from .keystore import KeyStore
-from .kube import ERRORS, Cluster, describe
+from .kube import ERRORS, REFUSED, Cluster, describe
 from .logs import fields
 from .manifests import OwnerReference
 from .moduleset import Module, ModuleSet, ModuleSetError
@@ -72,7 +74,8 @@ class Modules:
                 reason = self._problems["hub"].get(module.name, "waiting for its identity at the hub")
                 reasons.append(f"module {module.name}: {reason}")
             elif self._applied.get(module.object_name, ("", 0))[0] != self._digest(module):
-                reason = self._problems["cluster"].get("", "waiting for its objects")
+                problems = self._problems["cluster"]
+                reason = problems.get(module.name) or problems.get("", "waiting for its objects")
                 reasons.append(f"module {module.name}: {reason}")
         return reasons
 
@@ -99,7 +102,12 @@ class Modules:
             _log.error(self._set_problem)
             return
         try:
-            desired = moduleset.parse(data.get("modules.json", ""), self._settings.release)
+            desired = moduleset.parse(
+                data.get("modules.json", ""),
+                self._settings.release,
+                shares_volumes=self._settings.storage_access_mode == "ReadWriteMany",
+                own_secrets=frozenset(self._settings.own_secrets),
+            )
         except ModuleSetError as error:
             self._set_problem = f"ConfigMap {self._settings.modules_config_map}: {error}"
             _log.error(self._set_problem)
@@ -205,22 +213,31 @@ class Modules:
         desired = self._desired
         if desired is None:
             return {}
+        problems: dict[str, str] = {}
         try:
             if self._owner is None:
                 self._owner = await self._cluster.owner(self._settings.daemon_name)
             for module in desired.modules:
-                await self._apply(module, self._owner)
+                try:
+                    await self._apply(module, self._owner)
+                except ApiError as error:
+                    # What the API server does not take of one module is no trouble of the others.
+                    if error.status.code not in REFUSED:
+                        raise
+                    problems[module.name] = describe(error)
             self._apply_all = False
+            labels = manifests.selector(self._settings.release)
             kept = {moduleset.object_name(self._settings.release, name) for name in desired.names}
-            for name in sorted(
-                await self._cluster.object_names(manifests.selector(self._settings.release)) - kept
-            ):
+            without = {module.object_name for module in desired.modules if not module.parts.ports}
+            for name in sorted(await self._cluster.service_names(labels) & without):
+                await self._cluster.delete_service(name)
+            for name in sorted(await self._cluster.object_names(labels) - kept):
                 self._applied.pop(name, None)
                 await self._cluster.delete(name)
                 _log.info("module objects removed", extra=fields(object=name))
         except ERRORS as error:
-            return {"": describe(error)}
-        return {}
+            return problems | {"": describe(error)}
+        return problems
 
     async def _apply(self, module: Module, owner: OwnerReference) -> None:
         generation = self._store.identities.get(module.name)
@@ -229,8 +246,13 @@ class Modules:
         digest = self._digest(module)
         if not self._apply_all and self._applied.get(module.object_name, ("", 0))[0] == digest:
             return
-        await self._cluster.apply_service_account(manifests.service_account(module, self._settings, owner))
-        number = await self._cluster.apply_deployment(
+        await self._cluster.apply(manifests.service_account(module, self._settings, owner))
+        for claim in manifests.claims(module, self._settings):
+            await self._cluster.ensure_claim(claim)
+        service = manifests.service(module, self._settings, owner)
+        if service is not None:
+            await self._cluster.apply(service)
+        number = await self._cluster.apply(
             manifests.deployment(module, generation, self._settings, owner, self._certificate)
         )
         self._applied[module.object_name] = (digest, number)
@@ -240,7 +262,11 @@ class Modules:
         """Tells one wanted state of a module's objects from another."""
         owner = self._owner or OwnerReference("", "")
         generation = self._store.identities.get(module.name, "")
-        wanted = manifests.deployment(module, generation, self._settings, owner, self._certificate)
+        wanted = [
+            manifests.deployment(module, generation, self._settings, owner, self._certificate),
+            manifests.service(module, self._settings, owner),
+            manifests.claims(module, self._settings),
+        ]
         return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
 
 

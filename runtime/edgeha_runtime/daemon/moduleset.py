@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from . import create_options
+from .create_options import Parts
 from .settings import DEVICE_ID
 
 # Room for the ReplicaSet's and the pod's suffixes (17 characters) within the 63 of a host name.
 MAX_OBJECT_NAME = 46
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 RESERVED_ENV = "IOTEDGE_"
-_KEYS = {"name", "image", "env", "imagePullPolicy"}
+_KEYS = {"name", "image", "env", "imagePullPolicy", "createOptions"}
 _NOT_DNS = re.compile(r"[^a-z0-9]+")
 _ENV_NAME = re.compile(r"[!-<>-~]+")
 
@@ -28,13 +31,17 @@ class ModuleSetError(Exception):
 
 @dataclass(frozen=True)
 class Module:
-    """One desired module. `object_name` names its Deployment and its ServiceAccount."""
+    """One desired module. `object_name` names its Deployment, its ServiceAccount and its Service.
+
+    `env` is the module's own, with that of createOptions under it; `parts` is what createOptions say else.
+    """
 
     name: str
     image: str
     env: tuple[tuple[str, str], ...]
     image_pull_policy: str
     object_name: str
+    parts: Parts
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,15 @@ def object_name(release: str, module: str) -> str:
     return f"{name[: MAX_OBJECT_NAME - 9].rstrip('-')}-{digest}"
 
 
-def parse(text: str, release: str) -> ModuleSet:
-    """Read `modules.json`: a list of objects with name, image, env (strings by name) and imagePullPolicy.
+def parse(
+    text: str, release: str, *, shares_volumes: bool = True, own_secrets: frozenset[str] = frozenset()
+) -> ModuleSet:
+    """Read `modules.json`: a list of objects with name, image, env (strings by name), imagePullPolicy and
+    createOptions.
 
-    Raises ModuleSetError when it is not such a list. A module that is wrong, or whose object name another one
-    has too, is refused by name; the others stand.
+    shares_volumes: whether pods on several nodes may have a claim. own_secrets: no module may mount these.
+    Raises ModuleSetError when it is not such a list. A module that is wrong, or whose object name, port or
+    volume another one has too, is refused by name; the others stand.
     """
     try:
         entries = json.loads(text)
@@ -80,10 +91,18 @@ def parse(text: str, release: str) -> ModuleSet:
     read: list[Module] = []
     for position, entry in enumerate(entries):
         name, problems = _problems(entry)
+        parts = Parts()
+        if isinstance(entry, dict):
+            try:
+                options = create_options.read(entry.get("createOptions"))
+                parts = create_options.translate(options, release, own_secrets)
+            except ValueError as error:
+                problems.append(str(error))
+        problems += parts.problems + _reserved(parts.env)
         if problems:
             refused[name or f"#{position}"] = "; ".join(problems)
         else:
-            read.append(_module(entry, release))
+            read.append(_module(entry, release, parts))
     takers: dict[str, list[str]] = {f"{release}-daemon": ["the daemon"]}
     for module in read:
         takers.setdefault(module.object_name, []).append(f"module {module.name}")
@@ -92,7 +111,30 @@ def parse(text: str, release: str) -> ModuleSet:
         if len(takers[module.object_name]) > 1:
             twin = ", ".join(others) or "another module of that very name"
             refused[module.name] = f"its object name {module.object_name} belongs to {twin} too: rename one"
+    refused |= _quarrels(read, shares_volumes=shares_volumes)
     return ModuleSet(tuple(module for module in read if module.name not in refused), refused)
+
+
+def _quarrels(modules: list[Module], *, shares_volumes: bool) -> dict[str, str]:
+    """What two modules of one gateway cannot both have: a port of the host, and a volume of one node."""
+    holders: dict[str, list[str]] = {}
+    for module in modules:
+        for port in module.parts.bound:
+            holders.setdefault(f"port {port.port}/{port.protocol.lower()}", []).append(module.name)
+        if not shares_volumes:
+            for volume in module.parts.claims:
+                holders.setdefault(f"volume {volume}", []).append(module.name)
+    found: dict[str, str] = {}
+    for what, names in holders.items():
+        for name in names if len(names) > 1 else ():
+            others = ", ".join(other for other in names if other != name)
+            way = "take another one" if what.startswith("port") else "use ReadWriteMany, or a volume for each"
+            found.setdefault(name, f"its {what} is that of {others} too: {way}")
+    return found
+
+
+def _reserved(env: Iterable[str]) -> list[str]:
+    return [f"env {name} is set by the daemon: leave it out" for name in env if name.startswith(RESERVED_ENV)]
 
 
 def _problems(entry: Any) -> tuple[str, list[str]]:
@@ -116,18 +158,18 @@ def _problems(entry: Any) -> tuple[str, list[str]]:
     for key, value in env.items():
         if not _ENV_NAME.fullmatch(key):
             problems.append(f"env name {key!r} is not printable ASCII without '='")
-        elif key.startswith(RESERVED_ENV):
-            problems.append(f"env {key} is set by the daemon: leave it out")
         if not isinstance(value, str):
             problems.append(f"env {key} is not a string")
+    problems += _reserved(env)
     return name if isinstance(name, str) else "", problems
 
 
-def _module(entry: dict[str, Any], release: str) -> Module:
+def _module(entry: dict[str, Any], release: str, parts: Parts) -> Module:
     return Module(
         name=entry["name"],
         image=entry["image"].strip(),
-        env=tuple(sorted(entry.get("env", {}).items())),
+        env=tuple(sorted((parts.env | entry.get("env", {})).items())),
         image_pull_policy=entry.get("imagePullPolicy", "IfNotPresent"),
         object_name=object_name(release, entry["name"]),
+        parts=parts,
     )

@@ -46,6 +46,10 @@ class Settings:
     image_pull_secrets: tuple[str, ...]
     priority_class: str
     toleration_seconds: int
+    storage_class: str
+    storage_access_mode: str
+    module_volume_size: str
+    own_secrets: tuple[str, ...]
     https_proxy: str
     no_proxy: tuple[str, ...]
     workload_port: int
@@ -151,6 +155,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         image_pull_secrets=_listed(environ.get("EDGEHA_IMAGE_PULL_SECRETS", "")),
         priority_class=environ.get("EDGEHA_PRIORITY_CLASS", "").strip(),
         toleration_seconds=whole("EDGEHA_TOLERATION_SECONDS", 30, 0, 3600),
+        storage_class=environ.get("EDGEHA_STORAGE_CLASS", "").strip(),
+        storage_access_mode=text("EDGEHA_STORAGE_ACCESS_MODE", "ReadWriteMany"),
+        module_volume_size=text("EDGEHA_MODULE_VOLUME_SIZE", "1Gi"),
+        own_secrets=_listed(environ.get("EDGEHA_OWN_SECRETS", "")),
         https_proxy=environ.get("EDGEHA_HTTPS_PROXY", "").strip(),
         no_proxy=_listed(environ.get("EDGEHA_NO_PROXY", "")),
         workload_port=whole("EDGEHA_WORKLOAD_PORT", 35001, 1, 65535),

@@ -17,7 +17,13 @@ from typing import Any, Self
 from aiohttp import web
 
 Object = dict[str, Any]
-KINDS = {"configmaps": "ConfigMap", "deployments": "Deployment", "serviceaccounts": "ServiceAccount"}
+KINDS = {
+    "configmaps": "ConfigMap",
+    "deployments": "Deployment",
+    "persistentvolumeclaims": "PersistentVolumeClaim",
+    "serviceaccounts": "ServiceAccount",
+    "services": "Service",
+}
 
 
 class ApiServer:
@@ -151,7 +157,10 @@ class ApiServer:
         if key in self.objects:
             return None
         status = {"kind": "Status", "status": "Failure", "code": 404, "message": f"{'/'.join(key)} not found"}
-        return web.json_response(status, status=404)
+        # The API server names no charset, and clients look for its errors by the whole type.
+        return web.Response(
+            body=json.dumps(status).encode(), status=404, headers={"Content-Type": "application/json"}
+        )
 
     async def _get(self, request: web.Request) -> web.Response:
         found = (request.match_info["plural"], request.match_info["name"])

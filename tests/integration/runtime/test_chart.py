@@ -76,7 +76,7 @@ def test_lint_is_clean() -> None:
         ('edgeCa.key="c2VjcmV0"', "key"),
         ('network.httpsProxy="http://user:password@proxy:3128"', "httpsProxy"),
         ('storage.accessMode="ReadOnlyMany"', "accessMode"),
-        ('modules=[{"name":"m","image":"i","createOptions":"{}"}]', "createOptions"),
+        ('modules=[{"name":"m","image":"i","createOptions":7}]', "createOptions"),
         ('modules=[{"name":"a/b","image":"i"}]', "name"),
         ('modules=[{"name":"m","image":"i","env":{"A":1}}]', "env"),
         ("tolerationSeconds=-1", "tolerationSeconds"),
@@ -145,6 +145,8 @@ def test_rights_are_the_least_and_in_the_namespace_of_the_gateway() -> None:
         ("", "configmaps"): ({"get", "list", "watch"}, ["gw-modules"]),
         ("apps", "deployments"): ({"get", "list", "watch", "create", "patch", "delete"}, None),
         ("", "serviceaccounts"): ({"get", "list", "create", "patch", "delete"}, None),
+        ("", "services"): ({"get", "list", "create", "patch", "delete"}, None),
+        ("", "persistentvolumeclaims"): ({"get", "create", "patch"}, None),
     }
     (binding,) = [item for key, item in found.items() if key[0] == "ClusterRoleBinding"]
     assert binding["roleRef"]["name"] == "system:auth-delegator"

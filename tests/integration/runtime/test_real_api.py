@@ -280,6 +280,82 @@ async def test_a_change_to_one_module_reaches_only_its_objects(
     await until("the other is gone", lambda: cluster.listed("deployments,serviceaccounts") == {"gw-sensor"})
 
 
+RICH = {
+    "name": "historian",
+    "image": "r/historian:1",
+    "createOptions": {
+        "Cmd": ["--plant", "7"],
+        "Labels": {"plant": "7"},
+        "StopTimeout": 20,
+        "ExposedPorts": {"8080/tcp": {}},
+        "Healthcheck": {"Test": ["CMD", "/check"], "Interval": 5_000_000_000},
+        "HostConfig": {
+            "Memory": 67108864,
+            "NanoCpus": 500_000_000,
+            "Binds": ["data:/data"],
+            "Tmpfs": {"/run": "size=1m"},
+            "PortBindings": {"443/tcp": [{"HostPort": "8443"}]},
+            "ExtraHosts": ["plc:10.1.2.3"],
+            "Dns": ["10.0.0.1"],
+            "GroupAdd": ["44"],
+            "ReadonlyRootfs": True,
+        },
+        "k8s-extensions": {
+            "nodeSelector": {"plant": "7"},
+            "tolerations": [{"key": "plant", "operator": "Exists"}],
+        },
+    },
+}
+
+
+async def test_create_options_make_objects_that_the_api_server_takes(
+    cluster: ControlPlane, gateway: Daemon
+) -> None:
+    # The hub is away, so the module's identity has to be known already.
+    await gateway.stop(signal.SIGKILL)
+    KeyStore.open(gateway.state, Owner("gw-1", gateway.hub)).remember("historian", "3")
+    cluster.install(SENSOR, OTHER, RICH)
+    (gateway.folder / "daemon.log").write_text("")
+    await gateway.start()
+    await until("ready", gateway.is_ready)
+
+    def pods() -> list[Any]:
+        found: list[Any] = cluster.get("pods", "-l", "net.azure-devices.edge.module=historian")["items"]
+        return found
+
+    # The pod itself was admitted, by the restricted standard of the namespace.
+    await until("a pod of the module", pods)
+    spec = pods()[0]["spec"]
+    assert spec["containers"][0]["resources"]["limits"] == {"cpu": "500m", "memory": "67108864"}
+    service = cluster.get("service", "gw-historian")
+    assert [port["port"] for port in service["spec"]["ports"]] == [8443, 8080]
+    claim = cluster.get("pvc", "gw-volume-data")
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    # Without ports the Service goes, and the claim stays, whatever becomes of the module.
+    cluster.install(SENSOR, OTHER, RICH | {"createOptions": {"HostConfig": {"Binds": ["data:/data"]}}})
+    await until("no Service", lambda: "gw-historian" not in cluster.listed("services"))
+    cluster.install(SENSOR, OTHER)
+    await until("no module", lambda: "gw-historian" not in cluster.listed("deployments,serviceaccounts"))
+    assert cluster.get("pvc", "gw-volume-data")["metadata"]["uid"] == claim["metadata"]["uid"]
+
+
+async def test_what_the_api_server_refuses_of_one_module_is_no_trouble_of_the_others(
+    cluster: ControlPlane, gateway: Daemon
+) -> None:
+    bad = OTHER | {"createOptions": {"k8s-extensions": {"nodeSelector": {"not a label!": "x"}}}}
+    cluster.install(SENSOR | {"image": "r/sensor:3"}, bad)
+
+    async def told() -> bool:
+        status, reasons = await gateway.ready()
+        return status == 503 and "module Other.One: API server: " in reasons and "not a label!" in reasons
+
+    await until("the reason in /readyz", told)
+    _, reasons = await gateway.ready()
+    assert "module sensor" not in reasons
+    image = cluster.get("deployment", "gw-sensor")["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert image == "r/sensor:3"
+
+
 async def test_uninstalling_takes_the_modules_and_leaves_the_claim(
     cluster: ControlPlane, gateway: Daemon
 ) -> None:

@@ -112,3 +112,82 @@ def test_labels_find_the_module_and_the_owner_takes_it_along(settings: Settings)
 
 def test_the_same_module_gives_the_same_object_whatever_the_order_of_its_env(settings: Settings) -> None:
     assert rendered(settings, env={"A": "1", "B": "2"}) == rendered(settings, env={"B": "2", "A": "1"})
+
+
+OPTIONS = {
+    "Labels": {"plant": "7"},
+    "User": "0",
+    "ExposedPorts": {"8080/tcp": {}},
+    "HostConfig": {
+        "Memory": 67108864,
+        "Binds": ["Data:/data", "/dev/plc:/plc:ro"],
+        "PortBindings": {"443/tcp": [{"HostPort": "8443"}]},
+        "GroupAdd": ["44"],
+    },
+    "k8s-extensions": {
+        "tolerations": [{"key": "plant", "operator": "Exists"}],
+        "serviceOptions": {"type": "LoadBalancer"},
+    },
+}
+
+
+def with_options(settings: Settings) -> moduleset.Module:
+    entry = {"name": "$Sensor", "image": "r/s:1", "createOptions": OPTIONS}
+    (module,) = moduleset.parse(json.dumps([entry]), settings.release).modules
+    return module
+
+
+def test_create_options_are_part_of_the_pod_beside_what_the_gateway_needs(settings: Settings) -> None:
+    template = manifests.deployment(with_options(settings), "637", settings, OWNER, "PEM")["spec"]["template"]
+    assert template["metadata"]["annotations"] == {"plant": "7", manifests.MODULE_ANNOTATION: "$Sensor"}
+    spec = template["spec"]
+    (container,) = spec["containers"]
+    assert container["resources"] == {"limits": {"memory": "67108864"}}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsUser": 0,
+        "runAsNonRoot": False,
+    }
+    assert {"name": "IOTEDGE_MODULEID", "value": "$Sensor"} in container["env"]
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/data", "/plc"]
+    assert container["ports"] == [
+        {"containerPort": 443, "protocol": "TCP"},
+        {"containerPort": 8080, "protocol": "TCP"},
+    ]
+    assert [volume["name"] for volume in spec["volumes"]] == ["workload-token", "volume-0", "volume-1"]
+    assert [entry["key"] for entry in spec["tolerations"]][-1] == "plant"
+    assert len(spec["tolerations"]) == 3
+    assert spec["securityContext"]["supplementalGroups"] == [44]
+    assert spec["securityContext"]["runAsUser"] == 10001
+    # The sidecar has nothing of it.
+    assert len(spec["initContainers"][0]["volumeMounts"]) == 1
+
+
+def test_ports_are_a_service_and_no_ports_are_none(settings: Settings) -> None:
+    service = manifests.service(with_options(settings), settings, OWNER)
+    assert service is not None
+    assert service["metadata"]["name"] == "gw-sensor"
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert [(port["name"], port["port"], port["targetPort"]) for port in service["spec"]["ports"]] == [
+        ("tcp-8443", 8443, 443),
+        ("tcp-8080", 8080, 8080),
+    ]
+    (plain,) = moduleset.parse('[{"name": "m", "image": "i"}]', settings.release).modules
+    assert manifests.service(plain, settings, OWNER) is None
+
+
+def test_a_volume_is_a_claim_that_nobody_owns() -> None:
+    chosen = from_environment(
+        ENVIRONMENT | {"EDGEHA_STORAGE_CLASS": "shared", "EDGEHA_MODULE_VOLUME_SIZE": "5Gi"}
+    )
+    (claim,) = manifests.claims(with_options(chosen), chosen)
+    assert claim["metadata"]["name"].startswith("gw-volume-data-")
+    assert claim["metadata"]["annotations"] == {manifests.VOLUME_ANNOTATION: "Data"}
+    assert "ownerReferences" not in claim["metadata"]
+    assert not manifests.selector("gw").items() <= claim["metadata"]["labels"].items()
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteMany"],
+        "storageClassName": "shared",
+        "resources": {"requests": {"storage": "5Gi"}},
+    }

@@ -10,6 +10,7 @@ import re
 
 import pytest
 from edgeha_runtime.daemon import moduleset
+from edgeha_runtime.daemon.create_options import Parts
 from edgeha_runtime.daemon.moduleset import ModuleSetError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,8 +27,37 @@ def parse(*modules: object) -> moduleset.ModuleSet:
 def test_a_good_module_is_read_with_defaults() -> None:
     (module,) = parse({"name": "$edgeHub", "image": "r/hub:1.6", "env": {"B": "2", "A": ""}}).modules
     assert module == moduleset.Module(
-        "$edgeHub", "r/hub:1.6", (("A", ""), ("B", "2")), "IfNotPresent", "gw-edgehub"
+        "$edgeHub", "r/hub:1.6", (("A", ""), ("B", "2")), "IfNotPresent", "gw-edgehub", Parts()
     )
+
+
+def test_variables_of_the_module_win_over_those_of_create_options() -> None:
+    (module,) = parse(
+        {"name": "m", "image": "i", "env": {"A": "own"}, "createOptions": '{"Env": ["A=b", "C=d"]}'}
+    ).modules
+    assert module.env == (("A", "own"), ("C", "d"))
+
+
+def bound(name: str, port: str = "8443", volume: str = "data") -> dict[str, object]:
+    host = {"PortBindings": {"443/tcp": [{"HostPort": port}]}, "Binds": [f"{volume}:/data"]}
+    return {"name": name, "image": "i", "createOptions": {"HostConfig": host}}
+
+
+def test_two_modules_cannot_have_one_port_of_the_host() -> None:
+    found = parse(bound("a"), bound("b"), bound("c", "444"))
+    assert [module.name for module in found.modules] == ["c"]
+    assert found.refused == {
+        "a": "its port 8443/tcp is that of b too: take another one",
+        "b": "its port 8443/tcp is that of a too: take another one",
+    }
+
+
+def test_two_modules_share_a_volume_where_two_nodes_can_have_it() -> None:
+    modules = json.dumps([bound("a", "1"), bound("b", "2"), bound("c", "3", "other")])
+    assert moduleset.parse(modules, "gw").refused == {}
+    found = moduleset.parse(modules, "gw", shares_volumes=False)
+    assert set(found.refused) == {"a", "b"}
+    assert "its volume data is that of b too: use ReadWriteMany" in found.refused["a"]
 
 
 @pytest.mark.parametrize(
@@ -36,7 +66,14 @@ def test_a_good_module_is_read_with_defaults() -> None:
         ({"name": "a/b", "image": "i"}, "module id"),
         ({"name": "..", "image": "i"}, "no letter or digit"),
         ({"name": "m"}, "image is missing"),
-        ({"name": "m", "image": "i", "createOptions": "{}"}, "unknown key 'createOptions'"),
+        ({"name": "m", "image": "i", "createOption": "{}"}, "unknown key 'createOption'"),
+        ({"name": "m", "image": "i", "createOptions": "{"}, "createOptions is not JSON"),
+        ({"name": "m", "image": "i", "createOptions": []}, "createOptions is not a JSON object"),
+        ({"name": "m", "image": "i", "createOptions": {"Tty": 1}}, "createOptions.Tty: is neither"),
+        (
+            {"name": "m", "image": "i", "createOptions": {"Env": ["IOTEDGE_X=1"]}},
+            "env IOTEDGE_X is set by the daemon",
+        ),
         ({"name": "m", "image": "i", "imagePullPolicy": "on-create"}, "imagePullPolicy is none of"),
         ({"name": "m", "image": "i", "env": {"A": 1}}, "env A is not a string"),
         ({"name": "m", "image": "i", "env": {"A=B": "1"}}, "env name 'A=B'"),
