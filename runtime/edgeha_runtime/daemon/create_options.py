@@ -438,7 +438,7 @@ class _Translator:
                     self.refuse(path, "the ranges are not of one length")
                 bound += [
                     Port(port, target, protocol)
-                    for (port, _), (target, protocol) in zip(ports, targets, strict=False)
+                    for (port, _protocol), (target, protocol) in zip(ports, targets, strict=False)
                 ]
         exposed: list[Port] = []
         for text in self._object("ExposedPorts", options.get("ExposedPorts")):
@@ -480,8 +480,8 @@ class _Translator:
 
     def _bind(self, entry: str) -> None:
         path = "HostConfig.Binds"
-        source, _, rest = entry.partition(":")
-        target, _, text = rest.partition(":")
+        source, _colon, rest = entry.partition(":")
+        target, _colon, text = rest.partition(":")
         if not target:
             self.refuse(path, f"{entry[:80]!r} is not source:target[:options]")
             return
@@ -546,7 +546,7 @@ class _Translator:
     def _memory(self, path: str, text: str) -> Manifest:
         found: Manifest = {"medium": "Memory"}
         for option in filter(None, text.split(",")):
-            name, _, value = option.partition("=")
+            name, _equals, value = option.partition("=")
             matched = _SIZE.fullmatch(value) if name == "size" else None
             if matched:
                 factor = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}[matched[2].lower()]

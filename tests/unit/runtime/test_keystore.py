@@ -163,7 +163,7 @@ def test_folder_that_cannot_be_used_is_named_with_the_user(tmp_path: Path) -> No
 
 # Kills itself with -9 in the n-th call that touches the disk; the write it dies in is cut in half.
 CRASHING = """
-import os, signal, sys
+import json, os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
@@ -185,14 +185,15 @@ print("key", store.module_key("m", "g", "primary").hex(), flush=True)
 for generation in ("1", "2"):
     store.remember("sensor", generation)
     print("identity", generation, flush=True)
-store.keep_authority(*map(str, sys.argv[4:6]))
+store.keep_authority(*json.load(sys.stdin))
 print("authority kept", flush=True)
 """
 
 
 def crash_at(step: int, folder: Path) -> tuple[int, dict[str, str]]:
     done = subprocess.run(
-        [sys.executable, "-c", CRASHING, str(RUNTIME), str(step), str(folder), *AUTHORITY],
+        [sys.executable, "-c", CRASHING, str(RUNTIME), str(step), str(folder)],
+        input=json.dumps(AUTHORITY),
         capture_output=True,
         text=True,
         timeout=30,
