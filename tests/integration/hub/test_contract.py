@@ -1,17 +1,10 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The emulator against the hub's published contract: made-up calls of every operation, answers checked.
+"""The emulator against the hub's published contract: made-up calls of every operation, answers checked."""
 
-The contract is not part of this repository. Its path stands in EDGEHA_IOTHUB_CONTRACT; without that it is
-looked for beside the checkout, in ../shared/specs.
-"""
-
-import json
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,10 +14,10 @@ from hypothesis import strategies as st
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
+from tests.contracts import Contract
 from tests.integration.hub.conftest import API_VERSION, Hub, free_address
 
-_DEFAULT = Path(__file__).parents[4] / "shared" / "specs" / "iothub-service-2021-04-12.json"
-CONTRACT = Path(os.environ.get("EDGEHA_IOTHUB_CONTRACT", _DEFAULT))
+CONTRACT = Contract("iothub-service-2021-04-12.json", "EDGEHA_IOTHUB_CONTRACT")
 SECONDS = 50.0
 EXAMPLES = 20
 
@@ -35,23 +28,8 @@ LISTED_WRONG = {("GET", "/jobs/v2/query")}
 KNOWN_IDS = ("edge", "leaf", "config")
 
 
-def _operations() -> list[tuple[str, str]]:
-    if not CONTRACT.is_file():
-        return []
-    paths = json.loads(CONTRACT.read_text())["paths"]
-    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
-
-
-OPERATIONS = _operations()
-
-
 def test_the_contract_is_there() -> None:
-    if not OPERATIONS:
-        pytest.skip(
-            f"THE CONTRACT WAS NOT TESTED: {CONTRACT} is missing; name the hub's service API "
-            "(Swagger 2, 2021-04-12) in EDGEHA_IOTHUB_CONTRACT"
-        )
-    assert len(OPERATIONS) > 30
+    CONTRACT.require(31)
 
 
 def _as_practised(node: Any) -> Any:
@@ -75,7 +53,7 @@ def _as_practised(node: Any) -> Any:
 @pytest.fixture(scope="module")
 def contract() -> Any:
     load_all_checks()
-    return schemathesis.openapi.from_dict(_as_practised(json.loads(CONTRACT.read_text())))
+    return schemathesis.openapi.from_dict(_as_practised(CONTRACT.document))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +80,7 @@ def _fill(hub: Hub) -> None:
     hub.request("PUT", "/configurations/config", body={"content": content, "targetCondition": "*"})
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+@pytest.mark.parametrize(("method", "path"), CONTRACT.operations)
 def test_operation(contract: Any, filled_hub: Hub, deadline: float, method: str, path: str) -> None:
     operation = contract[path][method]
     listed = {int(status) for status in operation.definition.raw["responses"]}

@@ -1,25 +1,18 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The workload API against its published contract: made-up calls of every operation, answers checked.
-
-The contract is not part of this repository. Its path stands in EDGEHA_WORKLOAD_CONTRACT; without that it is
-looked for beside the checkout, in ../shared/specs.
-"""
+"""The workload API against its published contract: made-up calls of every operation, answers checked."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
-import yaml
 from aiohttp.test_utils import TestServer
 from edgeha_runtime.daemon import authority
 from edgeha_runtime.daemon.authority import EdgeCa
@@ -32,36 +25,22 @@ from hypothesis import strategies as st
 from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
-_DEFAULT = Path(__file__).parents[4] / "shared" / "specs" / "edgelet-workload-2020-07-07.yaml"
-CONTRACT = Path(os.environ.get("EDGEHA_WORKLOAD_CONTRACT", _DEFAULT))
+from tests.contracts import Contract
+
+CONTRACT = Contract("edgelet-workload-2020-07-07.yaml", "EDGEHA_WORKLOAD_CONTRACT")
 EXAMPLES = 40
 # What a caller may be answered beside success; the contract knows them all as "default".
 REFUSALS = {400, 401, 403, 404, 413}
 
 
-def _operations() -> list[tuple[str, str]]:
-    if not CONTRACT.is_file():
-        return []
-    paths = yaml.safe_load(CONTRACT.read_text())["paths"]
-    return [(method.upper(), path) for path, methods in paths.items() for method in methods]
-
-
-OPERATIONS = _operations()
-
-
 def test_the_contract_is_there() -> None:
-    if not OPERATIONS:
-        pytest.skip(
-            f"THE CONTRACT WAS NOT TESTED: {CONTRACT} is missing; name the workload API (Swagger 2, "
-            "2020-07-07) in EDGEHA_WORKLOAD_CONTRACT"
-        )
-    assert len(OPERATIONS) == 8
+    CONTRACT.require(8)
 
 
 @pytest.fixture(scope="module")
 def contract() -> Any:
     load_all_checks()
-    return schemathesis.openapi.from_dict(yaml.safe_load(CONTRACT.read_text()))
+    return schemathesis.openapi.from_dict(CONTRACT.document)
 
 
 async def _review(token: str, audience: str) -> Review:
@@ -94,7 +73,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     thread.join()
 
 
-@pytest.mark.parametrize(("method", "path"), OPERATIONS)
+@pytest.mark.parametrize(("method", "path"), CONTRACT.operations)
 def test_operation(contract: Any, url: str, method: str, path: str) -> None:
     operation = contract[path][method]
     listed = {int(status) for status in operation.definition.raw["responses"] if status != "default"}
