@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -47,6 +47,7 @@ _DNS_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?
 _NOT_DNS = re.compile(r"[^a-z0-9-]+")
 
 _log = logging.getLogger(__name__)
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 CaKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 
@@ -118,19 +119,20 @@ def parse(key_pem: bytes, chain_pem: bytes) -> Authority:
         raise AuthorityFileError("the key is neither RSA nor of an elliptic curve")
     if key.public_key() != chain[0].public_key():
         raise AuthorityFileError("the key is not that of the first certificate")
-    try:
-        is_ca = chain[0].extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        is_ca = False
-    if not is_ca:
+    constraints = _extension(chain[0], x509.BasicConstraints)
+    if constraints is None or not constraints.ca:
         raise AuthorityFileError("the first certificate is not that of a CA (basicConstraints)")
-    try:
-        signs = chain[0].extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    except x509.ExtensionNotFound:
-        signs = True
-    if not signs:
+    usage = _extension(chain[0], x509.KeyUsage)
+    if usage is not None and not usage.key_cert_sign:
         raise AuthorityFileError("the first certificate may not sign certificates (keyUsage)")
     return Authority(key, chain)
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
 
 
 def quickstart(device_id: str, now: datetime, key: CaKey | None = None) -> Authority:
@@ -245,6 +247,8 @@ class EdgeCa:
         self._clock = clock
         self._making = asyncio.Lock()
         self._trouble = ""
+        # Read from the store once: each sidecar that starts asks for it every second.
+        self._made: Authority | None = None
 
     async def server(self, module: str, common_name: str, until: datetime | None) -> Issued:
         """A certificate with which a module serves TLS. Raises NameRefusedError, AuthorityError."""
@@ -311,12 +315,14 @@ class EdgeCa:
             return await asyncio.to_thread(self._quickstart)
 
     def _quickstart(self) -> Authority:
-        now, found = self._clock(), None
+        now, found = self._clock(), self._made
         kept = self._store.authority
-        if kept is not None:
+        if found is None and kept is not None:
             found = parse(kept[0].encode(), kept[1].encode())
+        if found is not None:
             begin, end = found.certificate.not_valid_before_utc, found.certificate.not_valid_after_utc
             if now < begin + (end - begin) * RENEW_AFTER:
+                self._made = found
                 return found
         made = quickstart(self._device_id, now, found.key if found else None)
         try:
@@ -325,6 +331,7 @@ class EdgeCa:
             raise AuthorityError(
                 f"the quickstart CA cannot be stored: {error.strerror}. Free the volume or make it writable"
             ) from error
+        self._made = made
         _log.warning(
             "renewed the quickstart CA" if found else "made a quickstart CA, which is for trying out",
             extra=fields(until=made.certificate.not_valid_after_utc.isoformat()),

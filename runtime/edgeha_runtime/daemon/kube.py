@@ -134,13 +134,9 @@ class Cluster:
                 raise
             await self.apply(manifest)
 
-    async def object_names(self, labels: Mapping[str, str]) -> set[str]:
-        """Names of all objects of modules with these labels."""
-        return set().union(*[await self._names(kind, labels) for kind in _OF_MODULES])
-
-    async def service_names(self, labels: Mapping[str, str]) -> set[str]:
-        """Names of the Services with these labels."""
-        return await self._names(Service, labels)
+    async def object_names(self, labels: Mapping[str, str]) -> dict[str, set[str]]:
+        """Names of all objects of modules with these labels, by kind."""
+        return {kind.__name__: await self._names(kind, labels) for kind in _OF_MODULES}
 
     async def _names(self, kind: type[_OfModule], labels: Mapping[str, str]) -> set[str]:
         listed = self._client.list(kind, namespace=self._namespace, labels=dict(labels))

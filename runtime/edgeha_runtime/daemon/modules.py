@@ -229,9 +229,10 @@ class Modules:
             labels = manifests.selector(self._settings.release)
             kept = {moduleset.object_name(self._settings.release, name) for name in desired.names}
             without = {module.object_name for module in desired.modules if not module.parts.ports}
-            for name in sorted(await self._cluster.service_names(labels) & without):
+            there = await self._cluster.object_names(labels)
+            for name in sorted(there["Service"] & without):
                 await self._cluster.delete_service(name)
-            for name in sorted(await self._cluster.object_names(labels) - kept):
+            for name in sorted(set().union(*there.values()) - kept):
                 self._applied.pop(name, None)
                 await self._cluster.delete(name)
                 _log.info("module objects removed", extra=fields(object=name))

@@ -43,16 +43,8 @@ def load(path: Path, system: tuple[Path, ...] = SYSTEM_BUNDLES) -> TrustBundle:
     if not text.strip():
         source = next((candidate for candidate in system if candidate.exists()), path)
         text = source.read_text(encoding="utf-8") if source.exists() else ""
-    if "PRIVATE KEY" in text:
-        raise TrustError(
-            f"{source} holds a private key. A trust bundle is given to every module: take it out"
-        )
-    try:
-        bundle = TrustBundle(_ascii_blocks(text))
-        loaded = len(bundle.context().get_ca_certs()) if bundle.pem else 0
-    except ssl.SSLError as error:
-        raise TrustError(f"{source} holds a block that is no certificate ({error.reason})") from error
-    if not loaded:
+    bundle = TrustBundle(_certificates(text, source))
+    if not bundle.pem or not bundle.context().get_ca_certs():
         raise TrustError(
             f"no CA certificate in {source}. Set the chart's trustBundle, or use an image with CAs"
         )
@@ -66,15 +58,21 @@ def load_manifest(path: Path | None) -> str:
     """
     if path is None or not path.exists():
         return ""
-    text = path.read_text(encoding="utf-8")
+    return _certificates(path.read_text(encoding="utf-8"), path)
+
+
+def _certificates(text: str, source: Path) -> str:
+    """Only the certificates of a text, each of which can be read. Raises TrustError."""
     if "PRIVATE KEY" in text:
-        raise TrustError(f"{path} holds a private key. It is given to modules: take it out")
+        raise TrustError(
+            f"{source} holds a private key. A trust bundle is given to every module: take it out"
+        )
     pem = _ascii_blocks(text)
     try:
         if pem:
-            ssl.create_default_context(cadata=pem)
+            TrustBundle(pem).context()
     except ssl.SSLError as error:
-        raise TrustError(f"{path} holds a block that is no certificate ({error.reason})") from error
+        raise TrustError(f"{source} holds a block that is no certificate ({error.reason})") from error
     return pem
 
 
