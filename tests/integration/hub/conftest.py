@@ -202,8 +202,11 @@ class Hub:
         return [json.loads(line) for line in (self.state / "serve.log").read_text().split("\n") if line]
 
     def last_event(self, name: str) -> dict[str, Any]:
-        """The newest log entry of a kind; a refusal is logged before it is sent."""
-        return [event for event in self.events() if event["event"] == name][-1]
+        """The newest log entry of a kind; a refusal is logged before it is sent, an end may be after it."""
+        found = wait_for(
+            f"the event {name}", lambda: [event for event in self.events() if event["event"] == name]
+        )
+        return dict(found[-1])
 
     def log(self, *arguments: str) -> list[dict[str, Any]]:
         result = run_cli("log", "--state", str(self.state), "--json", *arguments)
