@@ -3,7 +3,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 // Workload-proxy stands beside a module in its pod. It gives the module the workload API of IoT Edge on the pod's
-// loopback and adds the pod's ServiceAccount token, by which the daemon knows the module.
+// loopback and adds the pod's ServiceAccount token, by which the daemon knows the module. Beside edgeAgent it gives the
+// management API too.
 //
 //	workload-proxy         serve
 //	workload-proxy check   exit 0 when the whole way to the daemon works (for the kubelet's exec probe)
@@ -29,6 +30,9 @@ const (
 	envCertificate = "EDGEHA_WORKLOAD_CERTIFICATE"
 	envTokenFile   = "EDGEHA_WORKLOAD_TOKEN_FILE"
 	envListen      = "EDGEHA_WORKLOAD_LISTEN"
+	// Set beside edgeAgent only.
+	envManagementURL    = "EDGEHA_MANAGEMENT_URL"
+	envManagementListen = "EDGEHA_MANAGEMENT_LISTEN"
 	// The soft limit of the Go heap; the pod's hard limit leaves room for the probe's short-lived process.
 	memoryLimit = 10 << 20
 )
@@ -60,15 +64,24 @@ func main() {
 }
 
 func run(listen string) error {
-	handler, err := newProxy(os.Getenv(envURL), os.Getenv(envTokenFile), os.Getenv(envCertificate))
+	handler, err := newProxy(os.Getenv(envURL), os.Getenv(envTokenFile), os.Getenv(envCertificate), workload)
 	if err != nil {
 		return err
 	}
-	server := newServer(listen, handler)
+	servers := []*http.Server{newServer(listen, handler, workload)}
+	if target := os.Getenv(envManagementURL); target != "" {
+		other, err := newProxy(target, os.Getenv(envTokenFile), os.Getenv(envCertificate), management)
+		if err != nil {
+			return err
+		}
+		servers = append(servers, newServer(os.Getenv(envManagementListen), other, management))
+	}
 	stopped, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer cancel()
-	failed := make(chan error, 1)
-	go func() { failed <- server.ListenAndServe() }()
+	failed := make(chan error, len(servers))
+	for _, server := range servers {
+		go func() { failed <- server.ListenAndServe() }()
+	}
 	slog.Info("serving", "listen", listen, "daemon", handler.target.String())
 	select {
 	case err := <-failed:
@@ -78,8 +91,10 @@ func run(listen string) error {
 	// The module has ended before: a native sidecar stops last.
 	grace, done := context.WithTimeout(context.Background(), 2*time.Second)
 	defer done()
-	if err := server.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err
+	for _, server := range servers {
+		if err := server.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
 	}
 	return nil
 }

@@ -36,6 +36,17 @@ const (
 	bufferSize  = 16 << 10
 )
 
+// patience is how long an API may take.
+type patience struct {
+	header, read, write time.Duration
+}
+
+var (
+	workload = patience{header: 15 * time.Second, read: 15 * time.Second, write: 30 * time.Second}
+	// A stock agent waits five minutes for an answer, and reads logs for as long as it likes.
+	management = patience{header: 5 * time.Minute}
+)
+
 // proxy forwards requests of the pod's module to the daemon.
 type proxy struct {
 	target  *url.URL
@@ -46,10 +57,10 @@ type proxy struct {
 }
 
 // newProxy returns a proxy to the daemon at a URL, which is known by certificate (PEM) and by nothing else.
-func newProxy(daemon, tokenPath, certificate string) (*proxy, error) {
+func newProxy(daemon, tokenPath, certificate string, limits patience) (*proxy, error) {
 	target, err := url.Parse(daemon)
 	if err != nil || target.Host == "" || target.Scheme != "https" {
-		return nil, fmt.Errorf("%s is %q: give the https URL of the daemon's workload API", envURL, daemon)
+		return nil, fmt.Errorf("%s is %q: give the https URL of the daemon's API", envURL, daemon)
 	}
 	pinned := x509.NewCertPool()
 	if !pinned.AppendCertsFromPEM([]byte(certificate)) {
@@ -64,7 +75,7 @@ func newProxy(daemon, tokenPath, certificate string) (*proxy, error) {
 		DialContext:           (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		TLSClientConfig:       &tls.Config{RootCAs: pinned, ServerName: serverName, MinVersion: tls.VersionTLS13},
 		TLSHandshakeTimeout:   5 * time.Second,
-		ResponseHeaderTimeout: 15 * time.Second,
+		ResponseHeaderTimeout: limits.header,
 		// Short: after the daemon moved, a kept connection leads to a node that may be dead.
 		IdleConnTimeout:        5 * time.Second,
 		MaxIdleConns:           4,
@@ -88,13 +99,13 @@ func newProxy(daemon, tokenPath, certificate string) (*proxy, error) {
 	return p, nil
 }
 
-func newServer(listen string, handler http.Handler) *http.Server {
+func newServer(listen string, handler http.Handler, limits patience) *http.Server {
 	return &http.Server{
 		Addr:              listen,
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      30 * time.Second,
+		ReadTimeout:       limits.read,
+		WriteTimeout:      limits.write,
 		IdleTimeout:       30 * time.Second,
 		MaxHeaderBytes:    maxHeader,
 	}

@@ -68,18 +68,18 @@ func start(t *testing.T, status int) (front *httptest.Server, requests *[]seen, 
 	if err := os.WriteFile(tokenPath, []byte("first\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	front = frontOf(t, daemon.URL, tokenPath, certificate)
+	front = frontOf(t, daemon.URL, tokenPath, certificate, workload)
 	return front, requests, tokenPath
 }
 
-func frontOf(t *testing.T, daemon, tokenPath, certificate string) *httptest.Server {
+func frontOf(t *testing.T, daemon, tokenPath, certificate string, limits patience) *httptest.Server {
 	t.Helper()
-	handler, err := newProxy(daemon, tokenPath, certificate)
+	handler, err := newProxy(daemon, tokenPath, certificate, limits)
 	if err != nil {
 		t.Fatal(err)
 	}
 	front := httptest.NewUnstartedServer(handler)
-	front.Config = newServer("", handler)
+	front.Config = newServer("", handler, limits)
 	front.Start()
 	t.Cleanup(front.Close)
 	return front
@@ -151,7 +151,7 @@ func TestDaemonAwayIsA502ThatSaysSo(t *testing.T) {
 	front, _, tokenPath := start(t, 200)
 	gone, certificate := serve(t, serverName, http.NotFoundHandler())
 	gone.Close()
-	front = frontOf(t, gone.URL, tokenPath, certificate)
+	front = frontOf(t, gone.URL, tokenPath, certificate, workload)
 	status, text := send(t, "POST", front.URL+"/modules/m/genid/1/sign", strings.NewReader("{}"), nil)
 	if status != 502 || !strings.Contains(message(t, text), "does not answer") {
 		t.Fatalf("got %d %q", status, text)
@@ -165,8 +165,8 @@ func TestSomebodyElseIsNotTheDaemon(t *testing.T) {
 	_, pinned := serve(t, serverName, http.NotFoundHandler())
 	misnamed, itsOwn := serve(t, "gw-daemon.edge-gw.svc", record)
 	for name, front := range map[string]*httptest.Server{
-		"another certificate": frontOf(t, other.URL, tokenPath, pinned),
-		"another name":        frontOf(t, misnamed.URL, tokenPath, itsOwn),
+		"another certificate": frontOf(t, other.URL, tokenPath, pinned, workload),
+		"another name":        frontOf(t, misnamed.URL, tokenPath, itsOwn, workload),
 	} {
 		status, text := send(t, "POST", front.URL+"/modules/m/genid/1/sign", strings.NewReader("{}"), nil)
 		if status != 502 || !strings.Contains(message(t, text), "certificate") {
@@ -234,7 +234,7 @@ func TestTooManyAtOnceAreTurnedAway(t *testing.T) {
 	if err := os.WriteFile(tokenPath, []byte("t"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	handler, err := newProxy(daemon.URL, tokenPath, certificate)
+	handler, err := newProxy(daemon.URL, tokenPath, certificate, workload)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,17 +252,49 @@ func TestTooManyAtOnceAreTurnedAway(t *testing.T) {
 func TestSettingsThatCannotWorkAreRefused(t *testing.T) {
 	_, certificate := serve(t, serverName, http.NotFoundHandler())
 	for _, daemon := range []string{"", "daemon:35001", "ftp://daemon", "http://daemon:35001"} {
-		if _, err := newProxy(daemon, "/token", certificate); err == nil || !strings.Contains(err.Error(), envURL) {
+		if _, err := newProxy(daemon, "/token", certificate, workload); err == nil || !strings.Contains(err.Error(), envURL) {
 			t.Errorf("%q: %v", daemon, err)
 		}
 	}
 	for _, none := range []string{"", "no certificate"} {
-		if _, err := newProxy("https://daemon:35001", "/token", none); err == nil ||
+		if _, err := newProxy("https://daemon:35001", "/token", none, workload); err == nil ||
 			!strings.Contains(err.Error(), envCertificate) {
 			t.Errorf("%q: %v", none, err)
 		}
 	}
-	if _, err := newProxy("https://daemon:35001", "", certificate); err == nil || !strings.Contains(err.Error(), envTokenFile) {
+	if _, err := newProxy("https://daemon:35001", "", certificate, workload); err == nil || !strings.Contains(err.Error(), envTokenFile) {
 		t.Errorf("no token path: %v", err)
+	}
+}
+
+func TestLinesOfALogPassWhenTheyAreWritten(t *testing.T) {
+	more := make(chan struct{})
+	daemon, certificate := serve(t, serverName, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "first\n")
+		_ = http.NewResponseController(w).Flush()
+		<-more
+		_, _ = io.WriteString(w, "second\n")
+	}))
+	tokenPath := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(tokenPath, []byte("t"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Shorter than the daemon takes: a log is followed for as long as the module runs.
+	limits := management
+	limits.header = time.Second
+	front := frontOf(t, daemon.URL, tokenPath, certificate, limits)
+	answer, err := http.Get(front.URL + "/modules/m/logs?follow=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	line := make([]byte, 6)
+	if _, err := io.ReadFull(answer.Body, line); err != nil || string(line) != "first\n" {
+		t.Fatalf("got %q, %v", line, err)
+	}
+	close(more)
+	rest, err := io.ReadAll(answer.Body)
+	if err != nil || string(rest) != "second\n" {
+		t.Fatalf("got %q, %v", rest, err)
 	}
 }

@@ -29,3 +29,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- with $root.Values.image.registry }}{{ . }}/{{ end -}}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
 {{- end }}
+
+{{/* The module set as JSON; edgeAgent is one of its modules. */}}
+{{- define "edge-runtime.modules" -}}
+{{- $modules := .Values.modules -}}
+{{- with .Values.edgeAgent -}}
+{{- if .image -}}
+{{- $modules = prepend $modules (merge (dict "name" "edgeAgent") .) -}}
+{{- end -}}
+{{- end -}}
+{{ $modules | toJson }}
+{{- end }}

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The daemon's process: health first, then lock, store, workload API, and the modules."""
+"""The daemon's process: health first, then lock, store, the two APIs, and the modules."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from .hub import HubClient
 from .keystore import KeyStore, Owner, StoreError, StoreLock, StoreLockedError
 from .kube import Cluster, ClusterError, TokenReviewer
 from .logs import fields
+from .management import ManagementApi
 from .modules import Modules
 from .settings import Settings, SettingsError
 from .trust import TrustError
@@ -84,7 +85,8 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
         client = kube.connect(config.namespace)
         hub = HubClient(config, bundle.context())
         try:
-            modules = Modules(config, store, hub, Cluster(client, config.namespace))
+            cluster = Cluster(client, config.namespace)
+            modules = Modules(config, store, hub, cluster)
             callers = Callers(
                 TokenReviewer(client),
                 namespace=config.namespace,
@@ -99,8 +101,12 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
                 key_file=config.edge_ca_key_file,
             )
             api = WorkloadApi(callers, store, bundle, edge_ca, manifest_trust)
+            management = ManagementApi(
+                callers, modules, cluster, state=config.state_dir, provisioning="manual.sas"
+            )
             tls = transport.server_context(*store.transport())
             runners.append(await _listen(api.application(), config.workload_port, tls))
+            runners.append(await _listen(management.application(), config.management_port, tls))
             health.not_ready = lambda: [*modules.not_ready(), *edge_ca.not_ready()]
             _log.info(
                 "serving",

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The daemon's state on its claim: master key, quickstart CA, and the module identities known so far.
 
-Three files, each written whole and atomically: `master-key.json`, written once and never touched again;
-`edge-ca.json`, the quickstart CA where one was needed; and `identities.json`, a cache of what the hub
-answered, which lets modules sign with the hub away. They carry format, version, owner (device and hub) and a
+Four files, each written whole and atomically: `master-key.json`, written once and never touched again;
+`edge-ca.json`, the quickstart CA where one was needed; `identities.json`, a cache of what the hub
+answered, which lets modules sign with the hub away; and `deployment.json`, what edgeAgent asked for, which
+keeps its modules running with the cloud away. They carry format, version, owner (device and hub) and a
 checksum. A file that is torn, foreign or newer is refused, never replaced: new keys in silence would cut
 every module off and hide the loss.
 """
@@ -39,6 +40,7 @@ KEY_BYTES = 32
 KEY_FILE = "master-key.json"
 IDENTITIES_FILE = "identities.json"
 AUTHORITY_FILE = "edge-ca.json"
+DEPLOYMENT_FILE = "deployment.json"
 LOCK_FILE = "lock"
 _LOST_KEY = (
     "Restore it from a backup. Only if there is none: delete the whole store; all modules then get new keys "
@@ -223,12 +225,14 @@ class KeyStore:
         master: bytes,
         identities: dict[str, str],
         authority: tuple[str, str] | None = None,
+        deployment: dict[str, Any] | None = None,
     ) -> None:
         self._directory = directory
         self._owner = owner
         self._master = master
         self._identities = identities
         self._authority = authority
+        self._deployment: dict[str, Any] = deployment or {}
         self._encryption_keys: dict[tuple[str, str], bytes] = {}
 
     @classmethod
@@ -250,7 +254,17 @@ class KeyStore:
         )
         authority_path = directory / AUTHORITY_FILE
         authority_document = _decode(authority_path, owner, _LOST_AUTHORITY)
-        for path, document in ((identities_path, identities_document), (authority_path, authority_document)):
+        deployment_path = directory / DEPLOYMENT_FILE
+        deployment_document = _decode(
+            deployment_path,
+            owner,
+            "It holds no key: delete this one file, and edgeAgent makes its modules again",
+        )
+        for path, document in (
+            (identities_path, identities_document),
+            (authority_path, authority_document),
+            (deployment_path, deployment_document),
+        ):
             if key_document is None and document is not None:
                 raise StoreError(f"{key_path} is missing although {path} exists. {_LOST_KEY}")
         authority = None
@@ -261,7 +275,7 @@ class KeyStore:
             except AuthorityFileError as error:
                 raise StoreError(f"{authority_path} holds no CA: {error}. {_LOST_AUTHORITY}") from error
         # What a crash before the rename left behind was never used by anybody.
-        for leftover in (KEY_FILE, IDENTITIES_FILE, AUTHORITY_FILE):
+        for leftover in (KEY_FILE, IDENTITIES_FILE, AUTHORITY_FILE, DEPLOYMENT_FILE):
             with contextlib.suppress(FileNotFoundError):
                 (directory / f".{leftover}.new").unlink()
         if key_document is None:
@@ -280,7 +294,8 @@ class KeyStore:
         identities: dict[str, str] = {}
         if identities_document is not None:
             identities = {str(k): str(v) for k, v in dict(identities_document.get("identities", {})).items()}
-        return cls(directory, owner, master, identities, authority)
+        deployment = dict((deployment_document or {}).get("deployment", {}))
+        return cls(directory, owner, master, identities, authority, deployment)
 
     @property
     def identities(self) -> Mapping[str, str]:
@@ -317,6 +332,16 @@ class KeyStore:
         content = {"key": key, "chain": chain}
         write_atomic(self._directory / AUTHORITY_FILE, _encode(self._owner, content))
         self._authority = key, chain
+
+    @property
+    def deployment(self) -> Mapping[str, Any]:
+        """What edgeAgent asked for, as `keep_deployment` was given it; empty before it asked for anything."""
+        return self._deployment
+
+    def keep_deployment(self, content: dict[str, Any]) -> None:
+        """Keep what edgeAgent asked for, on disk before this returns."""
+        write_atomic(self._directory / DEPLOYMENT_FILE, _encode(self._owner, {"deployment": content}))
+        self._deployment = content
 
     def remember(self, module: str, generation: str) -> None:
         """Keep an identity, on disk before this returns."""

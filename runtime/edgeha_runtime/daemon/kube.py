@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import httpx2
@@ -17,7 +17,7 @@ from lightkube.core.exceptions import ConfigError
 from lightkube.models.authentication_v1 import TokenReviewSpec
 from lightkube.resources.apps_v1 import Deployment
 from lightkube.resources.authentication_v1 import TokenReview
-from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim, Service, ServiceAccount
+from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount
 from lightkube.types import CascadeType, PatchType
 
 from .callers import Review, ReviewUnavailableError
@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 
 _OfModule = Deployment | ServiceAccount | Service
 _OF_MODULES: tuple[type[_OfModule], ...] = (Deployment, Service, ServiceAccount)
-_RESOURCES: Mapping[str, type[_OfModule | PersistentVolumeClaim]] = {
-    kind.__name__: kind for kind in (*_OF_MODULES, PersistentVolumeClaim)
+_RESOURCES: Mapping[str, type[_OfModule | PersistentVolumeClaim | Secret]] = {
+    kind.__name__: kind for kind in (*_OF_MODULES, PersistentVolumeClaim, Secret)
 }
 
 # What a call raises when the API server refuses or is away.
@@ -138,7 +138,7 @@ class Cluster:
         """Names of all objects of modules with these labels, by kind."""
         return {kind.__name__: await self._names(kind, labels) for kind in _OF_MODULES}
 
-    async def _names(self, kind: type[_OfModule], labels: Mapping[str, str]) -> set[str]:
+    async def _names(self, kind: type[_OfModule | Pod], labels: Mapping[str, str]) -> set[str]:
         listed = self._client.list(kind, namespace=self._namespace, labels=dict(labels))
         return {found.metadata.name async for found in listed if found.metadata and found.metadata.name}
 
@@ -151,7 +151,11 @@ class Cluster:
         """Delete a module's Service; gone already is fine."""
         await self._delete(Service, name)
 
-    async def _delete(self, resource: type[_OfModule], name: str) -> None:
+    async def delete_secret(self, name: str) -> None:
+        """Delete a Secret of a module; gone already is fine."""
+        await self._delete(Secret, name)
+
+    async def _delete(self, resource: type[_OfModule | Secret], name: str) -> None:
         try:
             await self._client.delete(
                 resource, name, namespace=self._namespace, cascade=CascadeType.BACKGROUND
@@ -179,7 +183,48 @@ class Cluster:
 
         await self._follow(Deployment, event, labels=dict(labels))
 
-    async def _follow(self, resource: Any, event: Callable[[str, Any], None], **query: Any) -> None:
+    async def follow_pods(
+        self,
+        labels: Mapping[str, str],
+        changed: Callable[[str, Any], None],
+        there: Callable[[set[str]], None],
+    ) -> None:
+        """Call `changed` with kind of event and Pod (of lightkube). Never returns.
+
+        `there` gets the names of all pods before each watch: the one before may have missed the end of some.
+        """
+
+        async def before() -> None:
+            there(await self._names(Pod, labels))
+
+        await self._follow(Pod, changed, before, labels=dict(labels))
+
+    def log(
+        self, pod: str, container: str, *, follow: bool, since: int | None, tail: int | None
+    ) -> AsyncIterator[str]:
+        """The lines of a container's log with their time stamps; since: seconds before now.
+
+        The first step may raise one of ERRORS.
+        """
+        return aiter(
+            self._client.log(
+                pod,
+                namespace=self._namespace,
+                container=container,
+                follow=follow,
+                since=since,
+                tail_lines=tail,
+                timestamps=True,
+            )
+        )
+
+    async def _follow(
+        self,
+        resource: Any,
+        event: Callable[[str, Any], None],
+        before: Callable[[], Awaitable[None]] | None = None,
+        **query: Any,
+    ) -> None:
         failures = 0
         while True:
             # lightkube calls it an iterable; it is a generator, and must be closed to end its connection.
@@ -190,6 +235,8 @@ class Cluster:
                 ),
             )
             try:
+                if before is not None:
+                    await before()
                 while True:
                     async with asyncio.timeout(WATCH_SECONDS + WATCH_GRACE):
                         kind, found = await anext(stream)

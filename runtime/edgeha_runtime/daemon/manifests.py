@@ -8,6 +8,8 @@ Same input, same objects.
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +19,15 @@ from .moduleset import Module
 from .settings import Settings
 
 API_VERSION = "2020-07-07"
+MANAGEMENT_API_VERSION = "2022-08-03"
 # The same in every pod, because stock agents copy their own workload URI into the modules they start.
 PROXY_PORT = 35001
+MANAGEMENT_PORT = 35000  # in edgeAgent's pod only
 RUN_AS = 10001
 TOKEN_SECONDS = 600
 MODULE_LABEL = "net.azure-devices.edge.module"
 MODULE_ANNOTATION = "net.azure-devices.edge.module-id"
+RESTARTS_ANNOTATION = "net.azure-devices.edge.restarts"
 VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_.-]")
@@ -112,7 +117,7 @@ def deployment(
             for condition in ("not-ready", "unreachable")
         ]
         + parts.pop("tolerations", []),
-        "initContainers": [_sidecar(settings, certificate)],
+        "initContainers": [_sidecar(module, settings, certificate)],
         "containers": [_container(module, generation, settings)],
         "volumes": [
             {
@@ -136,14 +141,16 @@ def deployment(
     }
     if settings.priority_class:
         pod["priorityClassName"] = settings.priority_class
-    if settings.image_pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    pull_secrets = [*settings.image_pull_secrets, *([pull_secret_name(module)] if module.registry else [])]
+    if pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
+    restarts = {RESTARTS_ANNOTATION: str(module.restarts)} if module.restarts else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata,
         "spec": {
-            "replicas": 1,
+            "replicas": 1 if module.running else 0,
             "revisionHistoryLimit": 2,
             "strategy": {"type": "Recreate"},
             "selector": {
@@ -152,7 +159,7 @@ def deployment(
             "template": {
                 "metadata": {
                     "labels": metadata["labels"],
-                    "annotations": {**module.parts.annotations, **metadata["annotations"]},
+                    "annotations": {**module.parts.annotations, **metadata["annotations"], **restarts},
                 },
                 "spec": pod,
             },
@@ -160,8 +167,32 @@ def deployment(
     }
 
 
-def _sidecar(settings: Settings, certificate: str) -> Manifest:
+def pull_secret_name(module: Module) -> str:
+    """Name of the Secret by which the module's image is pulled."""
+    return f"{module.object_name}-registry"
+
+
+def pull_secret(module: Module, settings: Settings, owner: OwnerReference) -> Manifest | None:
+    """The Secret of a module whose deployment brings credentials of its registry."""
+    if module.registry is None:
+        return None
+    login = f"{module.registry.username}:{module.registry.password}".encode()
+    config = {"auths": {module.registry.server: {"auth": base64.b64encode(login).decode()}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {**_metadata(module, settings, owner), "name": pull_secret_name(module)},
+        "type": "kubernetes.io/dockerconfigjson",
+        "data": {".dockerconfigjson": base64.b64encode(json.dumps(config).encode()).decode()},
+    }
+
+
+def _sidecar(module: Module, settings: Settings, certificate: str) -> Manifest:
     """Native sidecar: the module starts once the way to the daemon works, and ends before it."""
+    management = {
+        "EDGEHA_MANAGEMENT_URL": settings.management_url,
+        "EDGEHA_MANAGEMENT_LISTEN": f"127.0.0.1:{MANAGEMENT_PORT}",
+    }
     return {
         "name": "workload-proxy",
         "image": settings.proxy_image,
@@ -172,6 +203,7 @@ def _sidecar(settings: Settings, certificate: str) -> Manifest:
             {"name": "EDGEHA_WORKLOAD_CERTIFICATE", "value": certificate},
             {"name": "EDGEHA_WORKLOAD_TOKEN_FILE", "value": f"{TOKEN_FOLDER}/token"},
             {"name": "EDGEHA_WORKLOAD_LISTEN", "value": f"127.0.0.1:{PROXY_PORT}"},
+            *({"name": name, "value": value} for name, value in management.items() if module.is_agent),
         ],
         # An exec probe: the kubelet cannot reach a port on the pod's loopback. Clients such as stock edgeHub
         # try the workload API three times and exit, so the module waits here while the daemon starts.
@@ -190,22 +222,43 @@ def _sidecar(settings: Settings, certificate: str) -> Manifest:
 _RESTRICTED: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def _container(module: Module, generation: str, settings: Settings) -> Manifest:
-    contract = {
-        "IOTEDGE_APIVERSION": API_VERSION,
+def _contract(module: Module, generation: str, settings: Settings) -> dict[str, str]:
+    """The variables by which a module finds its daemon and its hub (aziot-edged sets the same)."""
+    found = {
         "IOTEDGE_AUTHSCHEME": "sasToken",
         "IOTEDGE_DEVICEID": settings.device_id,
-        "IOTEDGE_GATEWAYHOSTNAME": settings.gateway_hostname,
         "IOTEDGE_IOTHUBHOSTNAME": settings.iothub_hostname,
         "IOTEDGE_MODULEGENERATIONID": generation,
-        "IOTEDGE_MODULEID": module.name,
+        "IOTEDGE_MODULEID": module.identity,
         "IOTEDGE_WORKLOADURI": f"http://127.0.0.1:{PROXY_PORT}",
     }
-    env: list[Manifest] = [{"name": name, "value": value} for name, value in sorted(contract.items())]
+    if module.is_agent:
+        # It calls both APIs by one version, and gives the modules it makes the name of the gateway.
+        found |= {
+            "EdgeDeviceHostName": settings.gateway_hostname,
+            "IOTEDGE_APIVERSION": MANAGEMENT_API_VERSION,
+            "IOTEDGE_MANAGEMENTURI": f"http://127.0.0.1:{MANAGEMENT_PORT}",
+            "Mode": "iotedged",
+        }
+    elif not module.deployed:
+        found |= {
+            "IOTEDGE_APIVERSION": API_VERSION,
+            "IOTEDGE_GATEWAYHOSTNAME": settings.gateway_hostname,
+        }
+    return found
+
+
+def _variable(name: str, value: str) -> Manifest:
+    # Kubernetes expands $(NAME) in values; a text is meant literally here.
+    return {"name": name, "value": value.replace("$(", "$$(")}
+
+
+def _container(module: Module, generation: str, settings: Settings) -> Manifest:
+    contract = _contract(module, generation, settings)
+    env: list[Manifest] = [_variable(name, value) for name, value in sorted(contract.items())]
     if not any(name == "NODE_NAME" for name, _value in module.env):
         env.append({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
-    # Kubernetes expands $(NAME) in values; a manifest's text is meant literally.
-    env += [{"name": name, "value": value.replace("$(", "$$(")} for name, value in module.env]
+    env += [_variable(name, value) for name, value in module.env if name not in contract]
     container: Manifest = {
         "name": "module",
         "image": module.image,

@@ -10,7 +10,6 @@ hub, `objects` to the cluster. A hub that is away so holds up new modules only, 
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import json
 import logging
@@ -19,12 +18,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from lightkube import ApiError
 
 from . import manifests, moduleset
+from .deployment import Deployment, read
 from .hub import HubClient, HubError, HubUnavailableError
+from .identities import Identities
 from .keystore import KeyStore
 from .kube import ERRORS, REFUSED, Cluster, describe
 from .logs import fields
 from .manifests import OwnerReference
-from .moduleset import Module, ModuleSet, ModuleSetError
+from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
+from .pods import Board
 from .settings import Settings
 
 RESYNC_SECONDS = 600.0
@@ -43,24 +45,35 @@ class Modules:
 
     def __init__(self, settings: Settings, store: KeyStore, hub: HubClient, cluster: Cluster) -> None:
         self._settings = settings
-        self._store = store
-        self._hub = hub
         self._cluster = cluster
         _key, self._certificate = store.transport()
         self._desired: ModuleSet | None = None
         self._set_problem = f"ConfigMap {settings.modules_config_map} was not seen yet"
         self._owner: OwnerReference | None = None
+        self._base: list[Candidate] = []
         self._applied: dict[str, tuple[str, int]] = {}  # object name: digest of the manifest, generation
         self._apply_all = False
-        self._checked: set[str] = set()
         self._problems: dict[str, dict[str, str]] = {"hub": {}, "cluster": {}}
         self._wake_hub = asyncio.Event()
         self._wake_cluster = asyncio.Event()
+        self.identities = Identities(store, hub, self._wake_cluster.set)
+        self.pods = Board()
+        self.deployment = Deployment(
+            store,
+            read=lambda deployed: read(deployed, settings.release, frozenset(settings.own_secrets)),
+            check=lambda candidates: self._together(candidates).refused,
+            changed=self._deployment_changed,
+        )
 
     @property
     def accounts(self) -> Mapping[str, str]:
-        """ServiceAccount name to module id, for the modules that are desired now."""
+        """ServiceAccount name to the name of the module's identity, for the modules that are desired now."""
         return self._desired.accounts if self._desired else {}
+
+    @property
+    def agent(self) -> str:
+        """Identity of edgeAgent, empty where there is none."""
+        return self._desired.agent if self._desired else ""
 
     def not_ready(self) -> list[str]:
         """What still keeps the gateway from running its module set; empty when it does."""
@@ -70,8 +83,8 @@ class Modules:
         if self._set_problem:
             reasons.append(self._set_problem)
         for module in self._desired.modules:
-            if module.name not in self._store.identities:
-                reason = self._problems["hub"].get(module.name, "waiting for its identity at the hub")
+            if module.identity not in self.identities.known:
+                reason = self._problems["hub"].get(module.identity, "waiting for its identity at the hub")
                 reasons.append(f"module {module.name}: {reason}")
             elif self._applied.get(module.object_name, ("", 0))[0] != self._digest(module):
                 problems = self._problems["cluster"]
@@ -82,18 +95,22 @@ class Modules:
     async def run(self) -> None:
         """Follow the module set and the objects until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(
-                self._cluster.follow_config_map(self._settings.modules_config_map, self._set_changed)
-            )
+            group.create_task(self._cluster.follow_config_map(self._settings.modules_config_map, self.take))
             group.create_task(
                 self._cluster.follow_deployments(
-                    manifests.selector(self._settings.release), self._deployment_changed
+                    manifests.selector(self._settings.release), self._object_changed
+                )
+            )
+            group.create_task(
+                self._cluster.follow_pods(
+                    manifests.selector(self._settings.release), self.pods.put, self.pods.keep
                 )
             )
             group.create_task(self._loop("hub", self._wake_hub, self._identities))
             group.create_task(self._loop("cluster", self._wake_cluster, self._objects))
 
-    def _set_changed(self, data: dict[str, str] | None) -> None:
+    def take(self, data: dict[str, str] | None) -> None:
+        """Take the data of the ConfigMap with the module set; None when it was deleted."""
         if data is None:
             # Somebody's slip must not take a gateway's modules away.
             self._set_problem = (
@@ -102,17 +119,40 @@ class Modules:
             _log.error(self._set_problem)
             return
         try:
-            desired = moduleset.parse(
-                data.get("modules.json", ""),
-                self._settings.release,
-                shares_volumes=self._settings.storage_access_mode == "ReadWriteMany",
-                own_secrets=frozenset(self._settings.own_secrets),
-            )
+            entries = moduleset.entries(data.get("modules.json", ""))
         except ModuleSetError as error:
             self._set_problem = f"ConfigMap {self._settings.modules_config_map}: {error}"
             _log.error(self._set_problem)
             return
         self._set_problem = ""
+        own_secrets = frozenset(self._settings.own_secrets)
+        self._base = [
+            moduleset.from_entry(entry, number, self._settings.release, own_secrets)
+            for number, entry in enumerate(entries)
+        ]
+        agents = (entry for entry in entries if isinstance(entry, dict) and entry.get("name") == EDGE_AGENT)
+        self.deployment.set_agent(next(agents, None))
+        self._desire(self._together(self.deployment.candidates))
+
+    def reprovision(self) -> None:
+        """Look at everything anew, at the hub and in the cluster."""
+        self.identities.forget_checks()
+        self._apply_all = True
+        self._wake_hub.set()
+        self._wake_cluster.set()
+
+    def _together(self, deployed: list[Candidate]) -> ModuleSet:
+        """The set of the chart's modules and those of edgeAgent; it may have replaced itself."""
+        replaced = {candidate.name for candidate in deployed} & {EDGE_AGENT}
+        base = [candidate for candidate in self._base if candidate.name not in replaced]
+        shares = self._settings.storage_access_mode == "ReadWriteMany"
+        return moduleset.assemble([*base, *deployed], self._settings.release, shares_volumes=shares)
+
+    def _deployment_changed(self) -> None:
+        if self._desired is not None:
+            self._desire(self._together(self.deployment.candidates))
+
+    def _desire(self, desired: ModuleSet) -> None:
         if desired == self._desired:
             return
         self._desired = desired
@@ -122,7 +162,7 @@ class Modules:
         self._wake_hub.set()
         self._wake_cluster.set()
 
-    def _deployment_changed(self, name: str, generation: int | None) -> None:
+    def _object_changed(self, name: str, generation: int | None) -> None:
         known = self._applied.get(name)
         if known and known[1] != generation:
             self._applied.pop(name)
@@ -155,7 +195,7 @@ class Modules:
     def _forget_checks(self, side: str) -> None:
         """At a resync everything is looked at again: a watch or the hub may have moved unseen."""
         if side == "hub":
-            self._checked.clear()
+            self.identities.forget_checks()
         else:
             self._apply_all = True
 
@@ -164,25 +204,26 @@ class Modules:
         if self._desired is None:
             return {}
         problems: dict[str, str] = {}
+        # edgeAgent makes and removes its own; those are only looked after here.
+        own = {module.identity for module in self._desired.modules if not module.deployed or module.is_agent}
+        wanted = sorted(own | self.deployment.identities)
         try:
-            for module in self._desired.modules:
-                if module.name in self._checked:
+            for name in wanted:
+                if self.identities.is_checked(name):
                     continue
                 try:
-                    await self._ensure_identity(module.name)
+                    await self._look_after(name, create=name in own)
                 except HubUnavailableError:
                     raise
                 except HubError as error:
-                    problems[module.name] = str(error)
+                    problems[name] = str(error)
             # Only identities this daemon made, and only names that left the set.
-            for name in sorted(set(self._store.identities) - self._desired.names):
-                await self._hub.delete_module(name)
-                await asyncio.to_thread(self._store.forget, name)
-                self._checked.discard(name)
-                _log.info("module identity removed", extra=fields(module=name))
+            kept = self._desired.identities | self.deployment.identities
+            for name in sorted(set(self.identities.known) - kept):
+                await self.identities.remove(name)
         except HubError as error:
             # Away, or refusing the device itself: asking for the others would tell nothing new.
-            waiting = [m.name for m in self._desired.modules if m.name not in self._checked] or [""]
+            waiting = [name for name in wanted if not self.identities.is_checked(name)] or [""]
             problems.update(dict.fromkeys(waiting, str(error)))
         except OSError as error:
             problems[""] = (
@@ -190,23 +231,9 @@ class Modules:
             )
         return problems
 
-    async def _ensure_identity(self, name: str) -> None:
-        identity = await self._hub.get_module(name)
-        made = identity is None
-        if identity is None:
-            identity = await self._hub.create_module(name)
-        primary = self._store.module_key(name, identity.generation_id, "primary")
-        secondary = self._store.module_key(name, identity.generation_id, "secondary")
-        if (identity.primary_key, identity.secondary_key) != (_base64(primary), _base64(secondary)):
-            identity = await self._hub.set_keys(name, primary, secondary)
-        known = self._store.identities.get(name)
-        await asyncio.to_thread(self._store.remember, name, identity.generation_id)
-        self._checked.add(name)
-        if known != identity.generation_id:
-            _log.info(
-                "module identity", extra=fields(module=name, generation=identity.generation_id, created=made)
-            )
-            self._wake_cluster.set()
+    async def _look_after(self, name: str, *, create: bool) -> None:
+        if await self.identities.ensure(name, create=create) is None:
+            _log.warning("edgeAgent's identity is gone at the hub", extra=fields(module=name))
 
     async def _objects(self) -> dict[str, str]:
         """One pass over the cluster's objects. Answers the problems, by module id or under ''."""
@@ -226,6 +253,7 @@ class Modules:
                         raise
                     problems[module.name] = describe(error)
             self._apply_all = False
+            await self._remove_pull_secrets(desired)
             labels = manifests.selector(self._settings.release)
             kept = {moduleset.object_name(self._settings.release, name) for name in desired.names}
             without = {module.object_name for module in desired.modules if not module.parts.ports}
@@ -241,7 +269,7 @@ class Modules:
         return problems
 
     async def _apply(self, module: Module, owner: OwnerReference) -> None:
-        generation = self._store.identities.get(module.name)
+        generation = self.identities.known.get(module.identity)
         if generation is None:
             return
         digest = self._digest(module)
@@ -250,6 +278,11 @@ class Modules:
         await self._cluster.apply(manifests.service_account(module, self._settings, owner))
         for claim in manifests.claims(module, self._settings):
             await self._cluster.ensure_claim(claim)
+        secret = manifests.pull_secret(module, self._settings, owner)
+        if secret is not None:
+            names = self.deployment.pull_secrets | {manifests.pull_secret_name(module)}
+            await self.deployment.keep_pull_secrets(names)
+            await self._cluster.apply(secret)
         service = manifests.service(module, self._settings, owner)
         if service is not None:
             await self._cluster.apply(service)
@@ -259,17 +292,27 @@ class Modules:
         self._applied[module.object_name] = (digest, number)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
 
+    async def _remove_pull_secrets(self, desired: ModuleSet) -> None:
+        """Delete the Secrets of modules that are gone, or whose images need no login any more."""
+        wanted = {manifests.pull_secret_name(module) for module in desired.modules if module.registry}
+        # Objects of a refused module stay as they are.
+        wanted |= {
+            f"{moduleset.object_name(self._settings.release, name)}-registry" for name in desired.refused
+        }
+        old = self.deployment.pull_secrets - wanted
+        for name in sorted(old):
+            await self._cluster.delete_secret(name)
+        if old:
+            await self.deployment.keep_pull_secrets(self.deployment.pull_secrets - old)
+
     def _digest(self, module: Module) -> str:
         """Tells one wanted state of a module's objects from another."""
         owner = self._owner or OwnerReference("", "")
-        generation = self._store.identities.get(module.name, "")
+        generation = self.identities.known.get(module.identity, "")
         wanted = [
             manifests.deployment(module, generation, self._settings, owner, self._certificate),
             manifests.service(module, self._settings, owner),
+            manifests.pull_secret(module, self._settings, owner),
             manifests.claims(module, self._settings),
         ]
         return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-
-
-def _base64(key: bytes) -> str:
-    return base64.b64encode(key).decode()

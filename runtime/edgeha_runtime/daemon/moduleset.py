@@ -1,14 +1,14 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module set of a gateway: what the ConfigMap says, checked, with the names its objects get."""
+"""The module set of a gateway: what the ConfigMap says and what edgeAgent deployed, checked."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,11 @@ from .settings import DEVICE_ID
 MAX_OBJECT_NAME = 46
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 RESERVED_ENV = "IOTEDGE_"
+EDGE_AGENT = "edgeAgent"
+# Their identities at the hub, made with the device, are called $edgeAgent and $edgeHub.
+SYSTEM_MODULES = frozenset({EDGE_AGENT, "edgeHub"})
+# Pull policies of the management API, and what Kubernetes calls them.
+CONTRACT_PULL_POLICIES = {"On-Create": "IfNotPresent", "Never": "Never"}
 _KEYS = {"name", "image", "env", "imagePullPolicy", "createOptions"}
 _NOT_DNS = re.compile(r"[^a-z0-9]+")
 _ENV_NAME = re.compile(r"[!-<>-~]+")
@@ -30,10 +35,21 @@ class ModuleSetError(Exception):
 
 
 @dataclass(frozen=True)
+class Registry:
+    """Who pulls a module's image: the registryCredentials of its deployment."""
+
+    server: str
+    username: str
+    password: str
+
+
+@dataclass(frozen=True)
 class Module:
     """One desired module. `object_name` names its Deployment, its ServiceAccount and its Service.
 
     `env` is the module's own, with that of createOptions under it; `parts` is what createOptions say else.
+    `deployed`: by edgeAgent, which then gives it some variables of the contract. `running` is false for one
+    that edgeAgent stopped; `restarts` counts how often it asked for a restart.
     """
 
     name: str
@@ -42,6 +58,29 @@ class Module:
     image_pull_policy: str
     object_name: str
     parts: Parts
+    deployed: bool = False
+    running: bool = True
+    restarts: int = 0
+    registry: Registry | None = None
+
+    @property
+    def identity(self) -> str:
+        """Name of its identity at the hub."""
+        return identity_name(self.name)
+
+    @property
+    def is_agent(self) -> bool:
+        """Whether it is edgeAgent, which may use the management API."""
+        return self.identity == identity_name(EDGE_AGENT)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A module as somebody wants it, before it is compared with the others."""
+
+    name: str
+    module: Module | None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,9 +96,24 @@ class ModuleSet:
         return frozenset(module.name for module in self.modules) | self.refused.keys()
 
     @property
+    def identities(self) -> frozenset[str]:
+        """Names of the identities of all modules, the refused ones too."""
+        return frozenset(identity_name(name) for name in self.names)
+
+    @property
     def accounts(self) -> dict[str, str]:
-        """ServiceAccount name to module id."""
-        return {module.object_name: module.name for module in self.modules}
+        """ServiceAccount name to the name of the module's identity."""
+        return {module.object_name: module.identity for module in self.modules}
+
+    @property
+    def agent(self) -> str:
+        """Identity of edgeAgent where it is one of the modules, otherwise empty."""
+        return next((module.identity for module in self.modules if module.is_agent), "")
+
+
+def identity_name(module: str) -> str:
+    """Name of a module's identity at the hub."""
+    return f"${module}" if module in SYSTEM_MODULES else module
 
 
 def object_name(release: str, module: str) -> str:
@@ -71,38 +125,93 @@ def object_name(release: str, module: str) -> str:
     return f"{name[: MAX_OBJECT_NAME - 9].rstrip('-')}-{digest}"
 
 
-def parse(
-    text: str, release: str, *, shares_volumes: bool = True, own_secrets: frozenset[str] = frozenset()
-) -> ModuleSet:
-    """Read `modules.json`: a list of objects with name, image, env (strings by name), imagePullPolicy and
-    createOptions.
-
-    shares_volumes: whether pods on several nodes may have a claim. own_secrets: no module may mount these.
-    Raises ModuleSetError when it is not such a list. A module that is wrong, or whose object name, port or
-    volume another one has too, is refused by name; the others stand.
-    """
+def entries(text: str) -> list[Any]:
+    """The modules of the ConfigMap, not looked at yet. Raises ModuleSetError when it holds no such list."""
     try:
-        entries = json.loads(text)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModuleSetError(f"modules.json is not JSON: {error}") from error
-    if not isinstance(entries, list):
+    if not isinstance(found, list):
         raise ModuleSetError("modules.json is not a list of modules")
+    return found
+
+
+def from_entry(
+    entry: Any, position: int, release: str, own_secrets: frozenset[str] = frozenset()
+) -> Candidate:
+    """A module of the ConfigMap. own_secrets: no module may mount these."""
+    name, problems = _problems(entry)
+    parts = Parts()
+    if isinstance(entry, dict):
+        parts, more = _translated(entry.get("createOptions"), release, own_secrets)
+        problems += more + _reserved(parts.env)
+    if problems:
+        return Candidate(name or f"#{position}", None, tuple(problems))
+    return Candidate(name, _module(entry, release, parts))
+
+
+def from_spec(
+    spec: Mapping[str, Any],
+    release: str,
+    own_secrets: frozenset[str] = frozenset(),
+    *,
+    running: bool = True,
+    restarts: int = 0,
+) -> Candidate:
+    """A module as the management API's ModuleSpec says it. Its problems name the field of the contract."""
+    name, config = spec.get("name"), spec.get("config")
+    problems = _name_problems(name)
+    if spec.get("type") != "docker":
+        problems.append("type is not docker")
+    policy = spec.get("imagePullPolicy", "On-Create")
+    if not isinstance(policy, str) or policy not in CONTRACT_PULL_POLICIES:
+        problems.append(f"imagePullPolicy is none of {', '.join(CONTRACT_PULL_POLICIES)}")
+    if not isinstance(config, dict):
+        config = {}
+        problems.append("config is missing or not an object")
+    settings = config.get("settings")
+    if not isinstance(settings, dict):
+        settings = {}
+        problems.append("config.settings is missing or not an object")
+    image = settings.get("image")
+    if not isinstance(image, str) or not image.strip():
+        problems.append("config.settings.image is missing")
+    env, wrong = _contract_env(config.get("env"))
+    registry, more = _registry(settings.get("auth"))
+    parts, untranslated = _translated(settings.get("createOptions"), release, own_secrets)
+    problems += wrong + more + untranslated
+    if problems:
+        return Candidate(name if isinstance(name, str) else "", None, tuple(problems))
+    return Candidate(
+        str(name),
+        Module(
+            name=str(name),
+            image=str(image).strip(),
+            env=tuple(sorted((parts.env | env).items())),
+            image_pull_policy=CONTRACT_PULL_POLICIES[policy],
+            object_name=object_name(release, str(name)),
+            parts=parts,
+            deployed=True,
+            running=running,
+            restarts=restarts,
+            registry=registry,
+        ),
+    )
+
+
+def assemble(candidates: Iterable[Candidate], release: str, *, shares_volumes: bool = True) -> ModuleSet:
+    """The set of all. shares_volumes: whether pods on several nodes may have a claim.
+
+    A module that is wrong, or whose object name, port or volume another one has too, is refused by name; the
+    others stand.
+    """
     refused: dict[str, str] = {}
     read: list[Module] = []
-    for position, entry in enumerate(entries):
-        name, problems = _problems(entry)
-        parts = Parts()
-        if isinstance(entry, dict):
-            try:
-                options = create_options.read(entry.get("createOptions"))
-                parts = create_options.translate(options, release, own_secrets)
-            except ValueError as error:
-                problems.append(str(error))
-        problems += parts.problems + _reserved(parts.env)
-        if problems:
-            refused[name or f"#{position}"] = "; ".join(problems)
+    for candidate in candidates:
+        if candidate.module is None:
+            refused[candidate.name] = "; ".join(candidate.problems)
         else:
-            read.append(_module(entry, release, parts))
+            read.append(candidate.module)
     takers: dict[str, list[str]] = {f"{release}-daemon": ["the daemon"]}
     for module in read:
         takers.setdefault(module.object_name, []).append(f"module {module.name}")
@@ -113,6 +222,55 @@ def parse(
             refused[module.name] = f"its object name {module.object_name} belongs to {twin} too: rename one"
     refused |= _quarrels(read, shares_volumes=shares_volumes)
     return ModuleSet(tuple(module for module in read if module.name not in refused), refused)
+
+
+def parse(
+    text: str, release: str, *, shares_volumes: bool = True, own_secrets: frozenset[str] = frozenset()
+) -> ModuleSet:
+    """Read the ConfigMap's list of modules alone. Raises ModuleSetError when it is not such a list."""
+    found = [from_entry(entry, number, release, own_secrets) for number, entry in enumerate(entries(text))]
+    return assemble(found, release, shares_volumes=shares_volumes)
+
+
+def _translated(value: Any, release: str, own_secrets: frozenset[str]) -> tuple[Parts, list[str]]:
+    try:
+        parts = create_options.translate(create_options.read(value), release, own_secrets)
+    except ValueError as error:
+        return Parts(), [str(error)]
+    return parts, list(parts.problems)
+
+
+def _contract_env(listed: Any) -> tuple[dict[str, str], list[str]]:
+    """Variables as the management API lists them; the last one of a name counts, as in Docker."""
+    if listed is None:
+        return {}, []
+    if not isinstance(listed, list):
+        return {}, ["config.env is not a list"]
+    env: dict[str, str] = {}
+    problems = []
+    for number, entry in enumerate(listed):
+        key, value = (entry.get("key"), entry.get("value")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(key, str) or not isinstance(value, str):
+            problems.append(f"config.env[{number}] has no key and value that are texts")
+        elif not _ENV_NAME.fullmatch(key):
+            problems.append(f"config.env[{number}] has a key that is not printable ASCII without '='")
+        elif "\0" in value:
+            problems.append(f"config.env[{number}] has a value with a zero byte")
+        else:
+            env[key] = value
+    return env, problems
+
+
+def _registry(auth: Any) -> tuple[Registry | None, list[str]]:
+    """The `auth` of a ModuleSpec's settings, as Docker's AuthConfig; an empty one is none."""
+    if not auth:
+        return None, []
+    if not isinstance(auth, dict):
+        return None, ["config.settings.auth is not an object"]
+    values = [auth.get(key) for key in ("serveraddress", "username", "password")]
+    if not all(isinstance(value, str) and value for value in values):
+        return None, ["config.settings.auth lacks serveraddress, username or password"]
+    return Registry(*map(str, values)), []
 
 
 def _quarrels(modules: list[Module], *, shares_volumes: bool) -> dict[str, str]:
@@ -137,15 +295,21 @@ def _reserved(env: Iterable[str]) -> list[str]:
     return [f"env {name} is set by the daemon: leave it out" for name in env if name.startswith(RESERVED_ENV)]
 
 
+def _name_problems(name: Any) -> list[str]:
+    if not isinstance(name, str) or not DEVICE_ID.fullmatch(name):
+        return ["name is no module id (1-128 letters, digits or -:.+%_#*?!(),=@;$')"]
+    if name.startswith("$"):
+        return ["names with $ are those of the hub's own identities: write edgeAgent, edgeHub"]
+    if not _NOT_DNS.sub("", name.lower()):
+        return ["name has no letter or digit to name its objects by"]
+    return []
+
+
 def _problems(entry: Any) -> tuple[str, list[str]]:
     if not isinstance(entry, dict):
         return "", ["not an object"]
-    problems: list[str] = []
     name = entry.get("name")
-    if not isinstance(name, str) or not DEVICE_ID.fullmatch(name):
-        problems.append("name is no module id (1-128 letters, digits or -:.+%_#*?!(),=@;$')")
-    elif not _NOT_DNS.sub("", name.lower()):
-        problems.append("name has no letter or digit to name its objects by")
+    problems = _name_problems(name)
     if not isinstance(entry.get("image"), str) or not entry["image"].strip():
         problems.append("image is missing")
     if entry.get("imagePullPolicy", "IfNotPresent") not in PULL_POLICIES:

@@ -53,6 +53,7 @@ class Settings:
     https_proxy: str
     no_proxy: tuple[str, ...]
     workload_port: int
+    management_port: int
     health_port: int
     lock_timeout: int
     log_level: str
@@ -76,6 +77,11 @@ class Settings:
     def workload_url(self) -> str:
         """Where the sidecars find the workload API."""
         return f"https://{self.daemon_name}.{self.namespace}.svc:{self.workload_port}"
+
+    @property
+    def management_url(self) -> str:
+        """Where edgeAgent's sidecar finds the management API."""
+        return f"https://{self.daemon_name}.{self.namespace}.svc:{self.management_port}"
 
     def proxy_for(self, host: str) -> str | None:
         """URL of the proxy for an HTTPS request to `host`, None to go there directly."""
@@ -162,6 +168,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         https_proxy=environ.get("EDGEHA_HTTPS_PROXY", "").strip(),
         no_proxy=_listed(environ.get("EDGEHA_NO_PROXY", "")),
         workload_port=whole("EDGEHA_WORKLOAD_PORT", 35001, 1, 65535),
+        management_port=whole("EDGEHA_MANAGEMENT_PORT", 35000, 1, 65535),
         health_port=whole("EDGEHA_HEALTH_PORT", 35002, 1, 65535),
         lock_timeout=whole("EDGEHA_LOCK_TIMEOUT", 120, 1, 3600),
         log_level=text("EDGEHA_LOG_LEVEL", "INFO").upper(),

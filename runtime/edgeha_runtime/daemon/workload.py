@@ -8,13 +8,10 @@ Contract: Azure/iotedge, edgelet/api, workloadVersion_2020_07_07. Every error ha
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hmac
-import json
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -22,30 +19,9 @@ from aiohttp import web
 
 from . import sealing
 from .authority import AuthorityError, EdgeCa, Issued, NameRefusedError
-from .callers import Caller, CallerRefusedError, Callers, ReviewUnavailableError, log_refusal
+from .callers import Caller, Callers
+from .http_api import CALLER, ApiError, application, json_body, refused, text
 from .trust import TrustBundle
-
-# What stock clients send; a newer version of the contract keeps these routes.
-API_VERSIONS = frozenset(
-    (
-        "2018-06-28",
-        "2019-01-30",
-        "2019-10-22",
-        "2019-11-05",
-        "2020-07-07",
-        "2020-10-10",
-        "2021-12-07",
-        "2022-08-03",
-    )
-)
-# A twin in base64, which is the largest that edgeHub encrypts, several times.
-MAX_BODY = 1024 * 1024
-BODY_TIMEOUT = 10.0
-
-_CALLER = web.RequestKey("caller", Caller)
-
-_log = logging.getLogger(__name__)
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Keys(Protocol):
@@ -57,42 +33,6 @@ class Keys(Protocol):
     def module_key(self, module: str, generation: str, which: Literal["primary", "secondary"]) -> bytes: ...
 
     def encryption_key(self, module: str, generation: str) -> bytes: ...
-
-
-class ApiError(Exception):
-    """An answer of the contract other than success."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def error_response(status: int, message: str) -> web.Response:
-    """The contract's ErrorResponse."""
-    return web.json_response({"message": message}, status=status)
-
-
-@web.middleware
-async def _errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Turn everything that is raised into the contract's ErrorResponse."""
-    try:
-        return await handler(request)
-    except ApiError as error:
-        return error_response(error.status, str(error))
-    except web.HTTPRequestEntityTooLarge:
-        return error_response(413, f"the body is larger than {MAX_BODY} bytes")
-    except web.HTTPNotFound:
-        return error_response(404, f"no route {request.path} in the workload API")
-    except web.HTTPMethodNotAllowed as error:
-        return error_response(
-            405, f"{request.method} is not allowed, {', '.join(sorted(error.allowed_methods))} is"
-        )
-    except web.HTTPException as error:
-        return error_response(error.status, error.reason)
-    except Exception:
-        # The daemon stays up whatever a caller sends; the line below is the bug report.
-        _log.exception("request failed")
-        return error_response(500, "internal error, see the daemon's log")
 
 
 class WorkloadApi:
@@ -112,7 +52,7 @@ class WorkloadApi:
 
     def application(self) -> web.Application:
         """The aiohttp application with all routes of the contract."""
-        app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors, self._authenticate])
+        app = application("workload", self._callers, self._own_only)
         module, generation = "/modules/{name}", "/modules/{name}/genid/{genid}"
         app.add_routes(
             [
@@ -128,25 +68,6 @@ class WorkloadApi:
         )
         return app
 
-    @web.middleware
-    async def _authenticate(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        try:
-            caller = await self._callers.identify(request.headers.get("Authorization"))
-        except CallerRefusedError as error:
-            log_refusal(error.status, str(error), path=request.raw_path, peer=request.remote)
-            raise ApiError(error.status, str(error)) from None
-        except ReviewUnavailableError as error:
-            log_refusal(503, str(error), path=request.raw_path, peer=request.remote)
-            raise ApiError(503, "the cluster's API cannot be asked who calls; try again") from None
-        if request.match_info.http_exception is None:
-            version = request.query.get("api-version")
-            if version not in API_VERSIONS:
-                asked = "missing" if version is None else f"{version[:32]!r} is not known"
-                raise ApiError(400, f"api-version {asked}; use 2020-07-07")
-            self._own_only(request, caller)
-        request[_CALLER] = caller
-        return await handler(request)
-
     def _own_only(self, request: web.Request, caller: Caller) -> None:
         """A module reaches its own name and generation; all else is refused without saying what exists."""
         name, generation = request.match_info.get("name"), request.match_info.get("genid")
@@ -155,13 +76,12 @@ class WorkloadApi:
             wrong = generation != self._keys.identities.get(caller.module)
         if wrong:
             reason = f"module {caller.module} may use its own name and generation only"
-            log_refusal(403, reason, path=request.raw_path, peer=request.remote, caller=caller)
-            raise ApiError(403, reason)
+            raise refused(request, caller, 403, reason)
 
     async def _sign(self, request: web.Request) -> web.Response:
-        document = await _json_body(request)
-        _text(document, "keyId")
-        if _text(document, "algo") != "HMACSHA256":
+        document = await json_body(request)
+        text(document, "keyId")
+        if text(document, "algo") != "HMACSHA256":
             raise ApiError(400, "algo must be HMACSHA256")
         data = _bytes(document, "data")
         # Stock daemons sign with the module's one key whatever keyId says; clients send "primary".
@@ -171,13 +91,13 @@ class WorkloadApi:
         return web.json_response({"digest": digest})
 
     async def _encrypt(self, request: web.Request) -> web.Response:
-        document = await _json_body(request)
+        document = await json_body(request)
         plaintext, vector = _bytes(document, "plaintext"), _vector(document)
         sealed = sealing.seal(self._encryption_key(request), plaintext, vector)
         return web.json_response({"ciphertext": base64.b64encode(sealed).decode()})
 
     async def _decrypt(self, request: web.Request) -> web.Response:
-        document = await _json_body(request)
+        document = await json_body(request)
         ciphertext, vector = _bytes(document, "ciphertext"), _vector(document)
         try:
             plaintext = sealing.unseal(self._encryption_key(request), ciphertext, vector)
@@ -189,8 +109,8 @@ class WorkloadApi:
         return self._keys.encryption_key(request.match_info["name"], request.match_info["genid"])
 
     async def _server_certificate(self, request: web.Request) -> web.Response:
-        document = await _json_body(request)
-        common_name = _text(document, "commonName")
+        document = await json_body(request)
+        common_name = text(document, "commonName")
         until = _expiration(document, required=True)
         try:
             issued = await self._edge_ca.server(request.match_info["name"], common_name, until)
@@ -202,7 +122,7 @@ class WorkloadApi:
 
     async def _identity_certificate(self, request: web.Request) -> web.Response:
         # Clients of some languages send no body where nothing in it is required.
-        document = await _json_body(request) if request.body_exists else {}
+        document = await json_body(request) if request.body_exists else {}
         until = _expiration(document, required=False)
         try:
             issued = await self._edge_ca.identity(request.match_info["name"], until)
@@ -224,7 +144,7 @@ class WorkloadApi:
 
     async def _list(self, request: web.Request) -> web.Response:
         # A module sees itself and no other. Its settings are the management API's to tell.
-        name = request[_CALLER].module
+        name = request[CALLER].module
         module = {
             "id": name,
             "name": name,
@@ -244,16 +164,9 @@ def _certificate(issued: Issued) -> web.Response:
     return web.json_response(document, status=201)
 
 
-def _text(document: Mapping[str, object], name: str) -> str:
-    value = document.get(name)
-    if not isinstance(value, str):
-        raise ApiError(400, f"{name} is missing or not a string")
-    return value
-
-
 def _bytes(document: Mapping[str, object], name: str) -> bytes:
     try:
-        return base64.b64decode(_text(document, name), validate=True)
+        return base64.b64decode(text(document, name), validate=True)
     except (binascii.Error, ValueError):
         raise ApiError(400, f"{name} is not base64") from None
 
@@ -270,25 +183,10 @@ def _expiration(document: Mapping[str, object], *, required: bool) -> datetime |
     if not required and document.get("expiration") is None:
         return None
     try:
-        found = datetime.fromisoformat(_text(document, "expiration"))
+        found = datetime.fromisoformat(text(document, "expiration"))
         found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise ApiError(400, "expiration is not a date and time of ISO 8601") from None
     if found <= datetime.now(UTC):
         raise ApiError(400, "expiration is in the past")
     return found
-
-
-async def _json_body(request: web.Request) -> dict[str, object]:
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            raw = await request.read()
-    except TimeoutError:
-        raise ApiError(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise ApiError(400, "the body is not JSON") from None
-    if not isinstance(document, dict):
-        raise ApiError(400, "the body is not a JSON object")
-    return document

@@ -14,12 +14,15 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from edgeha_runtime.daemon import transport
 from edgeha_runtime.daemon.keystore import KEY_FILE
 
@@ -51,6 +54,25 @@ async def until(what: str, condition: Callable[[], Any], limit: float = LIMIT) -
         await asyncio.sleep(0.05)
 
 
+@contextlib.contextmanager
+def in_a_thread(application: Callable[[], web.Application]) -> Iterator[str]:
+    """Serve an application from a thread of its own; yields its URL."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def start() -> TestServer:
+        server = TestServer(application())
+        await server.start_server()
+        return server
+
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    yield f"http://127.0.0.1:{server.port}"
+    asyncio.run_coroutine_threadsafe(server.close(), loop).result(30)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
 class Cluster(Protocol):
     """What a daemon is started against."""
 
@@ -67,6 +89,7 @@ class Daemon:
     device_key: str
     trust: str
     workload_port: int = field(default_factory=free_port)
+    management_port: int = field(default_factory=free_port)
     health_port: int = field(default_factory=free_port)
     process: asyncio.subprocess.Process | None = None
 
@@ -93,11 +116,16 @@ class Daemon:
         context.check_hostname = False
         return context
 
-    def session(self, token: str = "") -> aiohttp.ClientSession:
+    def session(self, token: str = "", port: int = 0) -> aiohttp.ClientSession:
         """A client of the workload API, as the sidecar of the module with this token is one."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         connector = aiohttp.TCPConnector(ssl=self.tls)
-        return aiohttp.ClientSession(self.url, headers=headers, connector=connector)
+        url = f"https://127.0.0.1:{port or self.workload_port}"
+        return aiohttp.ClientSession(url, headers=headers, connector=connector)
+
+    def management(self, token: str) -> aiohttp.ClientSession:
+        """A client of the management API, as edgeAgent's sidecar is one."""
+        return self.session(token, self.management_port)
 
     @property
     def log(self) -> list[dict[str, Any]]:
@@ -123,6 +151,7 @@ class Daemon:
             "EDGEHA_STATE_DIR": str(self.state),
             "EDGEHA_WORKLOAD_PROXY_IMAGE": "r/workload-proxy:1",
             "EDGEHA_WORKLOAD_PORT": str(self.workload_port),
+            "EDGEHA_MANAGEMENT_PORT": str(self.management_port),
             "EDGEHA_HEALTH_PORT": str(self.health_port),
             **extra,
         }

@@ -21,6 +21,8 @@ KINDS = {
     "configmaps": "ConfigMap",
     "deployments": "Deployment",
     "persistentvolumeclaims": "PersistentVolumeClaim",
+    "pods": "Pod",
+    "secrets": "Secret",
     "serviceaccounts": "ServiceAccount",
     "services": "Service",
 }
@@ -32,6 +34,9 @@ class ApiServer:
     def __init__(self) -> None:
         self.tokens: dict[str, tuple[str, list[str]]] = {}
         self.objects: dict[tuple[str, str], Object] = {}
+        self.logs: dict[str, list[str]] = {}  # pod: lines with their time stamps
+        self.log_end = asyncio.Event()  # until then a log that is followed does not end
+        self.log_queries: list[dict[str, str]] = []
         self.reviews = 0
         self.writes: list[tuple[str, str]] = []  # method and object, of what changed something
         self._version = 0
@@ -46,6 +51,7 @@ class ApiServer:
             base = prefix + "/namespaces/edge-gw/{plural}"
             app.router.add_get(base, self._list)
             app.router.add_get(base + "/{name}", self._get)
+            app.router.add_get(base + "/{name}/log", self._log)
             app.router.add_patch(base + "/{name}", self._apply)
             app.router.add_delete(base + "/{name}", self._delete)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -165,6 +171,22 @@ class ApiServer:
     async def _get(self, request: web.Request) -> web.Response:
         found = (request.match_info["plural"], request.match_info["name"])
         return self._missing(request) or web.json_response(self.objects[found])
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        missing = self._missing(request)
+        if missing:
+            return missing
+        self.log_queries.append(dict(request.query))
+        lines = self.logs.get(request.match_info["name"], [])
+        if "tailLines" in request.query:
+            lines = lines[-int(request.query["tailLines"]) :]
+        stream = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await stream.prepare(request)
+        await stream.write("".join(f"{line}\n" for line in lines).encode())
+        if request.query.get("follow") == "true":
+            await self.log_end.wait()
+            await stream.write(b"2026-01-01T00:00:09.000000001Z last\n")
+        return stream
 
     async def _apply(self, request: web.Request) -> web.Response:
         assert request.content_type == "application/apply-patch+yaml"

@@ -102,6 +102,19 @@ def test_a_changed_module_set_changes_the_config_map_and_not_the_daemon() -> Non
     assert json.loads(modules) == [{"name": "new", "image": "r/new:1"}]
 
 
+def test_edge_agent_is_one_of_the_modules_where_it_has_an_image() -> None:
+    data = objects('edgeAgent={"image":"r/agent:1.6","env":{"UpstreamProtocol":"MqttWs"}}', "modules=[]")
+    (agent,) = json.loads(data[("ConfigMap", "gw-modules")]["data"]["modules.json"])
+    assert agent == {
+        "name": "edgeAgent",
+        "image": "r/agent:1.6",
+        "imagePullPolicy": "IfNotPresent",
+        "env": {"UpstreamProtocol": "MqttWs"},
+        "createOptions": {},
+    }
+    assert json.loads(objects("modules=[]")[("ConfigMap", "gw-modules")]["data"]["modules.json"]) == []
+
+
 @pytest.mark.parametrize("name", ["trustBundle", "manifestTrustBundle"])
 def test_a_changed_trust_bundle_restarts_the_daemon(name: str) -> None:
     assert pod(f'{name}="-----BEGIN CERTIFICATE-----"') != pod()
@@ -147,6 +160,9 @@ def test_rights_are_the_least_and_in_the_namespace_of_the_gateway() -> None:
         ("", "serviceaccounts"): ({"get", "list", "create", "patch", "delete"}, None),
         ("", "services"): ({"get", "list", "create", "patch", "delete"}, None),
         ("", "persistentvolumeclaims"): ({"get", "create", "patch"}, None),
+        ("", "pods"): ({"list", "watch"}, None),
+        ("", "pods/log"): ({"get"}, None),
+        ("", "secrets"): ({"create", "patch", "delete"}, None),
     }
     (binding,) = [item for key, item in found.items() if key[0] == "ClusterRoleBinding"]
     assert binding["roleRef"]["name"] == "system:auth-delegator"

@@ -311,3 +311,47 @@ async def test_a_removed_modules_identity_goes_too_and_other_identities_stay(
         assert dict(KeyStore.open(online.state, Owner("gw-1", hub.host)).identities) == {}
     finally:
         await device.close()
+
+
+async def test_edge_agents_identities_are_made_at_the_hub_and_go_by_its_word_alone(
+    online: Daemon, hub: Hub, tmp_path: Path
+) -> None:
+    online.api.module_set({"name": "edgeAgent", "image": "r/agent:1"})
+    online.api.tokens["agent-token"] = ("system:serviceaccount:edge-gw:gw-edgeagent", ["edgeha-gw"])
+    version = {"api-version": "2022-08-03"}
+    device = client(hub, tmp_path)
+    try:
+        await online.start()
+        await until("ready", online.is_ready)
+        agent = await device.get_module("$edgeAgent")
+        assert agent is not None, "the hub made it with the device"
+        store = KeyStore.open(online.state, Owner("gw-1", hub.host))
+        key = store.module_key("$edgeAgent", agent.generation_id, "primary")
+        assert base64.b64decode(agent.primary_key) == key, "the daemon signs with it"
+
+        async def call(method: str, path: str, body: object = None) -> tuple[int, Any]:
+            async with (
+                online.management("agent-token") as session,
+                session.request(method, path, params=version, json=body) as answer,
+            ):
+                return answer.status, await answer.json() if answer.status == 200 else None
+
+        status, made = await call("POST", "/identities/", {"moduleId": "Filter", "managedBy": "IotEdge"})
+        at_hub = await device.get_module("Filter")
+        assert at_hub is not None
+        assert (status, made["generationId"]) == (200, at_hub.generation_id)
+        await call("POST", "/identities/", {"moduleId": "$edgeHub", "managedBy": "IotEdge"})
+        # A module that nobody starts needs its identity still.
+        await online.stop(signal.SIGKILL)
+        (online.folder / "daemon.log").write_text("")
+        await online.start()
+        await until("ready again", online.is_ready)
+        assert await device.get_module("Filter") == at_hub
+        status, updated = await call("PUT", "/identities/Filter", {"generationId": at_hub.generation_id})
+        assert (status, updated) == (200, made)
+        assert (await call("DELETE", "/identities/Filter"))[0] == 204
+        assert await device.get_module("Filter") is None
+        assert (await call("DELETE", "/identities/$edgeHub"))[0] == 204
+        assert await device.get_module("$edgeHub") is not None, "it belongs to the device"
+    finally:
+        await device.close()

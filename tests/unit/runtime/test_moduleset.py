@@ -25,9 +25,9 @@ def parse(*modules: object) -> moduleset.ModuleSet:
 
 
 def test_a_good_module_is_read_with_defaults() -> None:
-    (module,) = parse({"name": "$edgeHub", "image": "r/hub:1.6", "env": {"B": "2", "A": ""}}).modules
+    (module,) = parse({"name": "edgeHub", "image": "r/hub:1.6", "env": {"B": "2", "A": ""}}).modules
     assert module == moduleset.Module(
-        "$edgeHub", "r/hub:1.6", (("A", ""), ("B", "2")), "IfNotPresent", "gw-edgehub", Parts()
+        "edgeHub", "r/hub:1.6", (("A", ""), ("B", "2")), "IfNotPresent", "gw-edgehub", Parts()
     )
 
 

@@ -1,0 +1,276 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What edgeAgent asked for: its modules, which of them run, and the identities it made.
+
+Every change is on disk before the caller is answered, so a daemon that starts anew goes on with the same
+modules, with the cloud away too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol
+
+from . import moduleset
+from .moduleset import EDGE_AGENT, Candidate
+
+Spec = dict[str, Any]
+
+
+class Shelf(Protocol):
+    """The part of the key store that this needs."""
+
+    @property
+    def deployment(self) -> Mapping[str, Any]: ...
+
+    def keep_deployment(self, content: dict[str, Any]) -> None: ...
+
+
+class UnknownModuleError(Exception):
+    """There is no such module."""
+
+
+class ModuleExistsError(Exception):
+    """The module is there, or belongs to somebody else; the message says which."""
+
+
+class SpecError(Exception):
+    """The module cannot be made as it is wanted; the message holds every reason."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """One module of edgeAgent: the ModuleSpec as it came, and what was asked of it since.
+
+    `basis` is there for edgeAgent itself, which the chart gives: the digest of the chart's values that this
+    spec goes back to.
+    """
+
+    spec: Spec
+    running: bool = False
+    restarts: int = 0
+    basis: str = ""
+
+
+@dataclass(frozen=True)
+class _Content:
+    modules: dict[str, Deployed] = field(default_factory=dict)
+    identities: frozenset[str] = frozenset()
+    pull_secrets: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> _Content:
+        return cls(
+            {str(name): Deployed(**module) for name, module in kept.get("modules", {}).items()},
+            frozenset(kept.get("identities", ())),
+            frozenset(kept.get("pullSecrets", ())),
+        )
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "modules": {name: asdict(module) for name, module in self.modules.items()},
+            "identities": sorted(self.identities),
+            "pullSecrets": sorted(self.pull_secrets),
+        }
+
+
+class Deployment:
+    """The modules of edgeAgent, on disk.
+
+    `check` answers why a set of candidates (the chart's and these) cannot be, by module. `changed` is called
+    after each change. Errors of the disk come as OSError and leave everything as it was.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        *,
+        read: Callable[[Deployed], Candidate],
+        check: Callable[[list[Candidate]], Mapping[str, str]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._shelf = shelf
+        self._read = read
+        self._check = check
+        self._changed = changed
+        self._content = _Content.of(shelf.deployment)
+        self._candidates: dict[str, Candidate] = {}
+        self._agent: Spec | None = None
+        self._basis = ""
+        self._lock = asyncio.Lock()
+
+    def set_agent(self, entry: Mapping[str, Any] | None) -> None:
+        """Tell what the chart says of edgeAgent: its entry of the ConfigMap, None where there is none."""
+        text = json.dumps(entry, sort_keys=True)
+        self._basis = hashlib.sha256(text.encode()).hexdigest() if entry else ""
+        self._agent = _spec_of(entry) if entry else None
+
+    @property
+    def modules(self) -> dict[str, Deployed]:
+        """All modules that the management API shows, edgeAgent as the chart gives it among them."""
+        found = {name: module for name, module in self._content.modules.items() if self._counts(module)}
+        if self._agent is not None and EDGE_AGENT not in found:
+            found[EDGE_AGENT] = Deployed(self._agent, running=True)
+        return found
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The modules to run besides those of the chart; edgeAgent where it updated itself."""
+        kept = {name: module for name, module in self._content.modules.items() if self._counts(module)}
+        return [self._candidate(name, module) for name, module in kept.items()]
+
+    @property
+    def identities(self) -> frozenset[str]:
+        """Identities that edgeAgent made."""
+        return self._content.identities if self._agent is not None else frozenset()
+
+    @property
+    def pull_secrets(self) -> frozenset[str]:
+        """Names of the Secrets that were made to pull images."""
+        return self._content.pull_secrets
+
+    def _counts(self, module: Deployed) -> bool:
+        # Without edgeAgent its modules go too. Changed values of the chart win over what it made of them.
+        return self._agent is not None and module.basis in ("", self._basis)
+
+    def _candidate(self, name: str, module: Deployed) -> Candidate:
+        known = self._candidates.get(name)
+        if known is None:
+            known = self._candidates[name] = self._read(module)
+        return known
+
+    async def create(self, spec: Spec) -> None:
+        """Add a module, which does not run yet."""
+        async with self._lock:
+            name = str(spec.get("name"))
+            if name in self.modules:
+                raise ModuleExistsError(f"module {name} exists; update or delete it")
+            await self._put(name, Deployed(spec))
+
+    async def update(self, name: str, spec: Spec, *, start: bool) -> None:
+        """Replace a module, which then runs as `start` says."""
+        async with self._lock:
+            self._known(name)
+            if spec.get("name") != name:
+                raise SpecError(f"name is not {name}, which the path says")
+            is_agent = name == EDGE_AGENT
+            basis = self._basis if is_agent else ""
+            restarts = self.modules[name].restarts
+            await self._put(name, Deployed(spec, start or is_agent, restarts, basis))
+
+    def prepare(self, name: str, spec: Spec) -> None:
+        """Judge a module that is to be created or updated, without doing it."""
+        if spec.get("name") != name:
+            raise SpecError(f"name is not {name}, which the path says")
+        self._judge(name, Deployed(spec))
+
+    async def remove(self, name: str) -> None:
+        """Take a module away."""
+        async with self._lock:
+            self._known(name)
+            self._not_agent(name, "removed")
+            rest = {other: module for other, module in self._content.modules.items() if other != name}
+            await self._save(replace(self._content, modules=rest), name)
+
+    async def run(self, name: str, running: bool) -> bool:
+        """Start or stop a module. Answers whether that changed anything."""
+        async with self._lock:
+            module = self._known(name)
+            if not running:
+                self._not_agent(name, "stopped")
+            if module.running == running:
+                return False
+            await self._save(self._with(name, replace(module, running=running)), name)
+            return True
+
+    async def restart(self, name: str) -> None:
+        """Restart a module; one that was stopped is started."""
+        async with self._lock:
+            module = self._known(name)
+            again = replace(module, running=True, restarts=module.restarts + 1)
+            if name == EDGE_AGENT:
+                again = replace(again, basis=self._basis)
+            await self._save(self._with(name, again), name)
+
+    async def keep_identity(self, name: str) -> None:
+        """Note that an identity is edgeAgent's."""
+        async with self._lock:
+            if name not in self._content.identities:
+                await self._save(replace(self._content, identities=self._content.identities | {name}))
+
+    async def drop_identity(self, name: str) -> None:
+        """Forget an identity."""
+        async with self._lock:
+            if name in self._content.identities:
+                await self._save(replace(self._content, identities=self._content.identities - {name}))
+
+    async def keep_pull_secrets(self, names: frozenset[str]) -> None:
+        """Note which Secrets there are to pull images, before the first of them is made."""
+        async with self._lock:
+            if names != self._content.pull_secrets:
+                await self._save(replace(self._content, pull_secrets=names))
+
+    def _known(self, name: str) -> Deployed:
+        module = self.modules.get(name)
+        if module is None:
+            raise UnknownModuleError(f"no module {name}")
+        return module
+
+    @staticmethod
+    def _not_agent(name: str, what: str) -> None:
+        if name == EDGE_AGENT:
+            raise ModuleExistsError(f"{EDGE_AGENT} cannot be {what}: the daemon keeps it running")
+
+    async def _put(self, name: str, module: Deployed) -> None:
+        candidate = self._judge(name, module)
+        await self._save(self._with(name, module), name)
+        self._candidates[name] = candidate
+
+    def _judge(self, name: str, module: Deployed) -> Candidate:
+        candidate = self._read(module)
+        if candidate.module is None:
+            raise SpecError("; ".join(candidate.problems))
+        others = [other for other in self.candidates if other.name != name]
+        refused = self._check([*others, candidate])
+        if name in refused:
+            raise SpecError(refused[name])
+        return candidate
+
+    def _with(self, name: str, module: Deployed) -> _Content:
+        return replace(self._content, modules=self._content.modules | {name: module})
+
+    async def _save(self, content: _Content, *touched: str) -> None:
+        await asyncio.to_thread(self._shelf.keep_deployment, content.document())
+        self._content = content
+        for name in touched:
+            self._candidates.pop(name, None)
+        self._changed()
+
+
+def read(deployed: Deployed, release: str, own_secrets: frozenset[str]) -> Candidate:
+    """The candidate for a module of edgeAgent."""
+    return moduleset.from_spec(
+        deployed.spec, release, own_secrets, running=deployed.running, restarts=deployed.restarts
+    )
+
+
+def _spec_of(entry: Mapping[str, Any]) -> Spec:
+    """An entry of the chart as the contract's ModuleSpec."""
+    settings = {key: entry[key] for key in ("image", "createOptions") if key in entry}
+    policies = {kubernetes: name for name, kubernetes in moduleset.CONTRACT_PULL_POLICIES.items()}
+    env = entry.get("env")
+    listed = env.items() if isinstance(env, dict) else ()
+    return {
+        "name": entry.get("name"),
+        "type": "docker",
+        "imagePullPolicy": policies.get(str(entry.get("imagePullPolicy")), "On-Create"),
+        "config": {
+            "settings": settings,
+            "env": [{"key": key, "value": value} for key, value in listed],
+        },
+    }

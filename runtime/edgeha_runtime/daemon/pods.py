@@ -1,0 +1,189 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the pods of modules do, and how IoT Edge calls that.
+
+States of the contract as stock daemons tell them: running, stopped (ended by itself or by wish), failed
+(ended with an error, or cannot start), unknown (on its way).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from .manifests import MODULE_ANNOTATION
+
+CONTAINER = "module"
+# Reasons for which a container waits that do not go away by waiting a little.
+_BROKEN = frozenset(
+    {
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "ErrImageNeverPull",
+        "ErrImagePull",
+        "ImageInspectError",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "RegistryUnavailable",
+        "RunContainerError",
+    }
+)
+_MAX_TEXT = 512
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a container ended."""
+
+    code: int
+    at: datetime
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """One pod of a module. `started` is there while its module runs."""
+
+    name: str
+    module: str
+    node: str
+    created: datetime
+    going: bool = False
+    started: datetime | None = None
+    ended: Ended | None = None
+    waiting: str = ""
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class Status:
+    """State of a module in the contract's words."""
+
+    status: str
+    description: str = ""
+    started: datetime | None = None
+    ended: Ended | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The contract's Status."""
+        runtime = {"status": self.status}
+        if self.description:
+            runtime["description"] = self.description
+        found: dict[str, Any] = {"runtimeStatus": runtime}
+        if self.started:
+            found["startTime"] = _text(self.started)
+        if self.ended:
+            found["exitStatus"] = {"exitTime": _text(self.ended.at), "statusCode": str(self.ended.code)}
+        return found
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def view(found: Any) -> Pod | None:
+    """The part of a Pod (of lightkube) that matters here; None for a pod of no module."""
+    metadata, status, spec = found.metadata, found.status, found.spec
+    module = (metadata.annotations or {}).get(MODULE_ANNOTATION)
+    if module is None or metadata.creationTimestamp is None:
+        return None
+    own = _container(status.containerStatuses if status else None)
+    state = own.state if own else None
+    last = own.lastState.terminated if own and own.lastState else None
+    ended = state.terminated if state and state.terminated else last
+    waiting, broken = _waiting(status, state)
+    return Pod(
+        name=metadata.name,
+        module=module,
+        node=(spec.nodeName if spec else None) or "",
+        created=metadata.creationTimestamp,
+        going=metadata.deletionTimestamp is not None,
+        started=state.running.startedAt if state and state.running else None,
+        ended=_ended(ended),
+        waiting=waiting[:_MAX_TEXT],
+        broken=broken,
+    )
+
+
+def _container(statuses: Any) -> Any:
+    return next((one for one in statuses or () if one.name == CONTAINER), None)
+
+
+def _ended(found: Any) -> Ended | None:
+    if found is None:
+        return None
+    at = found.finishedAt or datetime.fromtimestamp(0, UTC)
+    return Ended(found.exitCode, at, (found.message or found.reason or "").strip()[:_MAX_TEXT])
+
+
+def _waiting(status: Any, state: Any) -> tuple[str, bool]:
+    """Why the module does not run yet, and whether waiting alone will not change that."""
+    if state is not None and state.running:
+        return "", False
+    for condition in (status.conditions if status else None) or ():
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"no node for it: {condition.message or condition.reason}", True
+    for one in (status.initContainerStatuses if status else None) or ():
+        waits = one.state.waiting if one.state else None
+        if waits and waits.reason not in (None, "PodInitializing"):
+            return f"{one.name}: {_said(waits)}", waits.reason in _BROKEN
+        if one.state and one.state.running and not one.started:
+            return f"{one.name} waits for the daemon", False
+    if state is not None and state.waiting:
+        return _said(state.waiting), state.waiting.reason in _BROKEN
+    return "", False
+
+
+def _said(waiting: Any) -> str:
+    return ": ".join(part for part in (waiting.reason, waiting.message) if part)
+
+
+def status(pods: list[Pod], *, running: bool) -> Status:
+    """How a module is. `running`: whether it shall run."""
+    if not pods:
+        return Status("unknown", "its pod is not there yet") if running else Status("stopped")
+    pod = newest(pods)
+    if pod.started and not (running and pod.going):
+        return Status("running", started=pod.started, ended=pod.ended)
+    if not running:
+        return Status("stopped", ended=pod.ended)
+    if pod.going:
+        return Status("unknown", "its pod is being replaced", ended=pod.ended)
+    if pod.broken:
+        return Status("failed", pod.waiting, ended=pod.ended)
+    if pod.ended:
+        said = ": ".join(part for part in (pod.waiting, pod.ended.reason) if part)
+        return Status("failed" if pod.ended.code else "stopped", said[:_MAX_TEXT], ended=pod.ended)
+    return Status("unknown", pod.waiting or "its pod starts")
+
+
+def newest(pods: list[Pod]) -> Pod:
+    """The pod that counts: of those that stay the one that runs, else the last one made."""
+    return max(pods, key=lambda pod: (not pod.going, pod.started is not None, pod.created))
+
+
+class Board:
+    """The pods of all modules as the watch last told."""
+
+    def __init__(self) -> None:
+        self._pods: dict[str, Pod] = {}
+
+    def put(self, kind: str, found: Any) -> None:
+        """Take an event of the watch: ADDED, MODIFIED or DELETED with its Pod."""
+        pod = view(found)
+        if pod is None:
+            return
+        if kind == "DELETED":
+            self._pods.pop(pod.name, None)
+        else:
+            self._pods[pod.name] = pod
+
+    def keep(self, names: set[str]) -> None:
+        """Forget pods that are gone, after a watch that may have missed their end."""
+        self._pods = {name: pod for name, pod in self._pods.items() if name in names}
+
+    def of(self, module: str) -> list[Pod]:
+        """The pods of one module."""
+        return [pod for pod in self._pods.values() if pod.module == module]

@@ -1,0 +1,454 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What edgeAgent gets of a running daemon: modules that follow its word, states, logs, identities."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import signal
+import zipfile
+from typing import Any
+
+import pytest
+from edgeha_runtime.daemon.keystore import DEPLOYMENT_FILE, KeyStore, Owner
+
+from tests.integration.runtime.parts import Daemon, until
+
+VERSION = {"api-version": "2022-08-03"}
+AGENT = {"name": "edgeAgent", "image": "r/agent:1"}
+RESTARTS = "net.azure-devices.edge.restarts"
+
+
+def spec(name: str, **more: Any) -> dict[str, Any]:
+    settings = {"image": f"r/{name.lower()}:1", **more}
+    return {"name": name, "type": "docker", "imagePullPolicy": "On-Create", "config": {"settings": settings}}
+
+
+async def ask(
+    daemon: Daemon, method: str, path: str, body: object = None, caller: str = "agent", **query: str
+) -> tuple[int, dict[str, Any]]:
+    """Ask as edgeAgent does."""
+    async with (
+        daemon.management(caller and f"{caller}-token") as session,
+        session.request(method, path, params=VERSION | query, json=body) as answer,
+    ):
+        text = await answer.text()
+        return answer.status, json.loads(text) if text else {}
+
+
+@pytest.fixture
+async def managed(daemon: Daemon) -> Daemon:
+    """A daemon with edgeAgent, which knows its identity and that of two modules; its hub is away."""
+    daemon.state.mkdir()
+    store = KeyStore.open(daemon.state, Owner("gw-1", daemon.hub))
+    for name, generation in (("$edgeAgent", "1"), ("Sensor", "637"), ("other", "638")):
+        store.remember(name, generation)
+    store.keep_deployment({"identities": ["Sensor", "other"]})
+    daemon.api.module_set(AGENT)
+    for token, account in (("agent-token", "gw-edgeagent"), ("sensor-token", "gw-sensor")):
+        daemon.api.tokens[token] = (f"system:serviceaccount:edge-gw:{account}", ["edgeha-gw"])
+    await daemon.start()
+    await until("ready from the cache", daemon.is_ready)
+    return daemon
+
+
+def made(daemon: Daemon, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = daemon.api.objects[("deployments", name)]["spec"]
+    return found
+
+
+def variables(daemon: Daemon, name: str) -> dict[str, str]:
+    (container,) = made(daemon, name)["template"]["spec"]["containers"]
+    return {entry["name"]: entry.get("value", "") for entry in container["env"]}
+
+
+def pod(daemon: Daemon, module: str, name: str, state: dict[str, Any]) -> None:
+    """A pod as the kubelet tells it."""
+    daemon.api.put(
+        "pods",
+        name,
+        {
+            "metadata": {
+                "labels": daemon.api.objects[("deployments", f"gw-{module.lower()}")]["metadata"]["labels"],
+                "annotations": {"net.azure-devices.edge.module-id": module},
+                "creationTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "status": {
+                "containerStatuses": [
+                    {
+                        "name": "module",
+                        "image": "i",
+                        "imageID": "i",
+                        "ready": True,
+                        "restartCount": 0,
+                        "state": state,
+                    }
+                ]
+            },
+        },
+    )
+
+
+async def test_edge_agent_starts_with_what_a_stock_one_wants(managed: Daemon) -> None:
+    found = variables(managed, "gw-edgeagent")
+    assert {name: found.get(name) for name in EXPECTED_OF_AGENT} == EXPECTED_OF_AGENT | {
+        "IOTEDGE_IOTHUBHOSTNAME": managed.hub,
+        "EdgeDeviceHostName": managed.hub,
+    }
+    # The first is for nested gateways only, the others for daemons with sockets and networks of Docker.
+    assert not {"IOTEDGE_GATEWAYHOSTNAME", "IOTEDGE_WORKLOADLISTEN_MNTURI", "NetworkId"} & found.keys()
+    (sidecar,) = made(managed, "gw-edgeagent")["template"]["spec"]["initContainers"]
+    given = {entry["name"]: entry["value"] for entry in sidecar["env"]}
+    assert given["EDGEHA_MANAGEMENT_URL"] == f"https://gw-daemon.edge-gw.svc:{managed.management_port}"
+    assert given["EDGEHA_MANAGEMENT_LISTEN"] == "127.0.0.1:35000"
+
+
+EXPECTED_OF_AGENT = {
+    "EdgeDeviceHostName": "",
+    "IOTEDGE_APIVERSION": "2022-08-03",
+    "IOTEDGE_AUTHSCHEME": "sasToken",
+    "IOTEDGE_DEVICEID": "gw-1",
+    "IOTEDGE_IOTHUBHOSTNAME": "",
+    "IOTEDGE_MANAGEMENTURI": "http://127.0.0.1:35000",
+    "IOTEDGE_MODULEGENERATIONID": "1",
+    "IOTEDGE_MODULEID": "$edgeAgent",
+    "IOTEDGE_WORKLOADURI": "http://127.0.0.1:35001",
+    "Mode": "iotedged",
+}
+
+
+async def test_a_module_is_made_started_stopped_updated_and_removed(managed: Daemon) -> None:
+    given = spec("Sensor", createOptions={"Labels": {"net.azure-devices.edge.env": "{}"}, "Env": ["A=1"]})
+    given["config"]["env"] = [
+        {"key": "IOTEDGE_GATEWAYHOSTNAME", "value": "gateway.plant"},
+        {"key": "IOTEDGE_WORKLOADURI", "value": "http://elsewhere"},
+        {"key": "IOTEDGE_MODULEID", "value": "another"},
+    ]
+    status, details = await ask(managed, "POST", "/modules", given)
+    assert (status, details["config"]) == (201, given["config"])
+    assert details["status"]["runtimeStatus"]["status"] == "stopped"
+    assert (await ask(managed, "POST", "/modules", given))[0] == 409
+    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    assert made(managed, "gw-sensor")["replicas"] == 0
+
+    assert [await ask(managed, "POST", "/modules/Sensor/start") for _ in range(2)] == [(204, {}), (304, {})]
+    await until("it runs", lambda: made(managed, "gw-sensor")["replicas"] == 1)
+    found = variables(managed, "gw-sensor")
+    assert found["A"] == "1"
+    assert found["IOTEDGE_GATEWAYHOSTNAME"] == "gateway.plant", "the agent knows where its hub is"
+    assert found["IOTEDGE_WORKLOADURI"] == "http://127.0.0.1:35001", "the daemon knows where the API is"
+    assert found["IOTEDGE_MODULEID"] == "Sensor", "nobody gets another one's name"
+
+    assert (await ask(managed, "POST", "/modules/Sensor/restart"))[0] == 204
+    await until(
+        "it restarts",
+        lambda: made(managed, "gw-sensor")["template"]["metadata"]["annotations"].get(RESTARTS) == "1",
+    )
+    assert [await ask(managed, "POST", "/modules/Sensor/stop") for _ in range(2)] == [(204, {}), (304, {})]
+    await until("it stops", lambda: made(managed, "gw-sensor")["replicas"] == 0)
+
+    given["config"]["settings"]["image"] = "r/sensor:2"
+    assert (await ask(managed, "POST", "/modules/Sensor/prepareupdate", given))[0] == 204
+    status, details = await ask(managed, "PUT", "/modules/Sensor", given, start="true")
+    assert (status, details["config"]["settings"]["image"]) == (200, "r/sensor:2")
+    await until("it runs again", lambda: made(managed, "gw-sensor")["replicas"] == 1)
+    (container,) = made(managed, "gw-sensor")["template"]["spec"]["containers"]
+    assert container["image"] == "r/sensor:2"
+
+    assert [(await ask(managed, "DELETE", "/modules/Sensor"))[0] for _ in range(2)] == [204, 404]
+    await until("it is gone", lambda: ("deployments", "gw-sensor") not in managed.api.objects)
+    assert managed.api.names("deployments") == {"gw-daemon", "gw-edgeagent"}
+
+
+async def test_after_a_kill_all_goes_on_and_nothing_is_made_again(managed: Daemon) -> None:
+    for name in ("Sensor", "other"):
+        assert (await ask(managed, "POST", "/modules", spec(name)))[0] == 201
+        assert (await ask(managed, "POST", f"/modules/{name}/start"))[0] == 204
+    assert (await ask(managed, "POST", "/modules/other/restart"))[0] == 204
+    await until("both run", managed.is_ready)
+    before, kept = await ask(managed, "GET", "/modules"), dict(managed.api.objects)
+    await managed.stop(signal.SIGKILL)
+    managed.api.writes.clear()
+    (managed.folder / "daemon.log").write_text("")
+    await managed.start()
+    await until("ready from the cache", managed.is_ready)
+    assert await ask(managed, "GET", "/modules") == before
+    assert managed.api.objects == kept
+    assert managed.api.writes == []
+
+
+async def test_nobody_but_edge_agent_manages(managed: Daemon) -> None:
+    assert (await ask(managed, "POST", "/modules", spec("Sensor")))[0] == 201
+    for method, path in (("GET", "/modules"), ("POST", "/modules/Sensor/stop"), ("GET", "/identities/")):
+        status, refused = await ask(managed, method, path, caller="sensor")
+        assert status == 403
+        assert "not edgeAgent" in refused["message"]
+    assert (await ask(managed, "GET", "/modules", caller=""))[0] == 401
+    line = next(line for line in managed.log if line["msg"] == "refused")
+    assert (line["module"], line["status"]) == ("Sensor", 403)
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"name": "m"}, "config is missing"),
+    (spec("../m"), "no module id"),
+    (spec("$edgeHub"), "names with $"),
+    (spec("m", createOptions="{"), "createOptions is not JSON"),
+    (spec("m", createOptions={"HostConfig": {"Foo": 1}}), "createOptions.HostConfig.Foo: no such option"),
+    (spec("m", auth={"username": "u"}), "auth lacks serveraddress"),
+    (spec("SENSOR"), "belongs to module Sensor too"),
+    (spec("m") | {"type": "exe"}, "type is not docker"),
+    (spec("m") | {"imagePullPolicy": "Always"}, "imagePullPolicy"),
+]
+
+
+async def test_what_cannot_run_is_refused_with_the_reason_and_changes_nothing(managed: Daemon) -> None:
+    assert (await ask(managed, "POST", "/modules", spec("Sensor")))[0] == 201
+    before = (managed.state / DEPLOYMENT_FILE).read_bytes()
+    for document, reason in BAD:
+        for path in ("/modules", f"/modules/{document['name'].replace('/', '%2F')}/prepareupdate"):
+            status, refused = await ask(managed, "POST", path, document)
+            assert status == 400, (path, document, refused)
+            assert reason in refused["message"]
+    assert (await ask(managed, "PUT", "/modules/nobody", spec("nobody")))[0] == 404
+    status, refused = await ask(managed, "PUT", "/modules/Sensor", spec("other"))
+    assert (status, "name is not Sensor" in refused["message"]) == (400, True)
+    assert (managed.state / DEPLOYMENT_FILE).read_bytes() == before
+    assert managed.process is not None
+    assert managed.process.returncode is None
+
+
+async def test_edge_agent_replaces_itself_until_the_chart_says_another_one(managed: Daemon) -> None:
+    for method, path in (("POST", "/modules/edgeAgent/stop"), ("DELETE", "/modules/edgeAgent")):
+        assert (await ask(managed, method, path))[0] == 409
+    newer = spec("edgeAgent", image="r/agent:2")
+    newer["config"]["env"] = [{"key": "IOTEDGE_MODULEID", "value": "$edgeAgent"}, {"key": "B", "value": "2"}]
+    assert (await ask(managed, "PUT", "/modules/edgeAgent", newer, start="true"))[0] == 200
+
+    def image() -> str:
+        (container,) = made(managed, "gw-edgeagent")["template"]["spec"]["containers"]
+        return str(container["image"])
+
+    await until("its new image", lambda: image() == "r/agent:2")
+    found = variables(managed, "gw-edgeagent")
+    assert {name: found.get(name) for name in EXPECTED_OF_AGENT if EXPECTED_OF_AGENT[name]} == {
+        name: value for name, value in EXPECTED_OF_AGENT.items() if value
+    }
+    assert found["B"] == "2"
+    await managed.stop(signal.SIGKILL)
+    (managed.folder / "daemon.log").write_text("")
+    await managed.start()
+    await until("ready", managed.is_ready)
+    assert image() == "r/agent:2"
+    managed.api.module_set({**AGENT, "image": "r/agent:3"})
+    await until("the chart's image", lambda: image() == "r/agent:3")
+
+
+async def test_without_edge_agent_its_modules_go_and_come_back_with_it(managed: Daemon) -> None:
+    await ask(managed, "POST", "/modules", spec("Sensor"))
+    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    managed.api.module_set()
+    await until("nothing is left", lambda: managed.api.names("deployments") == {"gw-daemon"})
+    managed.api.module_set(AGENT)
+    await until("all is back", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+
+
+async def test_states_are_those_of_the_pods(managed: Daemon) -> None:
+    for name in ("Sensor", "other"):
+        await ask(managed, "POST", "/modules", spec(name))
+        await ask(managed, "POST", f"/modules/{name}/start")
+        await until(
+            "its objects", lambda name=name: ("deployments", f"gw-{name.lower()}") in managed.api.objects
+        )
+
+    async def states() -> dict[str, dict[str, Any]]:
+        _status, found = await ask(managed, "GET", "/modules")
+        return {module["name"]: module["status"] for module in found["modules"]}
+
+    assert (await states())["Sensor"]["runtimeStatus"]["status"] == "unknown"
+    pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:05Z"}})
+    pull = {"reason": "ImagePullBackOff", "message": "no such image r/other:1"}
+    pod(managed, "other", "gw-other-1", {"waiting": pull})
+
+    async def seen() -> bool:
+        found = await states()
+        return all(found[name]["runtimeStatus"]["status"] != "unknown" for name in ("Sensor", "other"))
+
+    await until("both are seen", seen)
+    found = await states()
+    assert found["Sensor"] == {
+        "runtimeStatus": {"status": "running"},
+        "startTime": "2026-01-01T00:00:05Z",
+    }
+    assert found["other"]["runtimeStatus"] == {
+        "status": "failed",
+        "description": "ImagePullBackOff: no such image r/other:1",
+    }
+    managed.api.remove("pods", "gw-sensor-1")
+
+    async def forgotten() -> bool:
+        return (await states())["Sensor"]["runtimeStatus"]["status"] == "unknown"
+
+    await until("its end is seen", forgotten)
+
+
+def frames(raw: bytes) -> list[str]:
+    """Lines in Docker's frames, as edgeAgent takes them apart."""
+    found = []
+    while raw:
+        assert raw[:4] == b"\x01\0\0\0"
+        length = int.from_bytes(raw[4:8], "big")
+        found.append(raw[8 : 8 + length].decode())
+        raw = raw[8 + length :]
+    return found
+
+
+async def test_logs(managed: Daemon) -> None:
+    await ask(managed, "POST", "/modules", spec("Sensor"))
+    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+
+    async def log(**query: str) -> list[str]:
+        async with (
+            managed.management("agent-token") as session,
+            session.get("/modules/Sensor/logs", params=VERSION | query) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
+            return frames(await answer.read())
+
+    assert await log() == [], "no pod, no lines"
+    managed.api.logs["gw-sensor-1"] = [f"2026-01-01T00:00:0{n}.5Z line {n}" for n in range(1, 6)]
+    pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+
+    async def there() -> bool:
+        return bool(await log())
+
+    await until("the pod is seen", there)
+    assert await log() == [f"line {n}\n" for n in range(1, 6)]
+    assert await log(tail="2", timestamps="true") == [
+        "2026-01-01T00:00:04.5Z line 4\n",
+        "2026-01-01T00:00:05.5Z line 5\n",
+    ]
+    assert await log(since="2026-01-01T00:00:03Z", until="2026-01-01T00:00:05Z") == ["line 3\n", "line 4\n"]
+    assert await log(until="2026-01-01T00:00:04Z", tail="1") == ["line 3\n"]
+    for wrong in ({"tail": "x"}, {"since": "yesterday"}, {"follow": "7"}):
+        assert (await ask(managed, "GET", "/modules/Sensor/logs", **wrong))[0] == 400
+    assert (await ask(managed, "GET", "/modules/nobody/logs"))[0] == 404
+
+    async with (
+        managed.management("agent-token") as session,
+        session.get("/modules/Sensor/logs", params=VERSION | {"follow": "true", "tail": "1"}) as answer,
+    ):
+        first = await asyncio.wait_for(answer.content.readexactly(8 + len("line 5\n")), 10)
+        assert frames(first) == ["line 5\n"]
+        managed.api.log_end.set()
+        assert frames(await asyncio.wait_for(answer.read(), 10)) == ["last\n"]
+
+
+async def test_a_client_that_leaves_a_followed_log_costs_nothing(managed: Daemon) -> None:
+    await ask(managed, "POST", "/modules", spec("Sensor"))
+    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    managed.api.logs["gw-sensor-1"] = ["2026-01-01T00:00:01Z line"]
+    pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+    for _ in range(3):
+        async with (
+            managed.management("agent-token") as session,
+            session.get("/modules/Sensor/logs", params=VERSION | {"follow": "true"}) as answer,
+        ):
+            await asyncio.wait_for(answer.content.readany(), 10)
+    assert (await ask(managed, "GET", "/modules"))[0] == 200
+    assert not [line for line in managed.log if line["level"] == "error"]
+
+
+async def test_identities_with_the_hub_away(managed: Daemon) -> None:
+    status, found = await ask(managed, "GET", "/identities/")
+    assert status == 200
+    assert {entry["moduleId"]: entry["generationId"] for entry in found["identities"]} == {
+        "$edgeAgent": "1",
+        "Sensor": "637",
+        "other": "638",
+    }
+    assert {(entry["managedBy"], entry["authType"]) for entry in found["identities"]} == {("IotEdge", "Sas")}
+    update = {"generationId": "637", "managedBy": "IotEdge"}
+    status, known = await ask(managed, "PUT", "/identities/Sensor", update)
+    assert (status, known["generationId"]) == (200, "637"), "what is known goes on with the cloud away"
+    status, refused = await ask(managed, "POST", "/identities/", {"moduleId": "new"})
+    assert (status, "does not answer" in refused["message"]) == (503, True)
+    status, refused = await ask(managed, "DELETE", "/identities/Sensor")
+    assert status == 503
+    assert (await ask(managed, "PUT", "/identities/nobody", update))[0] == 404
+    assert (await ask(managed, "DELETE", "/identities/nobody"))[0] == 404
+
+
+async def test_a_login_of_a_registry_becomes_a_secret_and_nothing_else(managed: Daemon) -> None:
+    auth = {"serveraddress": "registry.plant", "username": "puller", "password": "s3cret-of-registry"}
+    assert (await ask(managed, "POST", "/modules", spec("Sensor", auth=auth)))[0] == 201
+    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    secret = managed.api.objects[("secrets", "gw-sensor-registry")]
+    (login,) = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))["auths"].items()
+    assert (login[0], base64.b64decode(login[1]["auth"])) == ("registry.plant", b"puller:s3cret-of-registry")
+    assert made(managed, "gw-sensor")["template"]["spec"]["imagePullSecrets"] == [
+        {"name": "gw-sensor-registry"}
+    ]
+    _status, shown = await ask(managed, "GET", "/modules/Sensor")
+    text = json.dumps(shown) + (managed.folder / "daemon.log").read_text()
+    assert "s3cret-of-registry" not in text
+    assert (managed.state / DEPLOYMENT_FILE).stat().st_mode & 0o777 == 0o600
+    assert (await ask(managed, "PUT", "/modules/Sensor", spec("Sensor")))[0] == 200
+    await until("the login goes", lambda: ("secrets", "gw-sensor-registry") not in managed.api.objects)
+
+
+async def test_the_machine_is_told_in_true_numbers(managed: Daemon) -> None:
+    status, info = await ask(managed, "GET", "/systeminfo")
+    assert (status, info["osType"], info["provisioning"]["type"]) == (200, "Linux", "manual.sas")
+    status, numbers = await ask(managed, "GET", "/systeminfo/resources")
+    assert status == 200
+    assert 0 < numbers["used_ram"] < numbers["total_ram"] == info["total_memory"]
+    assert 0 <= numbers["used_cpu"] <= 100
+    assert numbers["host_uptime"] >= numbers["process_uptime"] >= 0
+    assert numbers["disks"]
+    assert all(0 < disk["available_space"] <= disk["total_space"] for disk in numbers["disks"])
+
+
+async def test_a_support_bundle_tells_much_and_no_secret(managed: Daemon) -> None:
+    auth = {"serveraddress": "registry.plant", "username": "puller", "password": "s3cret-of-registry"}
+    given = spec("Sensor", auth=auth, createOptions={"Env": ["KEY=s3cret-in-options"]})
+    given["config"]["env"] = [{"key": "TOKEN", "value": "s3cret-in-env"}]
+    assert (await ask(managed, "POST", "/modules", given))[0] == 201
+    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    managed.api.logs["gw-sensor-1"] = ["2026-01-01T00:00:01Z hello"]
+    pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+
+    async def bundle(**query: str) -> dict[str, bytes]:
+        async with (
+            managed.management("agent-token") as session,
+            session.get("/systeminfo/supportbundle", params=VERSION | query) as answer,
+        ):
+            assert (answer.status, answer.content_type) == (200, "application/zip")
+            archive = zipfile.ZipFile(io.BytesIO(await answer.read()))
+            assert archive.testzip() is None
+            return {name: archive.read(name) for name in archive.namelist()}
+
+    async def logged() -> bool:
+        return bool((await bundle())["logs/Sensor.txt"])
+
+    await until("the log is in it", logged)
+    found = await bundle()
+    assert found["logs/Sensor.txt"] == b"2026-01-01T00:00:01Z hello\n"
+    assert {"modules.json", "identities.json", "resources.json", "systeminfo.json"} < found.keys()
+    assert b"TOKEN" in found["modules.json"]
+    assert b"s3cret" not in b"".join(found.values())
+    assert not [name for name in await bundle(edge_runtime_only="true") if name == "logs/Sensor.txt"]
+
+
+async def test_a_large_body_and_half_a_body_end_with_an_answer(managed: Daemon) -> None:
+    status, refused = await ask(managed, "POST", "/modules", spec("m", createOptions="x" * (2 << 20)))
+    assert (status, "larger than" in refused["message"]) == (413, True)
+    async with (
+        managed.management("agent-token") as session,
+        session.post("/modules", params=VERSION, data=b'{"name": "m"') as answer,
+    ):
+        assert answer.status == 400
+    assert (await ask(managed, "GET", "/modules"))[0] == 200
