@@ -325,24 +325,26 @@ def _this_recipe() -> list[Path]:
 
 def _module_images(base: str) -> Path:
     runtime = paths.CHECKOUT / "runtime"
-    sensor = paths.LAB_SOURCES / "images" / "sensor"
+    sensor, agent = (paths.LAB_SOURCES / "images" / name for name in ("sensor", "agent"))
     tag = collection_version()
     log = _log("module-images")
 
     def make(folder: Path) -> None:
-        with step("making the images of daemon, proxy and sensor", log):
+        with step("making the images of daemon, proxy and stand-in modules", log):
             names = [
                 _python_image(
                     f"{REGISTRY}/edge-runtime:{tag}", runtime, ["edgeha_runtime"], folder, base, log
                 ),
                 _proxy_image(f"{REGISTRY}/workload-proxy:{tag}", runtime / "workload-proxy", folder, log),
                 _python_image(f"{REGISTRY}/lab/sensor:{tag}", sensor, ["sensor.py"], folder, base, log),
+                _python_image(
+                    f"{REGISTRY}/lab/edge-agent:{tag}", agent, ["agent.py", "plan.py"], folder, base, log
+                ),
             ]
             engine.docker("save", "--output", folder / "modules.tar", *names, log=log)
 
-    key = fingerprint(
-        runtime, sensor, _requirements(runtime), _requirements(sensor), base, tag, *_this_recipe()
-    )
+    sources = (runtime, sensor, agent)
+    key = fingerprint(*sources, *map(_requirements, sources), base, tag, *_this_recipe())
     return cached("modules", key, make)[0] / "modules.tar"
 
 

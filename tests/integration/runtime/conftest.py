@@ -20,9 +20,12 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "runtime")]
 
 from edgeha_runtime.daemon.keystore import KeyStore, Owner  # noqa: E402 - found on the path set above
 
+from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Hub  # noqa: E402 - the same
 from tests.integration.runtime.parts import OTHER, RUNTIME, SENSOR, Daemon, free_port, until  # noqa: E402 - the same
 from tests.integration.runtime.standin_api import ApiServer  # noqa: E402 - the same
 from tests.tls import issue  # noqa: E402 - the same
+
+SENDER = {"name": "sensor", "image": "r/sensor:1", "env": {"SEND_INTERVAL_SECONDS": "0.2"}}
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +64,7 @@ async def daemon(api: ApiServer, tmp_path: Path, certificates: Path) -> AsyncIte
         cluster=api,
         folder=tmp_path,
         hub=f"127.0.0.1:{free_port()}",
-        device_key="ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM=",
+        device_key=DEVICE_KEY,
         trust=(certificates / "ca.crt").read_text(),
     )
     yield made
@@ -85,4 +88,27 @@ async def served(daemon: Daemon) -> Daemon:
     )
     await daemon.start()
     await until("ready from the cache", daemon.is_ready)
+    return daemon
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
+    """A running hub that knows the edge device gw-1."""
+    made = Hub(tmp_path / "hub", free_port(HUB_IP))
+    made.state.mkdir()
+    await made.cli("init", "--state", str(made.state), "--name", HUB_IP)
+    await made.start()
+    try:
+        await made.register("gw-1", DEVICE_KEY)
+        yield made
+    finally:
+        await made.stop()
+
+
+@pytest.fixture
+async def online(daemon: Daemon, hub: Hub) -> Daemon:
+    """A daemon, not started, whose hub is there."""
+    daemon.hub, daemon.trust = hub.host, hub.ca
+    daemon.api.module_set(SENDER)
+    daemon.api.tokens["sensor-token"] = ("system:serviceaccount:edge-gw:gw-sensor", ["edgeha-gw"])
     return daemon

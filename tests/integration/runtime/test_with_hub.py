@@ -1,129 +1,26 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From an empty claim to acknowledged messages: daemon, proxy and sensor against the lab's hub emulator.
-
-The hub is named by an IP address, as in the lab: REST on a free port, MQTT over TLS on 8883 as the SDK wants.
-"""
+"""From an empty claim to acknowledged messages: daemon, proxy and sensor against the lab's hub emulator."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import json
-import os
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-from edgeha_runtime.daemon.hub import HubClient, HubError, HubUnavailableError, sas_token
+from edgeha_runtime.daemon.hub import HubClient, HubError, HubUnavailableError
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 from edgeha_runtime.daemon.settings import from_environment
 from edgeha_runtime.daemon.trust import TrustBundle
 
+from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, REPOSITORY, Hub
 from tests.integration.runtime.parts import Daemon, free_port, until
-
-REPOSITORY = Path(__file__).parents[3]
-# An address of loopback of its own: 8883 cannot be chosen, and others may use it on 127.0.0.1.
-HUB_IP = f"127.{os.getpid() % 200 + 20}.0.1"
-SENSOR = {"name": "sensor", "image": "r/sensor:1", "env": {"SEND_INTERVAL_SECONDS": "0.2"}}
-
-
-@dataclass
-class Hub:
-    """The emulator as a process."""
-
-    state: Path
-    port: int
-    process: asyncio.subprocess.Process | None = None
-
-    @property
-    def host(self) -> str:
-        return f"{HUB_IP}:{self.port}"
-
-    @property
-    def ca(self) -> str:
-        return (self.state / "ca.pem").read_text()
-
-    async def cli(self, *arguments: str) -> str:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "iothub_emulator", *arguments,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY / "lab/iothub-emulator")},
-            stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        output, _ = await asyncio.wait_for(process.communicate(), 30)
-        assert process.returncode == 0
-        return output.decode()
-
-    async def start(self, **options: str) -> None:
-        flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
-        (self.state / "serve.pid").unlink(missing_ok=True)
-        with (self.state.parent / "hub.log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "iothub_emulator", "serve", "--state", str(self.state),
-                "--listen", HUB_IP, "--https-port", str(self.port), *flags,
-                env={**os.environ, "PYTHONPATH": str(REPOSITORY / "lab/iothub-emulator")},
-                stderr=log,
-            )  # fmt: skip
-        await until("the hub listens", (self.state / "serve.pid").exists)
-
-    async def stop(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGKILL)
-            await self.process.wait()
-            self.process = None
-
-    async def register(self, device: str, key: str) -> None:
-        policies = json.loads((self.state / "policies.json").read_text())
-        owner = base64.b64decode(policies["iothubowner"])
-        token = sas_token(self.host, owner, int(time.time()) + 600) + "&skn=iothubowner"
-        document = {
-            "deviceId": device,
-            "status": "enabled",
-            "capabilities": {"iotEdge": True},
-            "authentication": {"type": "sas", "symmetricKey": {"primaryKey": key, "secondaryKey": key}},
-        }
-        url = f"https://{self.host}/devices/{device}?api-version=2021-04-12"
-        async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=TrustBundle(self.ca).context())
-            ) as session,
-            session.put(url, json=document, headers={"Authorization": token}) as answer,
-        ):
-            assert answer.status in (200, 201), await answer.text()
-
-    async def messages(self) -> list[dict[str, Any]]:
-        text = await self.cli("log", "--state", str(self.state), "--json")
-        return [json.loads(line) for line in text.splitlines()]
-
-
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A running hub that knows the edge device gw-1."""
-    made = Hub(tmp_path / "hub", free_port(HUB_IP))
-    made.state.mkdir()
-    await made.cli("init", "--state", str(made.state), "--name", HUB_IP)
-    await made.start()
-    try:
-        await made.register("gw-1", "ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM=")
-        yield made
-    finally:
-        await made.stop()
-
-
-@pytest.fixture
-async def online(daemon: Daemon, hub: Hub) -> Daemon:
-    """A daemon, not started, whose hub is there."""
-    daemon.hub, daemon.trust = hub.host, hub.ca
-    daemon.api.module_set(SENSOR)
-    daemon.api.tokens["sensor-token"] = ("system:serviceaccount:edge-gw:gw-sensor", ["edgeha-gw"])
-    return daemon
 
 
 def environment(daemon: Daemon, which: str) -> dict[str, str]:
@@ -210,9 +107,6 @@ async def test_state_outlives_the_daemon_and_the_hub_sees_one_identity(online: D
     await until("ready from the claim, with the hub away", online.is_ready)
     assert environment(online, "containers")["IOTEDGE_MODULEGENERATIONID"] == generation
     assert online.api.writes == writes
-
-
-DEVICE_KEY = "ZGV2aWNlLWtleS1vZi10aGUtdGVzdHM="
 
 
 def client(hub: Hub, folder: Path, *, key: str = DEVICE_KEY, ca: str = "") -> HubClient:

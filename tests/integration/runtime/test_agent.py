@@ -1,0 +1,237 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A deployment at the hub becomes modules: the lab's agent, proxy and daemon against the hub emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
+from tests.integration.runtime.parts import Daemon, free_port, until
+
+TWIN = "/twins/gw-1/modules/%24edgeAgent"
+
+
+def module(image: str, options: str = "{}", **more: Any) -> dict[str, Any]:
+    return {
+        "type": "docker",
+        "status": "running",
+        "restartPolicy": "always",
+        "settings": {"image": image, "createOptions": options},
+    } | more
+
+
+@dataclass
+class Gateway:
+    """Daemon, proxy and agent of one gateway."""
+
+    daemon: Daemon
+    hub: Hub
+    folder: Path
+    proxy: Path
+    started: list[asyncio.subprocess.Process] = field(default_factory=list)
+
+    async def deploy(self, system: dict[str, Any] | None = None, **modules: Any) -> None:
+        """Set the modules, as `az iot edge set-modules` does."""
+        desired = {
+            "schemaVersion": "1.1",
+            "runtime": {"type": "docker", "settings": {}},
+            "systemModules": system or {},
+            "modules": modules,
+        }
+        content = {"modulesContent": {"$edgeAgent": {"properties.desired": desired}}}
+        await self.hub.service("POST", "/devices/gw-1/applyConfigurationContent", content)
+
+    async def start_agent(self) -> None:
+        """Start proxy and agent with what the daemon gives their pod."""
+        pod = self.daemon.api.objects[("deployments", "gw-edgeagent")]["spec"]["template"]["spec"]
+        given = [
+            {entry["name"]: entry["value"] for entry in pod[which][0]["env"] if "value" in entry}
+            for which in ("initContainers", "containers")
+        ]
+        (self.folder / "token").write_text("agent-token")
+        ports = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+        sidecar = given[0] | {
+            "EDGEHA_WORKLOAD_URL": self.daemon.url,
+            "EDGEHA_WORKLOAD_TOKEN_FILE": str(self.folder / "token"),
+            "EDGEHA_WORKLOAD_LISTEN": ports[0],
+            "EDGEHA_MANAGEMENT_URL": f"https://127.0.0.1:{self.daemon.management_port}",
+            "EDGEHA_MANAGEMENT_LISTEN": ports[1],
+        }
+        agent = given[1] | {
+            "PATH": os.environ["PATH"],
+            "IOTEDGE_WORKLOADURI": f"http://{ports[0]}",
+            "IOTEDGE_MANAGEMENTURI": f"http://{ports[1]}",
+            # The SDK has no way to name a port for REST and goes to 8883 for MQTT: the bare address.
+            "IOTEDGE_GATEWAYHOSTNAME": HUB_IP,
+            "LOOP_SECONDS": "0.3",
+        }
+        self.started.append(await asyncio.create_subprocess_exec(self.proxy, env=sidecar))
+        async with asyncio.timeout(20):
+            while True:
+                probe = await asyncio.create_subprocess_exec(
+                    self.proxy, "check", env=sidecar, stderr=asyncio.subprocess.DEVNULL
+                )
+                if await probe.wait() == 0:
+                    break
+        program = REPOSITORY / "lab/images/agent/agent.py"
+        with (self.folder / "agent.log").open("ab") as log:
+            self.started.append(
+                await asyncio.create_subprocess_exec(
+                    sys.executable, program, env=agent, stdout=log, stderr=log
+                )
+            )
+
+    async def stop_agent(self) -> None:
+        while self.started:
+            process = self.started.pop()
+            process.kill()
+            await process.wait()
+
+    async def reported(self) -> dict[str, Any]:
+        """What the agent last reported."""
+        found: dict[str, Any] = (await self.hub.service("GET", TWIN))["properties"]["reported"]
+        return found
+
+    async def becomes(self, code: int, *modules: str) -> dict[str, Any]:
+        """Wait until this code and these modules are reported for the newest deployment."""
+
+        async def told() -> dict[str, Any] | None:
+            twin = (await self.hub.service("GET", TWIN))["properties"]
+            found: dict[str, Any] = twin["reported"]
+            status = found.get("lastDesiredStatus") or {}
+            newest = found.get("lastDesiredVersion") == twin["desired"]["$version"]
+            same = set(found.get("modules") or {}) == set(modules)
+            return found if newest and same and status.get("code") == code else None
+
+        answer: dict[str, Any] = await until(f"{code} and {modules}", told, 40)
+        return answer
+
+    def runs(self, name: str, restarts: int = 0) -> None:
+        """A pod that runs, as the kubelet tells it."""
+        found = self.daemon.api.objects[("deployments", f"gw-{name}")]
+        own = {"name": "module", "image": "i", "imageID": "i", "ready": True, "restartCount": restarts}
+        state = {"running": {"startedAt": "2026-01-01T00:00:05Z"}}
+        self.daemon.api.put(
+            "pods",
+            f"gw-{name}-1",
+            {
+                "metadata": {
+                    **{key: found["metadata"][key] for key in ("labels", "annotations")},
+                    "creationTimestamp": "2026-01-01T00:00:00Z",
+                },
+                "status": {"containerStatuses": [{**own, "state": state}]},
+            },
+        )
+
+
+@pytest.fixture
+async def gateway(online: Daemon, hub: Hub, proxy_binary: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway whose agent runs."""
+    online.api.module_set({"name": "edgeAgent", "image": "r/agent:1"})
+    online.api.tokens["agent-token"] = ("system:serviceaccount:edge-gw:gw-edgeagent", ["edgeha-gw"])
+    made = Gateway(online, hub, tmp_path, proxy_binary)
+    await online.start()
+    await until("ready", online.is_ready)
+    try:
+        await made.start_agent()
+        yield made
+    finally:
+        await made.stop_agent()
+
+
+async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> None:
+    api = gateway.daemon.api
+    long = json.dumps({"Env": [f"A{number}=x" for number in range(80)]})
+    cut = {"image": "r/b:1", "createOptions": long[:512], "createOptions01": long[512:]}
+    await gateway.deploy(
+        a=module("r/a:1", env={"A": {"value": "1"}}), b=module("r/b:1") | {"settings": cut}, c=module("r/c:1")
+    )
+    await gateway.becomes(200, "a", "b", "c")
+    await until("their objects", lambda: {"gw-a", "gw-b", "gw-c"} < api.names("deployments"))
+    await until(
+        "all are started", lambda: all(started(api.objects[("deployments", f"gw-{name}")]) for name in "abc")
+    )
+    for name in "abc":
+        gateway.runs(name)
+        assert await gateway.hub.service("GET", f"/devices/gw-1/modules/{name}")
+
+    async def all_run() -> bool:
+        modules = (await gateway.reported())["modules"]
+        return {entry["runtimeStatus"] for entry in modules.values()} == {"running"}
+
+    await until("all are reported to run", all_run)
+    (container,) = api.objects[("deployments", "gw-b")]["spec"]["template"]["spec"]["containers"]
+    assert {"A0", "A79"} < {entry["name"] for entry in container["env"]}, "createOptions came in two parts"
+
+    untouched = [dict(api.objects[("deployments", f"gw-{name}")]) for name in "bc"]
+    api.writes.clear()
+    await gateway.deploy(
+        a=module("r/a:2", env={"A": {"value": "2"}}), b=module("r/b:1") | {"settings": cut}, c=module("r/c:1")
+    )
+
+    def image(name: str) -> str:
+        (container,) = api.objects[("deployments", f"gw-{name}")]["spec"]["template"]["spec"]["containers"]
+        return str(container["image"])
+
+    await until("a is updated", lambda: image("a") == "r/a:2")
+    await gateway.becomes(200, "a", "b", "c")
+    assert [api.objects[("deployments", f"gw-{name}")] for name in "bc"] == untouched
+    assert {name for _method, name in api.writes} == {"deployments/gw-a"}, "nothing else was touched"
+
+    await gateway.deploy(a=module("r/a:2", env={"A": {"value": "2"}}, status="stopped"))
+    await gateway.becomes(200, "a")
+    await until("b and c are gone", lambda: not {"gw-b", "gw-c"} & api.names("deployments"))
+    await until("a stops", lambda: api.objects[("deployments", "gw-a")]["spec"]["replicas"] == 0)
+    known = {entry["moduleId"] for entry in await gateway.hub.service("GET", "/devices/gw-1/modules")}
+    assert known == {"$edgeAgent", "$edgeHub", "a"}
+
+
+async def test_what_cannot_run_is_reported_with_its_reason_and_stops_nothing(gateway: Gateway) -> None:
+    await gateway.deploy(good=module("r/good:1"), bad=module("r/bad:1", '{"HostConfig": {"Nonsense": 1}}'))
+    found = await gateway.becomes(500, "good")
+    assert (
+        "bad: 400: createOptions.HostConfig.Nonsense: no such option"
+        in found["lastDesiredStatus"]["description"]
+    )
+    await until("good's objects", lambda: ("deployments", "gw-good") in gateway.daemon.api.objects)
+    await gateway.deploy(good=module("r/good:1"), bad=module("r/bad:1"))
+    await gateway.becomes(200, "good", "bad")
+
+
+def started(found: dict[str, Any] | None) -> bool:
+    return found is not None and found["spec"]["replicas"] == 1
+
+
+async def test_after_kills_of_agent_and_daemon_nothing_is_made_again(gateway: Gateway) -> None:
+    await gateway.deploy(a=module("r/a:1"))
+    await gateway.becomes(200, "a")
+    api = gateway.daemon.api
+    await until("it is started", lambda: started(api.objects.get(("deployments", "gw-a"))))
+    gateway.runs("a")
+    kept = dict(api.objects)
+    await gateway.stop_agent()
+    await gateway.daemon.stop(signal.SIGKILL)
+    api.writes.clear()
+    (gateway.daemon.folder / "daemon.log").write_text("")
+    await gateway.hub.stop()
+    await gateway.daemon.start()
+    await until("ready with the hub away", gateway.daemon.is_ready)
+    assert api.objects == kept
+    await gateway.hub.start()
+    await gateway.start_agent()
+    await gateway.deploy(a=module("r/a:1"), b=module("r/b:1"))
+    await gateway.becomes(200, "a", "b")
+    assert ("PUT", "deployments/gw-a") not in api.writes
+    assert api.objects[("deployments", "gw-a")] == kept[("deployments", "gw-a")]
