@@ -30,6 +30,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
 {{- end }}
 
+{{- define "edge-runtime.gatewayService" -}}
+{{ .Release.Name }}-gateway
+{{- end }}
+
+{{/* Host name of the gateway, which its certificates are for. With edgeAgent it has one of its own. */}}
+{{- define "edge-runtime.gatewayHostname" -}}
+{{- if .Values.edgeAgent.image -}}
+{{ .Values.gateway.gatewayHostname | default .Release.Name }}
+{{- else -}}
+{{ .Values.gateway.gatewayHostname }}
+{{- end -}}
+{{- end }}
+
 {{/* The module set as JSON; edgeAgent is one of its modules. */}}
 {{- define "edge-runtime.modules" -}}
 {{- $modules := .Values.modules -}}

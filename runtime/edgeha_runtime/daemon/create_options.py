@@ -214,7 +214,7 @@ class _Translator:
     def _number(self, path: str, value: Any, least: int = 0) -> int:
         if value is None:
             return 0
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
             self.refuse(path, f"is not a whole number from {least} on")
             return 0
         return value

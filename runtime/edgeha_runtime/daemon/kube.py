@@ -108,6 +108,14 @@ class Cluster:
             raise ClusterError(f"Deployment {deployment} has no uid")
         return OwnerReference(deployment, found.metadata.uid)
 
+    async def address(self, service: str) -> str:
+        """Address of a Service in the cluster."""
+        found = await self._client.get(Service, service, namespace=self._namespace)
+        address = found.spec.clusterIP if found.spec else None
+        if not address or address == "None":
+            raise ClusterError(f"Service {service} has no address")
+        return address
+
     async def apply(self, manifest: Manifest) -> int:
         """Server-side apply; changes nothing when nothing differs.
 

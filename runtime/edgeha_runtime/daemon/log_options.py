@@ -18,6 +18,8 @@ _UNITS = {
     "h": _HOUR, "hr": _HOUR, "hrs": _HOUR, "hour": _HOUR, "hours": _HOUR,
     "d": _DAY, "day": _DAY, "days": _DAY,
     "w": 7 * _DAY, "week": 7 * _DAY, "weeks": 7 * _DAY,
+    "M": 2_630_016, "month": 2_630_016, "months": 2_630_016,
+    "y": 31_557_600, "year": 31_557_600, "years": 31_557_600,
 }  # fmt: skip
 _DURATION = re.compile(r"\s*([0-9]{1,9})\s*([a-z]+)\s*", re.IGNORECASE)
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) (.*)", re.DOTALL)
@@ -44,23 +46,24 @@ class LogOptions:
 def moment(name: str, text: str, now: float) -> float:
     """A moment as the contract writes it, in seconds since 1970.
 
-    A duration before now (1d, 90m, "2 days 3 hours 2 minutes"), a time of RFC 3339, or seconds since 1970.
+    A duration before now (1d, 90m, "2 days 3 hours 2 minutes"; M are months), a time of RFC 3339, or seconds
+    since 1970. What lies before 1970 is 1970: the cluster's API takes no duration of more than 292 years.
     """
     text = text.strip()
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
         return float(text)
     seconds, position = 0, 0
     while found := _DURATION.match(text, position):
-        unit = _UNITS.get(found[2].lower())
+        unit = _UNITS.get(found[2]) or _UNITS.get(found[2].lower())
         if unit is None:
             break
         seconds, position = seconds + int(found[1]) * unit, found.end()
     if position and position == len(text):
-        return now - seconds
+        return max(0.0, now - seconds)
     try:
         # A plus sign that a client did not encode arrives as a space.
         at = datetime.fromisoformat(text.replace(" ", "+") if text.count(":") > 1 else text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         raise LogOptionError(
             f"{name} is {text[:64]!r}: give a duration (90m), a time of RFC 3339, or seconds since 1970"
@@ -79,7 +82,7 @@ def flag(name: str, text: str) -> bool:
 def read(query: Mapping[str, str], now: float) -> LogOptions:
     """The options of a request. Raises LogOptionError."""
     tail = query.get("tail", "all").strip()
-    if tail != "all" and not (re.fullmatch(r"[0-9]+", tail) and int(tail) <= _MAX_TAIL):
+    if tail != "all" and not (re.fullmatch(r"[0-9]{1,8}", tail) and int(tail) <= _MAX_TAIL):
         raise LogOptionError(f"tail is {tail[:64]!r}: give all, or a number of lines")
     until = query.get("until", "").strip()
     return LogOptions(
@@ -97,9 +100,16 @@ def frame(line: str) -> bytes:
     return bytes((_STREAM, 0, 0, 0)) + len(raw).to_bytes(4, "big") + raw
 
 
-def _at(stamp: re.Match[str]) -> float:
-    fraction = float(stamp[2] or 0)
-    return datetime.fromisoformat(stamp[1] + stamp[3].replace("Z", "+00:00")).timestamp() + fraction
+def _stamped(line: str) -> tuple[float, str] | None:
+    """Time and text of a line, None where it has no time stamp."""
+    stamp = _STAMP.fullmatch(line)
+    if stamp is None:
+        return None
+    try:
+        at = datetime.fromisoformat(stamp[1] + stamp[3].replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None  # a text that only looks like one
+    return at + float(stamp[2] or 0), stamp[4]
 
 
 async def chosen(lines: AsyncIterator[str], options: LogOptions) -> AsyncIterator[str]:
@@ -109,16 +119,16 @@ async def chosen(lines: AsyncIterator[str], options: LogOptions) -> AsyncIterato
         kept = deque(maxlen=options.tail)
     wanted = True
     async for line in lines:
-        stamp = _STAMP.fullmatch(line)
+        stamped = _stamped(line)
         # A line without a stamp goes on what the one before it began.
-        if stamp:
-            at = _at(stamp)
+        if stamped:
+            at = stamped[0]
             if options.until is not None and at > options.until:
                 break
             wanted = at >= options.since
         if not wanted:
             continue
-        text = line if options.timestamps or not stamp else stamp[4]
+        text = line if options.timestamps or not stamped else stamped[1]
         if kept is None:
             yield text
         else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .create_options import claim_name
-from .moduleset import Module
+from .moduleset import SYSTEM_MODULES, Module
 from .settings import Settings
 
 API_VERSION = "2020-07-07"
@@ -83,11 +83,17 @@ def service_account(module: Module, settings: Settings, owner: OwnerReference) -
 
 
 def deployment(
-    module: Module, generation: str, settings: Settings, owner: OwnerReference, certificate: str
+    module: Module,
+    generation: str,
+    settings: Settings,
+    owner: OwnerReference,
+    certificate: str,
+    address: str = "",
 ) -> Manifest:
     """The module's Deployment: the sidecar that adds the token first, then the module itself.
 
-    `certificate` (PEM) is what the sidecar knows the daemon by.
+    `certificate` (PEM) is what the sidecar knows the daemon by; `address` that of the gateway's Service, or
+    empty.
 
     `Recreate`, because the hub lets one client at a time connect with an identity.
     """
@@ -105,6 +111,7 @@ def deployment(
             "fsGroup": RUN_AS,
             "seccompProfile": {"type": "RuntimeDefault"},
             **module.parts.pod_security,
+            **_sysctls(module),
         },
         # Short, so that a dead node gives its modules up; without them the API server gives 300 s.
         "tolerations": [
@@ -139,6 +146,10 @@ def deployment(
         ],
         **parts,
     }
+    if address and module.name not in SYSTEM_MODULES:
+        # Not by the cluster's DNS, which may be on a node that died.
+        own = {"ip": address, "hostnames": [settings.gateway_hostname]}
+        pod["hostAliases"] = [own, *pod.get("hostAliases", [])]
     if settings.priority_class:
         pod["priorityClassName"] = settings.priority_class
     pull_secrets = [*settings.image_pull_secrets, *([pull_secret_name(module)] if module.registry else [])]
@@ -165,6 +176,18 @@ def deployment(
             },
         },
     }
+
+
+def _sysctls(module: Module) -> Manifest:
+    """The module's own, and as in Docker the ports below 1024 for any user: edgeHub takes 443.
+
+    Pods on the host's network may not set them.
+    """
+    own = {entry["name"]: entry for entry in module.parts.pod_security.get("sysctls", [])}
+    if not module.parts.pod.get("hostNetwork"):
+        name = "net.ipv4.ip_unprivileged_port_start"
+        own = {name: {"name": name, "value": "0"}} | own
+    return {"sysctls": list(own.values())} if own else {}
 
 
 def pull_secret_name(module: Module) -> str:

@@ -24,7 +24,7 @@ from .identities import Identities
 from .keystore import KeyStore
 from .kube import ERRORS, REFUSED, Cluster, describe
 from .logs import fields
-from .manifests import OwnerReference
+from .manifests import Manifest, OwnerReference
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
 from .pods import Board
 from .settings import Settings
@@ -50,6 +50,7 @@ class Modules:
         self._desired: ModuleSet | None = None
         self._set_problem = f"ConfigMap {settings.modules_config_map} was not seen yet"
         self._owner: OwnerReference | None = None
+        self._address = ""
         self._base: list[Candidate] = []
         self._applied: dict[str, tuple[str, int]] = {}  # object name: digest of the manifest, generation
         self._apply_all = False
@@ -244,6 +245,8 @@ class Modules:
         try:
             if self._owner is None:
                 self._owner = await self._cluster.owner(self._settings.daemon_name)
+            if self._settings.gateway_service and desired.agent:
+                self._address = await self._cluster.address(self._settings.gateway_service)
             for module in desired.modules:
                 try:
                     await self._apply(module, self._owner)
@@ -286,9 +289,7 @@ class Modules:
         service = manifests.service(module, self._settings, owner)
         if service is not None:
             await self._cluster.apply(service)
-        number = await self._cluster.apply(
-            manifests.deployment(module, generation, self._settings, owner, self._certificate)
-        )
+        number = await self._cluster.apply(self._manifest(module, generation, owner))
         self._applied[module.object_name] = (digest, number)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
 
@@ -305,12 +306,17 @@ class Modules:
         if old:
             await self.deployment.keep_pull_secrets(self.deployment.pull_secrets - old)
 
+    def _manifest(self, module: Module, generation: str, owner: OwnerReference) -> Manifest:
+        return manifests.deployment(
+            module, generation, self._settings, owner, self._certificate, self._address
+        )
+
     def _digest(self, module: Module) -> str:
         """Tells one wanted state of a module's objects from another."""
         owner = self._owner or OwnerReference("", "")
         generation = self.identities.known.get(module.identity, "")
         wanted = [
-            manifests.deployment(module, generation, self._settings, owner, self._certificate),
+            self._manifest(module, generation, owner),
             manifests.service(module, self._settings, owner),
             manifests.pull_secret(module, self._settings, owner),
             manifests.claims(module, self._settings),

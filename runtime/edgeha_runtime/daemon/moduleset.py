@@ -28,6 +28,7 @@ CONTRACT_PULL_POLICIES = {"On-Create": "IfNotPresent", "Never": "Never"}
 _KEYS = {"name", "image", "env", "imagePullPolicy", "createOptions"}
 _NOT_DNS = re.compile(r"[^a-z0-9]+")
 _ENV_NAME = re.compile(r"[!-<>-~]+")
+_MAX_DEPTH = 64  # of lists and objects in each other; Python gives up at some hundreds
 
 
 class ModuleSetError(Exception):
@@ -144,7 +145,7 @@ def from_entry(
     parts = Parts()
     if isinstance(entry, dict):
         parts, more = _translated(entry.get("createOptions"), release, own_secrets)
-        problems += more + _reserved(parts.env)
+        problems += _unfit("the module", entry) + more + _reserved(parts.env)
     if problems:
         return Candidate(name or f"#{position}", None, tuple(problems))
     return Candidate(name, _module(entry, release, parts))
@@ -160,7 +161,7 @@ def from_spec(
 ) -> Candidate:
     """A module as the management API's ModuleSpec says it. Its problems name the field of the contract."""
     name, config = spec.get("name"), spec.get("config")
-    problems = _name_problems(name)
+    problems = _name_problems(name) + _unfit("the module", spec)
     if spec.get("type") != "docker":
         problems.append("type is not docker")
     policy = spec.get("imagePullPolicy", "On-Create")
@@ -234,10 +235,31 @@ def parse(
 
 def _translated(value: Any, release: str, own_secrets: frozenset[str]) -> tuple[Parts, list[str]]:
     try:
-        parts = create_options.translate(create_options.read(value), release, own_secrets)
+        options = create_options.read(value)
+        if unfit := _unfit("createOptions", options):
+            return Parts(), unfit
+        parts = create_options.translate(options, release, own_secrets)
     except ValueError as error:
         return Parts(), [str(error)]
     return parts, list(parts.problems)
+
+
+def _unfit(what: str, value: Any) -> list[str]:
+    """JSON can say more than an object of Kubernetes can hold."""
+    if _is_deep(value, _MAX_DEPTH):
+        return [f"{what} is nested more than {_MAX_DEPTH} deep"]
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError:
+        return [f"{what} holds NaN, Infinity or half of a UTF-16 pair"]
+    return []
+
+
+def _is_deep(value: Any, left: int) -> bool:
+    inside: Iterable[Any] = ()
+    if isinstance(value, dict | list):
+        inside = value.values() if isinstance(value, dict) else value
+    return left < 0 or any(_is_deep(part, left - 1) for part in inside)
 
 
 def _contract_env(listed: Any) -> tuple[dict[str, str], list[str]]:

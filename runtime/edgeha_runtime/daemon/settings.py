@@ -35,6 +35,7 @@ class Settings:
     device_id: str
     iothub_hostname: str
     gateway_hostname: str
+    gateway_service: str
     device_key_file: Path
     state_dir: Path
     trust_bundle_file: Path
@@ -150,6 +151,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         iothub_hostname=hub,
         # Until a module answers as the gateway's own hub, modules talk to IoT Hub itself.
         gateway_hostname=text("EDGEHA_GATEWAY_HOSTNAME", hub),
+        gateway_service=environ.get("EDGEHA_GATEWAY_SERVICE", "").strip(),
         device_key_file=Path(text("EDGEHA_DEVICE_KEY_FILE")),
         state_dir=Path(text("EDGEHA_STATE_DIR")),
         trust_bundle_file=Path(text("EDGEHA_TRUST_BUNDLE_FILE")),

@@ -89,7 +89,8 @@ async def stream(
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name, time.gmtime()[:6])
+    # A zip knows no time before 1980, which a machine has before its clock is set.
+    entry = zipfile.ZipInfo(name, max(time.gmtime()[:6], (1980, 1, 1, 0, 0, 0)))
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o600 << 16
     return entry

@@ -88,7 +88,8 @@ def _disks(folders: Iterable[Path]) -> list[dict[str, Any]]:
         ]
         if not inside:
             continue
-        device, mount, kind = max(inside, key=lambda fields: len(fields[1]))[:3]
+        # Of two at one place the later one covers the other.
+        device, mount, kind = max(reversed(inside), key=lambda fields: len(fields[1]))[:3]
         size = os.statvfs(folder)
         found[mount] = {
             "name": device,

@@ -115,6 +115,26 @@ def test_edge_agent_is_one_of_the_modules_where_it_has_an_image() -> None:
     assert json.loads(objects("modules=[]")[("ConfigMap", "gw-modules")]["data"]["modules.json"]) == []
 
 
+def test_with_edge_agent_the_gateway_has_a_name_and_an_address() -> None:
+    def hostname(*sets: str) -> str:
+        env = pod(*sets)["spec"]["containers"][0]["env"]
+        return str(next(entry["value"] for entry in env if entry["name"] == "EDGEHA_GATEWAY_HOSTNAME"))
+
+    agent = 'edgeAgent.image="r/agent:1"'
+    assert ("Service", "gw-gateway") not in objects()
+    assert (hostname(), hostname(agent)) == ("", "gw")
+    assert hostname(agent, 'gateway.gatewayHostname="plant07.example"') == "plant07.example"
+    spec = objects(agent)[("Service", "gw-gateway")]["spec"]
+    assert (spec["type"], [port["port"] for port in spec["ports"]]) == ("ClusterIP", [443, 5671, 8883])
+    assert spec["selector"]["net.azure-devices.edge.module"] == "edgeHub"
+    spec = objects(agent, 'exposure={"type":"LoadBalancer","address":"10.0.0.5"}')[("Service", "gw-gateway")][
+        "spec"
+    ]
+    assert (spec["type"], spec["loadBalancerIP"]) == ("LoadBalancer", "10.0.0.5")
+    spec = objects(agent, 'exposure.address="10.0.0.5"')[("Service", "gw-gateway")]["spec"]
+    assert spec["externalIPs"] == ["10.0.0.5"]
+
+
 @pytest.mark.parametrize("name", ["trustBundle", "manifestTrustBundle"])
 def test_a_changed_trust_bundle_restarts_the_daemon(name: str) -> None:
     assert pod(f'{name}="-----BEGIN CERTIFICATE-----"') != pod()

@@ -452,3 +452,20 @@ async def test_a_large_body_and_half_a_body_end_with_an_answer(managed: Daemon) 
     ):
         assert answer.status == 400
     assert (await ask(managed, "GET", "/modules"))[0] == 200
+
+
+async def test_modules_find_the_gateway_by_their_hosts_file(managed: Daemon) -> None:
+    await managed.stop()
+    managed.api.put("services", "gw-gateway", {"spec": {"clusterIP": "10.96.7.7"}})
+    (managed.folder / "daemon.log").write_text("")
+    await managed.start(EDGEHA_GATEWAY_SERVICE="gw-gateway", EDGEHA_GATEWAY_HOSTNAME="gateway.plant")
+    await until("ready", managed.is_ready)
+    assert variables(managed, "gw-edgeagent")["EdgeDeviceHostName"] == "gateway.plant"
+    assert "hostAliases" not in made(managed, "gw-edgeagent")["template"]["spec"], "it goes to the hub itself"
+    given = spec("Sensor", createOptions={"HostConfig": {"ExtraHosts": ["plc:10.0.0.9"]}})
+    assert (await ask(managed, "POST", "/modules", given))[0] == 201
+    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    assert made(managed, "gw-sensor")["template"]["spec"]["hostAliases"] == [
+        {"ip": "10.96.7.7", "hostnames": ["gateway.plant"]},
+        {"ip": "10.0.0.9", "hostnames": ["plc"]},
+    ]
