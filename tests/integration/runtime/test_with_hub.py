@@ -200,6 +200,8 @@ async def test_a_removed_modules_identity_goes_too_and_other_identities_stay(
             return await device.get_module("sensor") is None
 
         await until("the identity is gone", gone)
+        # The store follows the hub, so an end in between only means to ask once more.
+        await until("it is forgotten", lambda: any(e["msg"] == "module identity removed" for e in online.log))
         assert await device.get_module("foreign") is not None
         await online.stop()
         assert dict(KeyStore.open(online.state, Owner("gw-1", hub.host)).identities) == {}
