@@ -325,7 +325,9 @@ def _this_recipe() -> list[Path]:
 
 def _module_images(base: str) -> Path:
     runtime = paths.CHECKOUT / "runtime"
-    sensor, agent = (paths.LAB_SOURCES / "images" / name for name in ("sensor", "agent"))
+    sensor, agent, hub = (paths.LAB_SOURCES / "images" / name for name in ("sensor", "agent", "hub"))
+    # The codec and the tokens of the emulator are those of the stand-in hub.
+    emulator = paths.LAB_SOURCES / "iothub-emulator" / "iothub_emulator"
     tag = collection_version()
     log = _log("module-images")
 
@@ -341,21 +343,26 @@ def _module_images(base: str) -> Path:
                     f"{REGISTRY}/lab/edge-agent:{tag}", agent, ["agent.py", "plan.py"], folder, base, log
                 ),
             ]
+            names.append(
+                _python_image(
+                    f"{REGISTRY}/lab/edge-hub:{tag}", hub, ["edge_hub", emulator], folder, base, log
+                )
+            )
             engine.docker("save", "--output", folder / "modules.tar", *names, log=log)
 
-    sources = (runtime, sensor, agent)
-    key = fingerprint(*sources, *map(_requirements, sources), base, tag, *_this_recipe())
+    sources = (runtime, sensor, agent, hub)
+    key = fingerprint(*sources, emulator, *map(_requirements, sources), base, tag, *_this_recipe())
     return cached("modules", key, make)[0] / "modules.tar"
 
 
-def _python_image(name: str, source: Path, parts: list[str], work: Path, base: str, log: Path) -> str:
+def _python_image(name: str, source: Path, parts: list[str | Path], work: Path, base: str, log: Path) -> str:
     """An image whose packages are fetched here, by hash: its build needs no network."""
     context = work / "context"
     context.mkdir()
     for part in ["Containerfile", *parts]:
-        place = source / part
+        place = source / part  # or a place of its own
         if place.is_dir():
-            shutil.copytree(place, context / part, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(place, context / place.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(place, context)
     requirements = context / "requirements.txt"

@@ -22,6 +22,7 @@ from iothub_emulator.auth import Authenticator, Right, SasToken
 from iothub_emulator.client_tls import serve_client_tls
 from iothub_emulator.clock import HubClock
 from iothub_emulator.connections import Connections, MethodAnswer
+from iothub_emulator.edge_scope import ACTOR, actor_of, in_scope, require_actor
 from iothub_emulator.errors import HubError, UnauthorizedError, argument_invalid, unauthorized
 from iothub_emulator.identity import Identity, find
 from iothub_emulator.logs import event
@@ -242,14 +243,19 @@ class _Device(Role):
         path = ["devices", self._device_id]
         if self._module_id:
             path += ["modules", self._module_id]
+        edge_id = actor_of(token) if token is not None else None
         if token is not None:
-            authenticator.check_validity(token, path, self._hub.clock.now())
+            actor = ["devices", edge_id, "modules", ACTOR] if edge_id else path
+            authenticator.check_validity(token, actor, self._hub.clock.now())
         device = registry.require_enabled_device(database, self._device_id)
         identity = find(database, self._device_id, self._module_id) if self._module_id else device
         if identity is None:
             raise unauthorized(f"the module {self._module_id!r} of {self._device_id!r} is not registered")
         if token is None:
             self._check_certificate(identity)
+        elif edge_id is not None:
+            if not in_scope(require_actor(database, edge_id, token), device):
+                raise unauthorized(f"{self._device_id!r} is not in the scope of {edge_id!r}")
         elif token.policy is not None:
             authenticator.check_policy(token, Right.DEVICE_CONNECT)
         elif identity.authentication.type != "sas":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import httpx2
@@ -209,22 +209,22 @@ class Cluster:
 
     def log(
         self, pod: str, container: str, *, follow: bool, since: int | None, tail: int | None
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str]:
         """The lines of a container's log with their time stamps; since: seconds before now.
 
         The first step may raise one of ERRORS.
         """
-        return aiter(
-            self._client.log(
-                pod,
-                namespace=self._namespace,
-                container=container,
-                follow=follow,
-                since=since,
-                tail_lines=tail,
-                timestamps=True,
-            )
+        lines = self._client.log(
+            pod,
+            namespace=self._namespace,
+            container=container,
+            follow=follow,
+            since=since,
+            tail_lines=tail,
+            timestamps=True,
         )
+        # lightkube calls it an iterable; it is a generator, and must be closed to end its connection.
+        return cast(AsyncGenerator[str, None], lines)
 
     async def _follow(
         self,

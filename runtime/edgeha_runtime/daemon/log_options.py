@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -112,7 +112,7 @@ def _stamped(line: str) -> tuple[float, str] | None:
     return at + float(stamp[2] or 0), stamp[4]
 
 
-async def chosen(lines: AsyncIterator[str], options: LogOptions) -> AsyncIterator[str]:
+async def chosen(lines: AsyncIterator[str], options: LogOptions) -> AsyncGenerator[str]:
     """The wanted lines out of `lines`, which carry the time stamps of the cluster's API."""
     kept: deque[str] | None = None
     if options.until is not None and options.tail is not None:

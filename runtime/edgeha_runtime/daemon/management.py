@@ -13,7 +13,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,21 +172,21 @@ class ManagementApi:
         with _answers():
             options = log_options.read(request.query, time.time())
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-        lines = self._lines(name, options)
-        try:
-            # A log that cannot be read is an error, and not an empty log.
-            first = await anext(lines, None)
-        except ERRORS as error:
-            raise ApiError(503, f"the log of {name} cannot be read: {describe(error)}") from None
-        await response.prepare(request)
-        if first is not None:
-            await response.write(log_options.frame(first))
-        with contextlib.suppress(ConnectionResetError):
-            async for line in lines:
-                await response.write(log_options.frame(line))
+        async with contextlib.aclosing(self._lines(name, options)) as lines:
+            try:
+                # A log that cannot be read is an error, and not an empty log.
+                first = await anext(lines, None)
+            except ERRORS as error:
+                raise ApiError(503, f"the log of {name} cannot be read: {describe(error)}") from None
+            await response.prepare(request)
+            if first is not None:
+                await response.write(log_options.frame(first))
+            with contextlib.suppress(ConnectionResetError):
+                async for line in lines:
+                    await response.write(log_options.frame(line))
         return response
 
-    async def _lines(self, module: str, options: LogOptions) -> AsyncIterator[str]:
+    async def _lines(self, module: str, options: LogOptions) -> AsyncGenerator[str]:
         """The wanted lines of a module's newest pod; none where there is no pod."""
         found = self._modules.pods.of(module)
         if not found:
@@ -199,8 +199,13 @@ class ManagementApi:
             since=since,
             tail=options.tail if options.until is None else None,
         )
-        async for line in log_options.chosen(lines, options):
-            yield line
+        # Closed when the client leaves, and with it the connection to the cluster's API.
+        async with (
+            contextlib.aclosing(lines),
+            contextlib.aclosing(log_options.chosen(lines, options)) as wanted,
+        ):
+            async for line in wanted:
+                yield line
 
     # Identities
 

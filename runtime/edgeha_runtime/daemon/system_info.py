@@ -54,7 +54,8 @@ async def resources(state: Path) -> dict[str, Any]:
     return {
         "host_uptime": int(float(Path("/proc/uptime").read_text().split()[0])),
         "process_uptime": int(time.monotonic() - _STARTED),
-        "used_cpu": round(100 * busy / total, 2) if total else 0.0,
+        # The kernel may count waiting for disks backwards.
+        "used_cpu": min(100.0, max(0.0, round(100 * busy / total, 2))) if total else 0.0,
         "used_ram": memory["MemTotal"] - memory["MemAvailable"],
         "total_ram": memory["MemTotal"],
         "disks": await asyncio.to_thread(_disks, (state, Path("/"))),

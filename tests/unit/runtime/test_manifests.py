@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -36,7 +37,7 @@ def settings() -> Settings:
 
 
 def rendered(settings: Settings, **changes: Any) -> dict[str, Any]:
-    entry = {"name": "$Sensor", "image": "r/s:1", "env": {"A": "$(B)", "Z": ""}} | changes
+    entry = {"name": "Sensor?", "image": "r/s:1", "env": {"A": "$(B)", "Z": ""}} | changes
     (module,) = moduleset.parse(json.dumps([entry]), settings.release).modules
     return manifests.deployment(module, "637", settings, OWNER, "PEM")
 
@@ -55,7 +56,7 @@ def test_the_module_gets_the_environment_of_the_edge_contract(settings: Settings
         "IOTEDGE_GATEWAYHOSTNAME": "hub.example.net",
         "IOTEDGE_IOTHUBHOSTNAME": "hub.example.net",
         "IOTEDGE_MODULEGENERATIONID": "637",
-        "IOTEDGE_MODULEID": "$Sensor",
+        "IOTEDGE_MODULEID": "Sensor?",
         "IOTEDGE_WORKLOADURI": "http://127.0.0.1:35001",
         "NODE_NAME": None,
         # Kubernetes would put the value of B in here, a manifest means the text.
@@ -102,7 +103,7 @@ def test_labels_find_the_module_and_the_owner_takes_it_along(settings: Settings)
         ("app.kubernetes.io/component", "module"),
         (manifests.MODULE_LABEL, "Sensor"),
     }
-    assert metadata["annotations"] == {manifests.MODULE_ANNOTATION: "$Sensor"}
+    assert metadata["annotations"] == {manifests.MODULE_ANNOTATION: "Sensor?"}
     assert metadata["ownerReferences"] == [
         {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gw-daemon", "uid": "uid-1"}
     ]
@@ -132,14 +133,14 @@ OPTIONS = {
 
 
 def with_options(settings: Settings) -> moduleset.Module:
-    entry = {"name": "$Sensor", "image": "r/s:1", "createOptions": OPTIONS}
+    entry = {"name": "Sensor?", "image": "r/s:1", "createOptions": OPTIONS}
     (module,) = moduleset.parse(json.dumps([entry]), settings.release).modules
     return module
 
 
 def test_create_options_are_part_of_the_pod_beside_what_the_gateway_needs(settings: Settings) -> None:
     template = manifests.deployment(with_options(settings), "637", settings, OWNER, "PEM")["spec"]["template"]
-    assert template["metadata"]["annotations"] == {"plant": "7", manifests.MODULE_ANNOTATION: "$Sensor"}
+    assert template["metadata"]["annotations"] == {"plant": "7", manifests.MODULE_ANNOTATION: "Sensor?"}
     spec = template["spec"]
     (container,) = spec["containers"]
     assert container["resources"] == {"limits": {"memory": "67108864"}}
@@ -149,7 +150,7 @@ def test_create_options_are_part_of_the_pod_beside_what_the_gateway_needs(settin
         "runAsUser": 0,
         "runAsNonRoot": False,
     }
-    assert {"name": "IOTEDGE_MODULEID", "value": "$Sensor"} in container["env"]
+    assert {"name": "IOTEDGE_MODULEID", "value": "Sensor?"} in container["env"]
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/data", "/plc"]
     assert container["ports"] == [
         {"containerPort": 443, "protocol": "TCP"},
@@ -191,3 +192,130 @@ def test_a_volume_is_a_claim_that_nobody_owns() -> None:
         "storageClassName": "shared",
         "resources": {"requests": {"storage": "5Gi"}},
     }
+
+
+def made(
+    settings: Settings, name: str, env: dict[str, str] | None = None, **settings_of_it: Any
+) -> dict[str, Any]:
+    """The Deployment of a module that edgeAgent made."""
+    return manifests.deployment(deployed(name, env, **settings_of_it), "637", settings, OWNER, "PEM")
+
+
+def deployed(
+    name: str,
+    env: dict[str, str] | None = None,
+    *,
+    running: bool = True,
+    restarts: int = 0,
+    **more: Any,
+) -> moduleset.Module:
+    config = {
+        "settings": {"image": "r/m:1", **more},
+        "env": [{"key": key, "value": value} for key, value in (env or {}).items()],
+    }
+    spec = {"name": name, "type": "docker", "config": config}
+    found = moduleset.from_spec(spec, "gw", running=running, restarts=restarts).module
+    assert found is not None
+    return found
+
+
+def variables(manifest: dict[str, Any]) -> dict[str, str | None]:
+    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    found = {entry["name"]: entry.get("value") for entry in container["env"]}
+    assert len(found) == len(container["env"]), "each variable is there once"
+    return found
+
+
+def sidecar_of(manifest: dict[str, Any]) -> dict[str, str]:
+    (sidecar,) = manifest["spec"]["template"]["spec"]["initContainers"]
+    return {entry["name"]: entry["value"] for entry in sidecar["env"]}
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_edge_agent_finds_the_management_api_beside_it(settings: Settings, by_itself: bool) -> None:
+    chart = rendered(settings, name="edgeAgent", env={})
+    found = made(settings, "edgeAgent", {"Mode": "docker", "EdgeDeviceHostName": "x"}) if by_itself else chart
+    assert variables(found) == {
+        "EdgeDeviceHostName": "hub.example.net",
+        "IOTEDGE_APIVERSION": "2022-08-03",
+        "IOTEDGE_AUTHSCHEME": "sasToken",
+        "IOTEDGE_DEVICEID": "gw-1",
+        "IOTEDGE_IOTHUBHOSTNAME": "hub.example.net",
+        "IOTEDGE_MANAGEMENTURI": "http://127.0.0.1:35000",
+        "IOTEDGE_MODULEGENERATIONID": "637",
+        "IOTEDGE_MODULEID": "$edgeAgent",
+        "IOTEDGE_WORKLOADURI": "http://127.0.0.1:35001",
+        "Mode": "iotedged",
+        "NODE_NAME": None,
+    }
+    assert sidecar_of(found).items() >= {
+        ("EDGEHA_MANAGEMENT_URL", "https://gw-daemon.edge-gw.svc:35000"),
+        ("EDGEHA_MANAGEMENT_LISTEN", "127.0.0.1:35000"),
+    }
+
+
+def test_no_other_module_gets_a_way_to_the_management_api(settings: Settings) -> None:
+    for found in (rendered(settings), made(settings, "edgeHub")):
+        assert "IOTEDGE_MANAGEMENTURI" not in variables(found)
+        assert not any("MANAGEMENT" in name for name in sidecar_of(found))
+
+
+def test_a_module_of_edge_agent_has_its_variables_and_those_that_the_daemon_knows_better(
+    settings: Settings,
+) -> None:
+    env = {
+        "IOTEDGE_APIVERSION": "2021-12-07",
+        "IOTEDGE_DEVICEID": "other",
+        "IOTEDGE_GATEWAYHOSTNAME": "plant.example.net",
+        "IOTEDGE_MODULEGENERATIONID": "1",
+        "IOTEDGE_WORKLOADURI": "unix:///var/run/iotedge/workload.sock",
+        "NODE_NAME": "own",
+        "OwnText": "$(B) $$",
+    }
+    assert variables(made(settings, "edgeHub", env)) == {
+        "IOTEDGE_APIVERSION": "2021-12-07",
+        "IOTEDGE_AUTHSCHEME": "sasToken",
+        "IOTEDGE_DEVICEID": "gw-1",
+        "IOTEDGE_GATEWAYHOSTNAME": "plant.example.net",
+        "IOTEDGE_IOTHUBHOSTNAME": "hub.example.net",
+        "IOTEDGE_MODULEGENERATIONID": "637",
+        "IOTEDGE_MODULEID": "$edgeHub",
+        "IOTEDGE_WORKLOADURI": "http://127.0.0.1:35001",
+        "NODE_NAME": "own",
+        "OwnText": "$$(B) $$",
+    }
+
+
+def test_a_stopped_module_has_no_pod_and_each_restart_gives_it_a_new_one(settings: Settings) -> None:
+    stopped, first, second = (
+        made(settings, "m", running=False),
+        made(settings, "m"),
+        made(settings, "m", restarts=1),
+    )
+    assert [found["spec"]["replicas"] for found in (stopped, first, second)] == [0, 1, 1]
+    assert stopped["spec"]["template"] == first["spec"]["template"]
+    assert second["spec"]["template"]["metadata"]["annotations"] == {
+        manifests.MODULE_ANNOTATION: "m",
+        manifests.RESTARTS_ANNOTATION: "1",
+    }
+    assert second["metadata"] == first["metadata"]
+
+
+def test_credentials_of_a_registry_are_a_secret_that_only_its_module_pulls_with(settings: Settings) -> None:
+    auth = {"serveraddress": "r.example.net", "username": "robot", "password": "pä:ss"}
+    secret = manifests.pull_secret(deployed("m", auth=auth), settings, OWNER)
+    assert secret is not None
+    assert (secret["metadata"]["name"], secret["type"]) == ("gw-m-registry", "kubernetes.io/dockerconfigjson")
+    assert secret["metadata"]["ownerReferences"] == [OWNER.manifest()]
+    login = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))["auths"]["r.example.net"][
+        "auth"
+    ]
+    assert base64.b64decode(login).decode() == "robot:pä:ss"
+    found = made(settings, "m", auth=auth)
+    assert found["spec"]["template"]["spec"]["imagePullSecrets"] == [
+        {"name": "one"},
+        {"name": "two"},
+        {"name": "gw-m-registry"},
+    ]
+    assert "pä" not in json.dumps(found, ensure_ascii=False)
+    assert manifests.pull_secret(deployed("m"), settings, OWNER) is None

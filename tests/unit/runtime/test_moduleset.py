@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
+from typing import Any
 
 import pytest
 from edgeha_runtime.daemon import moduleset
 from edgeha_runtime.daemon.create_options import Parts
-from edgeha_runtime.daemon.moduleset import ModuleSetError
+from edgeha_runtime.daemon.docker_schema import OPTIONS
+from edgeha_runtime.daemon.moduleset import Candidate, Module, ModuleSetError, Registry
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,6 +68,9 @@ def test_two_modules_share_a_volume_where_two_nodes_can_have_it() -> None:
     [
         ({"name": "a/b", "image": "i"}, "module id"),
         ({"name": "..", "image": "i"}, "no letter or digit"),
+        ({"name": "$edgeAgent", "image": "i"}, "write edgeAgent, edgeHub"),
+        ({"name": "m", "image": "i", "env": {"A": "\ud83d"}}, "the module holds NaN"),
+        ({"name": "m", "image": "i", "createOptions": '{"Env": ["A=\\ud83d"]}'}, "createOptions holds NaN"),
         ({"name": "m"}, "image is missing"),
         ({"name": "m", "image": "i", "createOption": "{}"}, "unknown key 'createOption'"),
         ({"name": "m", "image": "i", "createOptions": "{"}, "createOptions is not JSON"),
@@ -120,3 +126,186 @@ def test_no_two_accepted_modules_share_an_object_name(names: list[str]) -> None:
     found = parse(*({"name": name, "image": "i"} for name in names))
     assert len(found.accounts) == len(found.modules)
     assert found.names == set(names)
+
+
+def test_the_hub_calls_the_modules_of_the_runtime_by_names_with_a_dollar() -> None:
+    found = parse(*({"name": name, "image": "i"} for name in ("edgeAgent", "edgeHub", "m")), {"name": "bad"})
+    assert found.accounts == {"gw-edgeagent": "$edgeAgent", "gw-edgehub": "$edgeHub", "gw-m": "m"}
+    assert found.identities == {"$edgeAgent", "$edgeHub", "m", "bad"}
+    assert found.agent == "$edgeAgent"
+    assert parse({"name": "edgeagent", "image": "i"}).agent == ""
+
+
+def wanted(name: Any = "m", image: Any = "r/m:1", env: Any = None, **settings: Any) -> dict[str, Any]:
+    """A ModuleSpec as edgeAgent sends it."""
+    config = {"settings": {"image": image, **settings}, "env": [] if env is None else env}
+    return {"name": name, "type": "docker", "imagePullPolicy": "On-Create", "config": config}
+
+
+def deployed(spec: dict[str, Any], **state: Any) -> Module:
+    found = moduleset.from_spec(spec, "gw", **state)
+    assert found.problems == ()
+    assert found.module is not None
+    return found.module
+
+
+def refusal(spec: dict[str, Any], own_secrets: frozenset[str] = frozenset()) -> str:
+    found = moduleset.from_spec(spec, "gw", own_secrets)
+    assert found.module is None
+    return "; ".join(found.problems)
+
+
+def test_a_module_of_edge_agent_is_read_whole() -> None:
+    auth = {"serveraddress": "r.example.net", "username": "robot", "password": "p:w"}
+    spec = wanted(
+        "edgeHub",
+        " r/hub:1.5 ",
+        [{"key": "B", "value": "1"}, {"key": "A", "value": ""}, {"key": "B", "value": "2"}],
+        createOptions={"Env": ["C=3", "A=under"], "HostConfig": {"Memory": 5}},
+        auth=auth,
+    )
+    assert deployed(spec, running=False, restarts=3) == Module(
+        "edgeHub",
+        "r/hub:1.5",
+        (("A", ""), ("B", "2"), ("C", "3")),
+        "IfNotPresent",
+        "gw-edgehub",
+        Parts(env={"C": "3", "A": "under"}, container={"resources": {"limits": {"memory": "5"}}}),
+        deployed=True,
+        running=False,
+        restarts=3,
+        registry=Registry("r.example.net", "robot", "p:w"),
+    )
+
+
+def test_what_the_contract_leaves_open_has_its_defaults() -> None:
+    spec = {"name": "m", "type": "docker", "config": {"settings": {"image": "i"}}}
+    assert deployed(spec) == Module("m", "i", (), "IfNotPresent", "gw-m", Parts(), deployed=True)
+    assert deployed(spec | {"imagePullPolicy": "Never"}).image_pull_policy == "Never"
+
+
+@pytest.mark.parametrize("auth", [None, {}])
+def test_no_login_is_no_registry(auth: Any) -> None:
+    assert deployed(wanted(auth=auth)).registry is None
+
+
+@pytest.mark.parametrize("options", [{"Tty": True}, '{"Tty": true}'])
+def test_create_options_come_as_object_or_as_text(options: Any) -> None:
+    assert deployed(wanted(createOptions=options)).parts.container == {"tty": True}
+
+
+def test_variables_of_the_contract_may_come_from_edge_agent() -> None:
+    assert deployed(wanted(env=[{"key": "IOTEDGE_X", "value": "1"}])).env == (("IOTEDGE_X", "1"),)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ({}, "name is no module id"),
+        (wanted(None), "name is no module id"),
+        (wanted("$edgeHub"), "write edgeAgent, edgeHub"),
+        (wanted() | {"type": "vm"}, "type is not docker"),
+        (wanted() | {"imagePullPolicy": "Always"}, "imagePullPolicy is none of On-Create, Never"),
+        (wanted() | {"imagePullPolicy": []}, "imagePullPolicy is none of"),
+        (wanted() | {"config": []}, "config is missing or not an object"),
+        (wanted() | {"config": {"settings": "i"}}, "config.settings is missing or not an object"),
+        (wanted(image=" "), "config.settings.image is missing"),
+        (wanted(env={}), "config.env is not a list"),
+        (wanted(env=["A=1"]), "config.env[0] has no key and value that are texts"),
+        (wanted(env=[{"key": "A", "value": 1}]), "config.env[0] has no key and value"),
+        (wanted(env=[{"key": "A", "value": "1"}, {"key": "A=", "value": "1"}]), "config.env[1] has a key"),
+        (wanted(env=[{"key": "A", "value": "\0"}]), "config.env[0] has a value with a zero byte"),
+        (wanted(env=[{"key": "A", "value": "\ud83d"}]), "the module holds NaN, Infinity or half of"),
+        (wanted(auth="x"), "config.settings.auth is not an object"),
+        (
+            wanted(auth={"serveraddress": "r", "username": "u"}),
+            "auth lacks serveraddress, username or password",
+        ),
+        (wanted(auth={"serveraddress": "r", "username": "u", "password": ""}), "auth lacks"),
+        (wanted(createOptions="{"), "createOptions is not JSON"),
+        (wanted(createOptions={"k8s-extensions": {"affinity": {"a": float("nan")}}}), "holds NaN"),
+        (wanted(createOptions='{"Env": ["A=\\ud83d"]}'), "createOptions holds NaN"),
+        (wanted(createOptions=f'{{"Env": {"[" * 100}{"]" * 100}}}'), "createOptions is nested more than 64"),
+        (wanted(createOptions={"HostConfig": {"NanoCpus": 10**400}}), "NanoCpus: is not a whole number"),
+    ],
+)
+def test_a_wrong_spec_is_refused_by_the_contracts_field(spec: dict[str, Any], reason: str) -> None:
+    assert reason in refusal(spec)
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    told = refusal({"name": "m", "type": "vm", "config": {"env": 1}})
+    assert told == (
+        "type is not docker; config.settings is missing or not an object; "
+        "config.settings.image is missing; config.env is not a list"
+    )
+
+
+def test_no_module_of_edge_agent_mounts_a_secret_of_the_gateway() -> None:
+    volume = {"name": "v", "secret": {"secretName": "gw-device-key"}}
+    spec = wanted(createOptions={"k8s-extensions": {"volumes": [{"volume": volume, "volumeMounts": []}]}})
+    assert "gateway's own" in refusal(spec, frozenset({"gw-device-key"}))
+
+
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=8,
+)
+TOP_OPTIONS = sorted(name for name in OPTIONS if "." not in name)
+
+
+@given(
+    spec=st.fixed_dictionaries(
+        {},
+        optional={
+            "name": IDS | JSON,
+            "type": st.just("docker") | JSON,
+            "imagePullPolicy": st.sampled_from(["On-Create", "Never"]) | JSON,
+            "config": JSON
+            | st.fixed_dictionaries(
+                {},
+                optional={
+                    "settings": JSON
+                    | st.fixed_dictionaries(
+                        {},
+                        optional={
+                            "image": st.just("i") | JSON,
+                            "auth": JSON | st.dictionaries(st.sampled_from(["username", "password"]), JSON),
+                            "createOptions": JSON
+                            | JSON.map(json.dumps)
+                            | st.dictionaries(st.sampled_from(TOP_OPTIONS), JSON, max_size=3),
+                        },
+                    ),
+                    "env": JSON | st.lists(st.fixed_dictionaries({"key": JSON, "value": JSON}), max_size=3),
+                },
+            ),
+        },
+    )
+)
+def test_any_json_is_a_module_or_refused_with_reasons(spec: dict[str, Any]) -> None:
+    found = moduleset.from_spec(spec, "gw")
+    assert (found.module is None) == bool(found.problems)
+    if found.module is not None:
+        assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", found.module.object_name)
+        # What cannot be sent to the cluster's API would end the daemon.
+        json.dumps(asdict(found.module), ensure_ascii=False, allow_nan=False).encode()
+
+
+def test_modules_of_the_chart_and_of_edge_agent_are_compared_with_each_other() -> None:
+    base = [
+        moduleset.from_entry({"name": name, "image": "i"}, number, "gw") for number, name in enumerate("ab")
+    ]
+    more = [moduleset.from_spec(wanted(name), "gw") for name in ("b", "c", "daemon")]
+    found = moduleset.assemble([*base, *more, Candidate("d", None, ("one", "two"))], "gw")
+    assert [module.name for module in found.modules] == ["a", "c"]
+    assert found.refused == {
+        "b": "its object name gw-b belongs to another module of that very name too: rename one",
+        "daemon": "its object name gw-daemon belongs to the daemon too: rename one",
+        "d": "one; two",
+    }
+
+
+def test_a_module_is_refused_where_another_one_of_its_name_is_wrong() -> None:
+    found = moduleset.assemble([Candidate("m", None, ("wrong",)), moduleset.from_spec(wanted(), "gw")], "gw")
+    assert (found.modules, found.refused) == ((), {"m": "wrong"})
