@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help system venv demo demo-down test test-all static go-tests unit build sanity integration molecule e2e \
         machines k3s-contract \
-        bench-converge bench-demo bench-registry lock clean
+        bench-converge bench-demo bench-registry bench-runtime lock clean
 
 BIN := .venv/bin
 lab_home := $(or $(EDGEHA_LAB_HOME),$(HOME)/.cache/edgeha-lab)
@@ -116,6 +116,9 @@ bench-registry: venv ## seconds of a fleet at the hub emulator, into build/bench
 
 bench-converge: venv ## seconds and restarts of making a cluster of machines, into build/bench/converge.json
 	@$(BIN)/python tools/bench-converge
+
+bench-runtime: venv ## seconds, memory and signatures of the daemon, into build/bench/runtime.json
+	@$(BIN)/python tools/bench-runtime
 
 bench-demo: system ## cold and warm seconds of demo and test, into build/bench/demo.json
 	@python3 tools/bench-demo

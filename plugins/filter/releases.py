@@ -12,17 +12,17 @@ author:
   - edgeha developers (@edgeha)
 description:
   - Returns for each gateway its release with the values of the chart C(edge-runtime).
-positional: modules, settings
+positional: deployments, settings
 options:
   _input:
     description: Gateways as the filter P(edgeha.iotedge.gateways#filter) returns them.
     type: list
     elements: dict
     required: true
-  modules:
-    description: For each gateway the modules that the lookup P(edgeha.iotedge.deployment#lookup) returns.
+  deployments:
+    description: For each gateway what the lookup P(edgeha.iotedge.deployment#lookup) returns.
     type: list
-    elements: list
+    elements: dict
     required: true
   settings:
     description:
@@ -33,7 +33,7 @@ options:
 """
 
 EXAMPLES = r"""
-releases: "{{ gateways | edgeha.iotedge.releases(modules, settings) }}"
+releases: "{{ gateways | edgeha.iotedge.releases(deployments, settings) }}"
 """
 
 RETURN = r"""

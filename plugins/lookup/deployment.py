@@ -6,13 +6,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 name: deployment
-short_description: Read an IoT Edge deployment manifest as modules of the runtime's chart
+short_description: Read an IoT Edge deployment manifest as values of the runtime's chart
 version_added: 0.1.0
 author:
   - edgeha developers (@edgeha)
 description:
-  - Finds a deployment manifest, checks it and returns its modules as the chart's value C(modules) holds them.
-  - What this version cannot carry out is an error that names the JSON path; nothing is left out in silence.
+  - Finds a deployment manifest, checks it and returns what the chart needs of it.
+  - One with C(systemModules) is carried out by edgeAgent, which the hub gives it to. One without them is
+    carried out by the gateway's daemon alone; what that cannot do is an error that names the JSON path.
 options:
   _terms:
     description:
@@ -21,17 +22,19 @@ options:
 """
 
 EXAMPLES = r"""
-- name: Show the modules of a manifest
+- name: Show the names of the modules that a manifest runs
   ansible.builtin.debug:
-    msg: "{{ lookup('edgeha.iotedge.deployment', 'files/plant07.json') }}"
+    msg: "{{ lookup('edgeha.iotedge.deployment', 'files/plant07.json').names }}"
 """
 
 RETURN = r"""
 _raw:
   description:
-    - For each manifest a list of modules with the keys C(name), C(image), C(env) and C(imagePullPolicy).
+    - For each manifest C(names) of the modules that are to run; C(modules) for the daemon, with the keys
+      C(name), C(image), C(env) and C(imagePullPolicy); C(edge_agent), the chart's value C(edgeAgent), or
+      null; and C(content), what the hub is given, or null. C(content) may hold passwords of registries.
   type: list
-  elements: list
+  elements: dict
 """
 
 from typing import Any
@@ -51,7 +54,15 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core ships no t
         for term in terms:
             try:
                 text = files.find(term, variables or {}).read_text("utf-8")
-                found.append(deployment.parse(text).modules)
+                manifest = deployment.parse(text)
+                found.append(
+                    {
+                        "names": manifest.names,
+                        "modules": manifest.modules,
+                        "edge_agent": manifest.edge_agent,
+                        "content": manifest.content,
+                    }
+                )
             except FileMissingError as error:
                 raise AnsibleLookupError(
                     f"the deployment file {term} does not exist (searched: {', '.join(error.searched)})"

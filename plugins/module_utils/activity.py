@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Is a module of a device connected, and has it spoken since a given moment? Pure.
+"""Is a module of a device connected, has it spoken since a given moment, was a deployment carried out? Pure.
 
 The service API of a hub cannot read telemetry (that is a built-in endpoint with a protocol of its own). What
 it tells of each module is its connection and ``lastActivityTime``, which moves when a message arrives: the
@@ -12,7 +12,7 @@ hub's own word that it did.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,6 +39,83 @@ class ModuleState:
             "connected": self.connected,
             "last_activity": format_time(self.last_activity),
         }
+
+
+@dataclass(frozen=True)
+class AgentState:
+    """How far edgeAgent has come with the deployment in its twin, by what it reports there.
+
+    desired and reported: versions of the deployment. waiting: by module that is to run and does not, its
+    state and why.
+    """
+
+    device_id: str
+    exists: bool = False
+    desired: int = 0
+    reported: int | None = None
+    code: int | None = None
+    description: str = ""
+    waiting: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it carried out the newest deployment and all of its modules run."""
+        return self.exists and self.reported == self.desired and self.code == 200 and not self.waiting
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "device_id": self.device_id,
+            "desired_version": self.desired,
+            "reported_version": self.reported,
+            "code": self.code,
+            "description": self.description,
+            "waiting_modules": dict(self.waiting),
+            "ready": self.ready,
+        }
+
+
+def agent_state(device_id: str, twin: Mapping[str, Any] | None) -> AgentState:
+    """Return how far edgeAgent has come. twin: that of the module $edgeAgent; None when there is none."""
+    if twin is None:
+        return AgentState(device_id)
+    properties = twin.get("properties") or {}
+    desired, reported = properties.get("desired") or {}, properties.get("reported") or {}
+    status = reported.get("lastDesiredStatus") or {}
+    waiting: dict[str, str] = {}
+    for group in ("systemModules", "modules"):
+        told = reported.get(group) or {}
+        for name, module in (desired.get(group) or {}).items():
+            state = told.get(name) or {}
+            runs = state.get("runtimeStatus", "not reported")
+            if module.get("status", "running") == "running" and runs != "running":
+                why = str(state.get("statusDescription") or "").strip()
+                waiting[str(name)] = f"{runs} ({why})" if why else str(runs)
+    return AgentState(
+        device_id,
+        exists=True,
+        desired=int(desired.get("$version") or 0),
+        reported=reported.get("lastDesiredVersion"),
+        code=status.get("code"),
+        description=str(status.get("description") or ""),
+        waiting=waiting,
+    )
+
+
+def explain_agent(state: AgentState) -> list[str]:
+    """Say what keeps a deployment from being carried out, a line for each reason."""
+    name = f"device {state.device_id}"
+    if not state.exists:
+        return [f"{name}: has no module $edgeAgent; register it as an edge device"]
+    if state.reported != state.desired:
+        seen = "nothing yet" if state.reported is None else f"version {state.reported}"
+        return [
+            f"{name}: edgeAgent has not taken version {state.desired} of the deployment (reported: {seen}); "
+            "look at the log of its pod"
+        ]
+    lines = [f"{name}, module {module}: {why}" for module, why in sorted(state.waiting.items())]
+    if state.code != 200:
+        lines.insert(0, f"{name}: edgeAgent reports {state.code}: {state.description or 'no reason'}")
+    return lines
 
 
 def parse_time(text: object) -> datetime | None:

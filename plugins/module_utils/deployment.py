@@ -2,10 +2,13 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""IoT Edge deployment manifests: read, check, and translate to the modules of the chart. Pure.
+"""IoT Edge deployment manifests: read, check, and make values of the chart of them. Pure.
 
 Source of the format: "Learn how to deploy modules and establish routes in IoT Edge" (Microsoft Learn).
-What this version cannot do is refused by name with its JSON path; nothing is ignored in silence.
+
+A manifest with ``systemModules`` is a whole one: the hub gets it as it is, and edgeAgent carries it out on
+the gateway. One without them is small: the daemon runs its modules itself. What the daemon alone cannot do is
+then refused by name with its JSON path; nothing is ignored in silence.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils import edge_manifest
 from ansible_collections.edgeha.iotedge.plugins.module_utils.create_options import (
     is_create_options,
     join_create_options,
@@ -41,13 +45,20 @@ _MODULE_KEYS = frozenset(
 class Manifest:
     """A checked manifest.
 
-    modules: what the chart's value of that name holds, sorted by name; each entry is ``{"name": str,
-             "image": str, "env": {str: str}, "imagePullPolicy": "IfNotPresent" | "Always" | "Never"}``.
-    notes:   what is valid but has no effect in this version, each beginning with its JSON path.
+    modules:    what the chart's value of that name holds, sorted by name; each entry is ``{"name": str,
+                "image": str, "env": {str: str}, "imagePullPolicy": "IfNotPresent" | "Always" | "Never"}``.
+    notes:      what is valid but has no effect in this version, each beginning with its JSON path.
+    edge_agent: what the chart's value edgeAgent holds, ``{"image", "env", "createOptions",
+                "imagePullPolicy"}``; None for a small manifest.
+    names:      of the modules that are to run beside edgeAgent and edgeHub, sorted.
+    content:    ``modulesContent`` as the hub gets it; None for a small manifest. It may hold passwords.
     """
 
     modules: list[dict[str, Any]]
     notes: list[str]
+    edge_agent: dict[str, Any] | None = None
+    names: list[str] = field(default_factory=list)
+    content: dict[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -66,6 +77,8 @@ def check(document: Any) -> Manifest:
     if not isinstance(document, Mapping):
         raise ManifestError(["$: must be an object with the key modulesContent"])
     content = reader.mapping(document, "modulesContent", "$")
+    if content is not None and _system_modules(content):
+        return _whole(document)
     for key in document:
         # moduleContent of a template, or a whole configuration: both belong to other tools.
         if key != "modulesContent":
@@ -77,13 +90,50 @@ def check(document: Any) -> Manifest:
             where = join("$.modulesContent", str(key))
             if key == HUB:
                 reader.notes.append(
-                    f"{where}: has no effect in this version, modules speak to the hub directly"
+                    f"{where}: has no effect without systemModules, modules speak to the hub directly"
                 )
             elif key != AGENT:
                 reader.refuse(where, "desired properties of modules are not supported in this version")
     if reader.errors:
         raise ManifestError(reader.errors)
-    return Manifest(sorted(result, key=lambda module: str(module["name"])), reader.notes)
+    modules = sorted(result, key=lambda module: str(module["name"]))
+    return Manifest(modules, reader.notes, names=[str(module["name"]) for module in modules])
+
+
+def _system_modules(content: Mapping[str, Any]) -> bool:
+    """Whether it says which edgeAgent and edgeHub are to run."""
+    agent = content.get(AGENT)
+    desired = agent.get("properties.desired") if isinstance(agent, Mapping) else None
+    return isinstance(desired, Mapping) and bool(desired.get("systemModules"))
+
+
+def _whole(document: Mapping[str, Any]) -> Manifest:
+    """A manifest that edgeAgent carries out."""
+    content = edge_manifest.parse(document)
+    desired = content.modules[AGENT]["properties.desired"]
+    agent = desired["systemModules"]["edgeAgent"]
+    env = {
+        name: _text(holder["value"])
+        for name, holder in (agent.get("env") or {}).items()
+        if isinstance(holder.get("value"), str | int | float | bool)
+    }
+    running = [
+        name
+        for name, module in (desired.get("modules") or {}).items()
+        if module.get("status", "running") == "running"
+    ]
+    return Manifest(
+        [],
+        list(content.warnings),
+        {
+            "image": agent["settings"]["image"].strip(),
+            "imagePullPolicy": "Never" if agent.get("imagePullPolicy") == "never" else "IfNotPresent",
+            "env": env,
+            "createOptions": join_create_options(agent["settings"], "$"),
+        },
+        sorted(running),
+        {"modulesContent": dict(content.modules)},
+    )
 
 
 def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
@@ -104,11 +154,7 @@ def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[
     if not isinstance(version, str) or not re.fullmatch(r"1\.[01]", version):
         reader.refuse(join(path, "schemaVersion"), f"is {version!r}; 1.0 and 1.1 are known")
     for key in desired:
-        if key == "systemModules":
-            reader.notes.append(
-                f"{join(path, key)}: has no effect in this version, edgeAgent and edgeHub do not run yet"
-            )
-        elif key not in ("schemaVersion", "runtime", "modules"):
+        if key not in ("schemaVersion", "runtime", "modules", "systemModules"):
             reader.refuse(join(path, str(key)), "unknown key of the desired properties")
     _runtime(reader, reader.optional(desired, "runtime", path), join(path, "runtime"))
     found = []

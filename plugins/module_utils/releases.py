@@ -25,12 +25,12 @@ SECRET_KEY = "device-key"  # noqa: S105 - as above
 
 def wanted(
     gateways: Sequence[Mapping[str, Any]],
-    modules: Sequence[Sequence[Mapping[str, Any]]],
+    deployments: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """Return ``{"name", "namespace", "device_id", "values"}`` for each gateway, with values of the chart.
 
-    modules:  for each gateway the modules of its manifest, see `deployment.Manifest`.
+    deployments: for each gateway ``modules`` and ``edge_agent`` of its manifest, see `deployment.Manifest`.
     settings: ``iothub_hostname``, ``image_registry``, ``trust_bundle``, ``https_proxy``, ``no_proxy``,
               ``toleration_seconds`` and ``chart_digest``.
     """
@@ -54,12 +54,13 @@ def wanted(
                 },
                 "trustBundle": settings["trust_bundle"],
                 "network": {"httpsProxy": settings["https_proxy"], "noProxy": settings["no_proxy"]},
-                "modules": [dict(module) for module in of_gateway],
+                "modules": [dict(module) for module in deployment["modules"]],
+                **({"edgeAgent": dict(deployment["edge_agent"])} if deployment["edge_agent"] else {}),
                 "tolerationSeconds": int(settings["toleration_seconds"]),
                 "chartDigest": settings["chart_digest"],
             },
         }
-        for gateway, of_gateway in zip(gateways, modules, strict=True)
+        for gateway, deployment in zip(gateways, deployments, strict=True)
     ]
 
 

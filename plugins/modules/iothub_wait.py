@@ -36,6 +36,12 @@ options:
         type: list
         elements: str
         required: true
+      edge_agent:
+        description:
+          - Wait, too, until edgeAgent reports that it carried out the newest deployment of the device, and
+            that all modules of it run.
+        type: bool
+        default: false
   active_after:
     description:
       - Each module must have been active at or after this moment, in UTC, such as V(2026-02-01T10:00:00Z).
@@ -116,6 +122,40 @@ modules:
       description: Whether it is connected and was active after the moment asked for.
       type: bool
       returned: always
+deployments:
+  description: How far the edge agents had come at the last look, of devices with O(devices[].edge_agent).
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    device_id:
+      description: Id of the device.
+      type: str
+      returned: always
+    desired_version:
+      description: Version of the deployment in the twin of C($edgeAgent).
+      type: int
+      returned: always
+    reported_version:
+      description: Version that it last reported to have carried out, null for none.
+      type: int
+      returned: always
+    code:
+      description: How it went, V(200) for well.
+      type: int
+      returned: always
+    description:
+      description: What it reports besides.
+      type: str
+      returned: always
+    waiting_modules:
+      description: By name of each module that is to run and does not, its state and why.
+      type: dict
+      returned: always
+    ready:
+      description: Whether all of it runs.
+      type: bool
+      returned: always
 waited_seconds:
   description: How long it took.
   returned: always
@@ -123,6 +163,7 @@ waited_seconds:
 """
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -140,8 +181,20 @@ class DeviceDisabledError(Exception):
     """The device may not connect, so waiting is no use."""
 
 
-def look(client: iothub_client.HubClient, device_id: str, modules: list[str]) -> list[activity.ModuleState]:
-    """Return the state of the modules of one device; none of them exists when the device does not."""
+@dataclass(frozen=True)
+class Seen:
+    """One device at one look. agent: None where nobody waits for it."""
+
+    modules: list[activity.ModuleState]
+    agent: activity.AgentState | None
+
+    def ready(self, after: datetime) -> bool:
+        return all(state.ready(after) for state in self.modules) and (self.agent is None or self.agent.ready)
+
+
+def look(client: iothub_client.HubClient, device: dict[str, Any]) -> Seen:
+    """Return the state of one device; none of its modules exists when it does not."""
+    device_id, modules = device["device_id"], device["modules"]
     twin = client.get_twin(device_id)
     if twin is not None and twin.get("status") == "disabled":
         reason = twin.get("statusReason")
@@ -149,32 +202,36 @@ def look(client: iothub_client.HubClient, device_id: str, modules: list[str]) ->
             f"device {device_id} is disabled at the hub{f' ({reason})' if reason else ''}: enable it"
         )
     found = client.module_twins(device_id, modules) if twin is not None else []
-    return activity.states(device_id, found, modules)
+    agent = None
+    if device["edge_agent"]:
+        own = client.get_twin(device_id, "$edgeAgent") if twin is not None else None
+        agent = activity.agent_state(device_id, own)
+    return Seen(activity.states(device_id, found, modules), agent)
 
 
 def wait(
     client: iothub_client.HubClient, params: dict[str, Any], once: bool
-) -> tuple[list[activity.ModuleState], datetime, float]:
+) -> tuple[list[Seen], datetime, float]:
     """Look until all are ready, the time is over, or once.
 
-    Return (states, moment to be active after, seconds).
+    Return (what was seen of each device, moment to be active after, seconds).
     """
     started = time.monotonic()
     after = activity.parse_time(params["active_after"])
-    wanted = {device["device_id"]: device["modules"] for device in params["devices"]}
-    seen = {device_id: look(client, device_id, modules) for device_id, modules in wanted.items()}
+    wanted = {device["device_id"]: device for device in params["devices"]}
+    seen = {device_id: look(client, device) for device_id, device in wanted.items()}
     if after is None:
         now = datetime.now(UTC) + timedelta(seconds=client.clock_offset or 0.0)
         after = now - timedelta(seconds=params["active_within"])
     while True:
-        pending = [d for d, states in seen.items() if not all(state.ready(after) for state in states)]
+        pending = [device_id for device_id, one in seen.items() if not one.ready(after)]
         waited = time.monotonic() - started
         left = params["wait_timeout"] - waited
         if once or not pending or left <= 0:
-            return [state for states in seen.values() for state in states], after, waited
+            return list(seen.values()), after, waited
         time.sleep(min(params["poll_interval"], left))
         for device_id in pending:
-            seen[device_id] = look(client, device_id, wanted[device_id])
+            seen[device_id] = look(client, wanted[device_id])
 
 
 def main() -> None:
@@ -188,6 +245,7 @@ def main() -> None:
                 "options": {
                     "device_id": {"type": "str", "required": True},
                     "modules": {"type": "list", "elements": "str", "required": True},
+                    "edge_agent": {"type": "bool", "default": False},
                 },
             },
             "active_after": {"type": "str"},
@@ -203,14 +261,18 @@ def main() -> None:
     if module.params["poll_interval"] < 0.1:
         module.fail_json(msg="poll_interval must be at least 0.1 s")
     try:
-        states, after, waited = wait(iothub_module.client(module.params), module.params, module.check_mode)
+        seen, after, waited = wait(iothub_module.client(module.params), module.params, module.check_mode)
     except (DeviceDisabledError, rest_client.ServiceError, iothub_auth.CredentialError) as error:
         module.fail_json(msg=iothub_module.explain(error))
+    states = [state for one in seen for state in one.modules]
+    agents = [one.agent for one in seen if one.agent is not None]
     report = {
         "modules": [{**state.as_dict(), "ready": state.ready(after)} for state in states],
+        "deployments": [agent.as_dict() for agent in agents],
         "waited_seconds": round(waited, 1),
     }
-    missing = [activity.explain(state, after) for state in states if not state.ready(after)]
+    missing = [line for agent in agents if not agent.ready for line in activity.explain_agent(agent)]
+    missing += [activity.explain(state, after) for state in states if not state.ready(after)]
     if missing and not module.check_mode:
         module.fail_json(msg=f"Not ready after {waited:.0f} s. {'. '.join(missing)}", **report)
     module.exit_json(changed=False, **report)

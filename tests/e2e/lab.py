@@ -137,7 +137,7 @@ class Lab:
         trust = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(self.ca_file)))
         return urllib.request.build_opener(urllib.request.ProxyHandler({}), trust)
 
-    def hub(self, method: str, path: str, if_match: str = "") -> Any:
+    def hub(self, method: str, path: str, if_match: str = "", body: Any = None) -> Any:
         """Call the hub's REST API as iothubowner; None where there is no such thing."""
         expiry = int(time.time()) + 600
         signed = f"{quote(self.hostname, safe='')}\n{expiry}".encode()
@@ -147,7 +147,9 @@ class Lab:
         request = urllib.request.Request(
             f"https://{self.hostname}{path}{'&' if '?' in path else '?'}api-version={HUB_API}",
             method=method,
-            headers={"Authorization": token} | ({"If-Match": if_match} if if_match else {}),
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": token, "Content-Type": "application/json"}
+            | ({"If-Match": if_match} if if_match else {}),
         )
         try:
             with self._opener.open(request, timeout=30) as answer:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from edgeha_runtime import __version__
 
-from . import kube, logs, settings, transport, trust
+from . import kube, logs, metrics, settings, transport, trust
 from .authority import EdgeCa
 from .callers import Callers
 from .hub import HubClient
@@ -37,16 +37,20 @@ _log = logging.getLogger("edgeha_runtime.daemon")
 
 
 class Health:
-    """Answers the kubelet: `/healthz` while the event loop runs, `/readyz` once nothing is missing."""
+    """Answers the kubelet: `/healthz` while the event loop runs, `/readyz` once nothing is missing.
+
+    And Prometheus: `/metrics`.
+    """
 
     def __init__(self) -> None:
         self.not_ready: Callable[[], Sequence[str]] = lambda: ["starting: waiting for the store's lock"]
 
     def application(self) -> web.Application:
-        """The two routes, for a port that only probes use."""
+        """The routes, for a port that only looks."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", metrics.answer)
         return app
 
     async def _healthz(self, _request: web.Request) -> web.Response:
@@ -103,6 +107,15 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
             api = WorkloadApi(callers, store, bundle, edge_ca, manifest_trust)
             management = ManagementApi(
                 callers, modules, cluster, state=config.state_dir, provisioning="manual.sas"
+            )
+            metrics.REGISTRY.register(
+                metrics.GatewayCollector(
+                    config.device_id,
+                    config.iothub_hostname,
+                    modules,
+                    lambda: edge_ca.expires,
+                    config.state_dir,
+                )
             )
             tls = transport.server_context(*store.transport())
             runners.append(await _listen(api.application(), config.workload_port, tls))

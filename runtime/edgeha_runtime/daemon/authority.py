@@ -249,6 +249,7 @@ class EdgeCa:
         self._trouble = ""
         # Read from the store once: each sidecar that starts asks for it every second.
         self._made: Authority | None = None
+        self.expires: datetime | None = None
 
     async def server(self, module: str, common_name: str, until: datetime | None) -> Issued:
         """A certificate with which a module serves TLS. Raises NameRefusedError, AuthorityError."""
@@ -303,6 +304,11 @@ class EdgeCa:
         )
 
     async def _authority(self) -> Authority:
+        found = await self._found()
+        self.expires = found.certificate.not_valid_after_utc
+        return found
+
+    async def _found(self) -> Authority:
         if self._files is not None:
             key_file, certificate_file = self._files
             try:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from . import metrics
 from .logs import fields
 
 CACHE_SECONDS = 10.0
@@ -128,7 +129,12 @@ class Callers:
 
     async def _ask(self, key: bytes, token: str) -> Review:
         async with self._slots:
-            review = await self._review(token, self._audience)
+            try:
+                review = await self._review(token, self._audience)
+            except ReviewUnavailableError:
+                metrics.REVIEWS.labels("unavailable").inc()
+                raise
+        metrics.REVIEWS.labels("known" if review.authenticated else "refused").inc()
         keep = CACHE_SECONDS if review.authenticated else REFUSED_CACHE_SECONDS
         self._cache[key] = (self._clock() + keep, review)
         self._cache.move_to_end(key)

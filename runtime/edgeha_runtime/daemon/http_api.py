@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from . import metrics
 from .callers import Caller, CallerRefusedError, Callers, ReviewUnavailableError, log_refusal
 
 # What stock clients send; a newer version of the contracts keeps the routes of the older ones.
@@ -67,8 +69,26 @@ def application(api: str, callers: Callers, allow: Callable[[web.Request, Caller
     contract's ErrorResponse.
     """
     return web.Application(
-        client_max_size=MAX_BODY, middlewares=[_errors(api), _authenticate(callers, allow)]
+        client_max_size=MAX_BODY,
+        middlewares=[_measured(api), _errors(api), _authenticate(callers, allow)],
     )
+
+
+def _measured(api: str) -> Middleware:
+    seconds = metrics.REQUEST_SECONDS.labels(api)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        started = time.perf_counter()
+        response = await handler(request)
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource is not None else "none"
+        metrics.REQUESTS.labels(api, route, response.status).inc()
+        if not response.prepared:
+            seconds.observe(time.perf_counter() - started)
+        return response
+
+    return middleware
 
 
 def _errors(api: str) -> Middleware:

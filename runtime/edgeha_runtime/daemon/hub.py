@@ -27,6 +27,7 @@ from typing import Any
 
 import aiohttp
 
+from . import metrics
 from .logs import fields
 from .settings import Settings
 
@@ -200,6 +201,7 @@ class HubClient:
                     allow_redirects=False,
                 ) as response:
                     body = await response.content.read(MAX_ANSWER)
+                    metrics.HUB_REQUESTS.labels(method, response.status).inc()
                     if response.status in accept:
                         return response.status, body
                     reason = self._reason(response, body)
@@ -213,6 +215,7 @@ class HubClient:
                 ) from error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 way = f" through proxy {_without_password(self._proxy)}" if self._proxy else ""
+                metrics.HUB_REQUESTS.labels(method, "").inc()
                 last = f"hub {self._host}{way} does not answer: {error or type(error).__name__}"
             _log.info("hub request failed", extra=fields(method=method, module=module, reason=last))
         raise HubUnavailableError(last)

@@ -26,7 +26,7 @@ from .kube import ERRORS, REFUSED, Cluster, describe
 from .logs import fields
 from .manifests import Manifest, OwnerReference
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
-from .pods import Board
+from .pods import Board, status
 from .settings import Settings
 
 RESYNC_SECONDS = 600.0
@@ -92,6 +92,13 @@ class Modules:
                 reason = problems.get(module.name) or problems.get("", "waiting for its objects")
                 reasons.append(f"module {module.name}: {reason}")
         return reasons
+
+    def states(self) -> dict[str, str]:
+        """State of each desired module, in the contract's words."""
+        found = self._desired.modules if self._desired else ()
+        return {
+            module.name: status(self.pods.of(module.name), running=module.running).status for module in found
+        }
 
     async def run(self) -> None:
         """Follow the module set and the objects until cancelled."""

@@ -13,6 +13,7 @@ import signal
 import zipfile
 from typing import Any
 
+import aiohttp
 import pytest
 from edgeha_runtime.daemon.keystore import DEPLOYMENT_FILE, KeyStore, Owner
 
@@ -469,3 +470,29 @@ async def test_modules_find_the_gateway_by_their_hosts_file(managed: Daemon) -> 
         {"ip": "10.96.7.7", "hostnames": ["gateway.plant"]},
         {"ip": "10.0.0.9", "hostnames": ["plc"]},
     ]
+
+
+async def test_prometheus_is_told_what_the_gateway_does(managed: Daemon) -> None:
+    await ask(managed, "POST", "/modules", spec("Sensor"))
+    await ask(managed, "POST", "/modules/nobody/start")
+    await ask(managed, "GET", "/modules", caller="sensor")
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{managed.health_port}/metrics") as answer,
+    ):
+        text = await answer.text()
+        assert answer.status == 200
+    found = {
+        name: float(value)
+        for name, _space, value in (line.rpartition(" ") for line in text.splitlines() if line[0] != "#")
+    }
+    requests = 'edgeha_daemon_requests_total{api="management",code="%s",route="%s"}'
+    assert found[requests % (201, "/modules")] == 1
+    assert found[requests % (404, "/modules/{name}/start")] == 1
+    assert found[requests % (403, "/modules")] == 1
+    assert found['edgeha_module_state{module="Sensor",state="stopped"}'] == 1
+    assert found['edgeha_module_state{module="edgeAgent",state="unknown"}'] == 1
+    assert found['edgeha_daemon_hub_requests_total{code="",method="GET"}'] > 0, "the hub is away"
+    assert found["edgeha_state_available_bytes"] > 0
+    assert found["process_resident_memory_bytes"] > 0
+    assert [name for name in found if name.startswith('edgeha_gateway_info{device="gw-1",hub=')]

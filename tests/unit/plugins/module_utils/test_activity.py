@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from ansible_collections.edgeha.iotedge.plugins.module_utils import activity
@@ -64,3 +65,65 @@ def test_explanation_names_device_module_and_what_was_seen(identity: dict[str, o
 def test_modules_of_an_info_are_all_that_exist() -> None:
     found = activity.states("gw", [{"moduleId": "b"}, {"moduleId": "a"}])
     assert [entry.module_id for entry in found] == ["a", "b"]
+
+
+def twin(reported: dict[str, Any], *, version: int = 3) -> dict[str, Any]:
+    desired = {
+        "$version": version,
+        "systemModules": {"edgeAgent": {}, "edgeHub": {"status": "running"}},
+        "modules": {"m": {"status": "running"}, "off": {"status": "stopped"}},
+    }
+    return {"properties": {"desired": desired, "reported": reported}}
+
+
+RUNS = {"runtimeStatus": "running"}
+WELL = {
+    "lastDesiredVersion": 3,
+    "lastDesiredStatus": {"code": 200},
+    "systemModules": {"edgeAgent": RUNS, "edgeHub": RUNS},
+    "modules": {"m": RUNS, "off": {"runtimeStatus": "stopped"}},
+}
+
+
+def test_a_deployment_is_carried_out_when_all_of_its_modules_run() -> None:
+    found = activity.agent_state("gw", twin(WELL))
+    assert found.ready
+    assert activity.explain_agent(found) == []
+
+
+@pytest.mark.parametrize(
+    ("reported", "lines"),
+    [
+        ({}, ["device gw: edgeAgent has not taken version 3 of the deployment (reported: nothing yet)"]),
+        ({**WELL, "lastDesiredVersion": 2}, ["device gw: edgeAgent has not taken version 3"]),
+        (
+            {**WELL, "lastDesiredStatus": {"code": 500, "description": "create m: no such option"}},
+            ["device gw: edgeAgent reports 500: create m: no such option"],
+        ),
+        (
+            {
+                **WELL,
+                "modules": {"m": {"runtimeStatus": "failed", "statusDescription": "ImagePullBackOff: gone"}},
+                "systemModules": {"edgeAgent": RUNS},
+            },
+            [
+                "device gw, module edgeHub: not reported",
+                "device gw, module m: failed (ImagePullBackOff: gone)",
+            ],
+        ),
+    ],
+)
+def test_what_keeps_a_deployment_from_running_is_a_line_each(
+    reported: dict[str, Any], lines: list[str]
+) -> None:
+    found = activity.agent_state("gw", twin(reported))
+    assert not found.ready
+    told = activity.explain_agent(found)
+    assert len(told) == len(lines)
+    assert all(line.startswith(start) for line, start in zip(told, lines, strict=True))
+
+
+def test_a_device_without_edge_agent_is_told_as_such() -> None:
+    found = activity.agent_state("leaf", None)
+    assert not found.ready
+    assert "register it as an edge device" in activity.explain_agent(found)[0]

@@ -130,12 +130,53 @@ def test_all_errors_come_at_once() -> None:
 def test_what_has_no_effect_is_noted() -> None:
     document = manifest(m=MODULE)
     document["modulesContent"]["$edgeHub"] = {"properties.desired": {"routes": {}}}
+    (note,) = deployment.check(document).notes
+    assert "$edgeHub: has no effect without systemModules" in note
+
+
+def whole(**modules: Any) -> dict[str, Any]:
+    """A manifest that edgeAgent carries out."""
+    document = manifest(**modules)
     desired = document["modulesContent"]["$edgeAgent"]["properties.desired"]
-    desired["systemModules"] = {"edgeAgent": {}}
-    notes = deployment.check(document).notes
-    assert len(notes) == 2
-    assert any("$edgeHub" in note for note in notes)
-    assert any("systemModules" in note for note in notes)
+    desired["runtime"] = {"type": "docker", "settings": {}}
+    system: dict[str, Any] = {"type": "docker", "settings": {"image": " r/agent:1.6 "}}
+    desired["systemModules"] = {
+        "edgeAgent": {**system, "env": {"UpstreamProtocol": {"value": "MqttWs"}}},
+        "edgeHub": {**system, "status": "running", "restartPolicy": "always"},
+    }
+    document["modulesContent"]["$edgeHub"] = {
+        "properties.desired": {
+            "schemaVersion": "1.1",
+            "routes": {"up": "FROM /messages/* INTO $upstream"},
+            "storeAndForwardConfiguration": {"timeToLiveSecs": 7200},
+        }
+    }
+    return document
+
+
+def test_a_manifest_with_system_modules_is_carried_out_by_edge_agent() -> None:
+    options = {"HostConfig": {"Memory": 1 << 20}}
+    module = changed(settings={**MODULE["settings"], "createOptions": options}, status="running")
+    result = deployment.check(whole(zeta=module, alpha=MODULE, off=changed(status="stopped")))
+    assert result.modules == []
+    assert result.names == ["alpha", "zeta"], "what is stopped is not waited for"
+    assert result.edge_agent == {
+        "image": "r/agent:1.6",
+        "imagePullPolicy": "IfNotPresent",
+        "env": {"UpstreamProtocol": "MqttWs"},
+        "createOptions": {},
+    }
+    assert result.content is not None
+    sent = result.content["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]["zeta"]["settings"]
+    assert json.loads(sent["createOptions"]) == options
+
+
+def test_what_is_wrong_with_a_whole_manifest_is_told_by_its_path() -> None:
+    document = whole(m=changed(status="paused"))
+    del document["modulesContent"]["$edgeAgent"]["properties.desired"]["systemModules"]["edgeHub"]
+    errors = errors_of(document)
+    assert any("systemModules.edgeHub: missing" in error for error in errors)
+    assert any(".modules.m.status" in error for error in errors)
 
 
 JSON = st.recursive(
@@ -168,7 +209,7 @@ def test_any_json_is_either_read_or_refused_with_paths(document: Any) -> None:
     errors: list[str] = []
     found: list[dict[str, Any]] = []
     try:
-        found = deployment.parse(json.dumps(document)).modules
+        found = deployment.parse(json.dumps(document)).modules or []
     except manifest_json.ManifestError as error:
         errors = error.errors
         found = [{"image": "refused"}] if errors else []

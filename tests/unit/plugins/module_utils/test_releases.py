@@ -24,7 +24,12 @@ SETTINGS = {
 KEY = "a2V5a2V5a2V5a2V5a2V5a2V5"
 [RELEASE] = releases.wanted(
     inventory_rules.normalise_gateways([{"name": "gw", "device_id": "dev"}], {}, "nfs"),
-    [[{"name": "sensor", "image": "s:1", "env": {}, "imagePullPolicy": "IfNotPresent"}]],
+    [
+        {
+            "modules": [{"name": "sensor", "image": "s:1", "env": {}, "imagePullPolicy": "IfNotPresent"}],
+            "edge_agent": None,
+        }
+    ],
     SETTINGS,
 )
 DEVICE = {"device_id": "dev", "as_wanted": True, "identity_etag": "MTIz"}
@@ -47,6 +52,14 @@ def test_values_of_the_chart() -> None:
     assert values["storage"] == {"className": "nfs", "size": "1Gi", "accessMode": "ReadWriteMany"}
     assert values["tolerationSeconds"] == 30
     assert [module["name"] for module in values["modules"]] == ["sensor"]
+
+
+def test_edge_agent_is_a_value_only_where_a_deployment_has_one() -> None:
+    gateways = inventory_rules.normalise_gateways([{"name": "gw", "device_id": "dev"}], {}, "nfs")
+    agent = {"image": "a:1", "env": {}}
+    (release,) = releases.wanted(gateways, [{"modules": [], "edge_agent": agent}], SETTINGS)
+    assert release["values"]["edgeAgent"] == agent
+    assert "edgeAgent" not in RELEASE["values"]
 
 
 def test_gateway_that_is_as_wanted_needs_nothing() -> None:

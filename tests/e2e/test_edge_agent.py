@@ -1,0 +1,177 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A whole deployment: the hub gets it, edgeAgent carries it out by the daemon, edgeHub brings messages on."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Observed, observed
+from tests.e2e.lab import ROOT, Gateway, Lab, Message, wait_for
+from tests.e2e.playbook import Playbooks, Run
+
+MESSAGES_LIMIT_SECONDS = 60
+MANIFEST = json.loads((ROOT / "inventories/local/files/edge.json").read_text())
+
+
+class Site:
+    """A gateway with a deployment of its own that tests change."""
+
+    def __init__(self, lab: Lab, playbooks: Playbooks, gateway: Gateway, file: Path) -> None:
+        self.lab = lab
+        self.gateway = gateway
+        self._playbooks = playbooks
+        self._file = file
+
+    def run(self, *words: str, manifest: dict[str, Any] = MANIFEST) -> Run:
+        """Run site.yml with a deployment."""
+        self._file.write_text(json.dumps(manifest))
+        entry = {"name": self.gateway.name, "deployment": str(self._file)}
+        return self._playbooks.run("site.yml", *words, variables={"edge_gateways": [entry]})
+
+    def twin(self, module: str) -> dict[str, Any]:
+        """Properties of a module's twin."""
+        found: dict[str, Any] = self.lab.hub("GET", f"/twins/{self.gateway.name}/modules/{module}")[
+            "properties"
+        ]
+        return found
+
+    def pods(self) -> dict[str, tuple[str, int]]:
+        """Uid and restarts of each pod of a module, by the module's name."""
+        return {
+            pod["metadata"]["annotations"]["net.azure-devices.edge.module-id"]: (
+                pod["metadata"]["uid"],
+                sum(one["restartCount"] for one in pod["status"].get("containerStatuses", [])),
+            )
+            for pod in self.lab.pods(self.gateway, "module")
+            if not pod["metadata"].get("deletionTimestamp")
+        }
+
+    def messages(self, after: int, count: int = 3) -> list[Message]:
+        """At least `count` messages of the gateway after one."""
+        return wait_for(
+            f"{count} messages at the hub",
+            lambda: found if len(found := self.lab.messages(self.gateway.name, after)) >= count else None,
+            MESSAGES_LIMIT_SECONDS,
+        )
+
+    def last(self) -> int:
+        return max((message.seq for message in self.lab.messages(self.gateway.name)), default=0)
+
+
+@pytest.fixture(scope="module")
+def site(
+    lab: Lab,
+    playbooks: Playbooks,
+    new_gateway: Callable[[str], Gateway],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Site:
+    """The gateway, with its deployment carried out."""
+    made = Site(lab, playbooks, new_gateway("e2e-agent"), tmp_path_factory.mktemp("edge") / "edge.json")
+    made.run("-vvv", "--diff").finished()
+    return made
+
+
+def test_the_deployment_is_carried_out_and_messages_come_through_edge_hub(site: Site) -> None:
+    reported = site.twin("$edgeAgent")["reported"]
+    assert reported["lastDesiredStatus"] == {"code": 200, "description": ""}
+    assert reported["lastDesiredVersion"] == site.twin("$edgeAgent")["desired"]["$version"]
+    assert {"edgeAgent", "edgeHub", "sensor"} == set(site.pods())
+    messages = site.messages(0)
+    assert {message.module for message in messages} == {"sensor"}
+    sensor = site.lab.get("deployment", "e2e-agent-sensor", "--namespace", site.gateway.namespace)
+    (alias,) = sensor["spec"]["template"]["spec"]["hostAliases"]
+    service = site.lab.get("service", "e2e-agent-gateway", "--namespace", site.gateway.namespace)
+    assert alias == {"ip": service["spec"]["clusterIP"], "hostnames": ["e2e-agent"]}
+    clients = site.twin("$edgeHub")["reported"]["clients"]
+    assert clients["e2e-agent/sensor"] == {"status": "Connected"}
+
+
+def test_a_second_run_changes_nothing(site: Site) -> None:
+    seen: Observed = observed(site.lab, lambda: site.run().finished())
+    assert seen.run.changed == 0, seen.run.changed_tasks()
+    # edgeAgent goes on reporting; what it reports is no object and no identity.
+    assert seen.differences == []
+    checked = site.run("--check", "--diff").finished()
+    assert checked.changed == 0, checked.changed_tasks()
+
+
+def test_an_update_of_one_module_leaves_the_others_alone(site: Site) -> None:
+    before, last = site.pods(), site.last()
+    manifest = copy.deepcopy(MANIFEST)
+    modules = manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]
+    modules["sensor"]["env"]["SEND_INTERVAL_SECONDS"]["value"] = "2"
+    run = site.run(manifest=manifest).finished()
+    assert run.changed == 1, run.changed_tasks()
+    after = site.pods()
+    assert after["sensor"][0] != before["sensor"][0]
+    assert {name: after[name] for name in ("edgeAgent", "edgeHub")} == {
+        name: before[name] for name in ("edgeAgent", "edgeHub")
+    }
+    site.messages(last)
+
+
+def test_what_edge_hub_acknowledged_arrives_after_its_end(site: Site) -> None:
+    last = site.last()
+    namespace = site.gateway.namespace
+    site.messages(last)
+    (pod,) = [
+        pod["metadata"]["name"]
+        for pod in site.lab.pods(site.gateway, "module")
+        if pod["metadata"]["annotations"]["net.azure-devices.edge.module-id"] == "edgeHub"
+    ]
+    site.lab.kubectl(
+        "delete", "pod", pod, "--namespace", namespace, "--grace-period=0", "--force", "--wait=false"
+    )
+    seen = site.last()
+    messages = site.messages(seen, 5)
+    whole = [
+        message for message in site.lab.messages(site.gateway.name, last) if message.seq <= messages[-1].seq
+    ]
+    numbers = list(dict.fromkeys(message.sequence for message in whole if message.boot == whole[-1].boot))
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers))), (
+        "no gap, each once or more, in order"
+    )
+
+
+def test_a_module_that_cannot_be_made_fails_the_run_with_its_reason(site: Site) -> None:
+    before = site.pods()
+    manifest = copy.deepcopy(MANIFEST)
+    modules = manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]
+    options = {"HostConfig": {"Nonsense": 1}}
+    modules["broken"] = {
+        **modules["sensor"],
+        "settings": {**modules["sensor"]["settings"], "createOptions": options},
+    }
+    run = site.run("--extra-vars", "edge_verify_wait_timeout=25", manifest=manifest)
+    assert run.code != 0
+    assert (
+        "edgeAgent reports 500: create broken: 400: createOptions.HostConfig.Nonsense: no such option"
+        in run.text
+    )
+    assert "module broken: not reported" in run.text
+    assert {name: uid for name, (uid, _restarts) in site.pods().items() if name != "sensor"} == {
+        name: uid for name, (uid, _restarts) in before.items() if name != "sensor"
+    }
+
+
+def test_a_module_that_leaves_the_deployment_takes_everything_but_its_volume(site: Site) -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    del manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]["sensor"]
+    site.run(manifest=manifest).finished()
+    namespace = site.gateway.namespace
+    wait_for("the sensor is gone", lambda: "sensor" not in site.pods(), 60)
+    assert site.lab.hub("GET", "/devices/e2e-agent/modules/sensor") is None
+    claims = site.lab.get("persistentvolumeclaims", "--namespace", namespace)["items"]
+    assert {claim["metadata"]["name"] for claim in claims} == {
+        "e2e-agent-state",
+        "e2e-agent-volume-edgehub-store",
+    }
