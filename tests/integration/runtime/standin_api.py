@@ -155,6 +155,8 @@ class ApiServer:
                 kind, found = await queue.get()
                 if self._selected(request, found):
                     await stream.write(json.dumps({"type": kind, "object": found}).encode() + b"\n")
+        except ConnectionResetError:
+            return stream  # the daemon hung up
         finally:
             self._watchers.remove(entry)
 
