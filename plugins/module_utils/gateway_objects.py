@@ -6,9 +6,19 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_facts, releases
+from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_facts, gateway_status, releases
+
+with contextlib.suppress(ImportError):  # cluster_client, which makes the clients, says so
+    import kubernetes
+    import urllib3
+
+_HEALTH_PORT = 35002
+# Where edgeAgent and edgeHub tell Prometheus.
+_EDGE_HUB_PORT = 9600
 
 
 def list_objects(
@@ -31,6 +41,47 @@ def pods_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
     pods.sort(key=lambda pod: (not pod["ready"], str(pod["name"])))
     nodes = [pod["node"] for pod in pods if pod["component"] == "daemon" and pod["node"]]
     return {"name": name, "namespace": namespace, "node": nodes[0] if nodes else None, "pods": pods}
+
+
+def told_by_pods(client: Any, gateway: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"daemon", "waiting_messages"}`` of a gateway, of which `pods_of` told the pods.
+
+    daemon: see `gateway_status.of_daemon`; None when it does not answer. waiting_messages: in edgeHub; None
+    where there is none. They are asked through the API's proxy.
+    """
+    daemon, waiting = None, None
+    for pod in gateway["pods"]:
+        if pod["component"] == "daemon" and daemon is None:
+            metrics = _ask(client, gateway["namespace"], pod["name"], _HEALTH_PORT, "metrics")
+            # A daemon that is not ready answers 503 and tells why; the proxy passes that on as an error.
+            ready = _ask(client, gateway["namespace"], pod["name"], _HEALTH_PORT, "readyz")
+            daemon = None if metrics is None else gateway_status.of_daemon(metrics, ready or "")
+        elif pod["module"] == "edgeHub" and waiting is None:
+            metrics = _ask(client, gateway["namespace"], pod["name"], _EDGE_HUB_PORT, "metrics")
+            waiting = None if metrics is None else gateway_status.queue_length(metrics)
+    return {"daemon": daemon, "waiting_messages": waiting}
+
+
+def _ask(client: Any, namespace: str, pod: str, port: int, path: str) -> str | None:
+    """Return what a pod answers; None when it does not, or when the way to it is not allowed."""
+    url = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}"
+    try:
+        answer = client.client.call_api(
+            url,
+            "GET",
+            response_type="str",
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
+            _request_timeout=5,
+        )
+    except kubernetes.client.ApiException as error:
+        if error.status == 503 and error.body:
+            body = error.body
+            return body.decode(errors="replace") if isinstance(body, bytes) else str(body)
+        return None
+    except urllib3.exceptions.HTTPError:
+        return None
+    return str(answer)
 
 
 def state_of(client: Any, name: str, namespace: str) -> dict[str, Any]:

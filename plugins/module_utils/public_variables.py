@@ -47,6 +47,7 @@ VARIABLES: Mapping[str, Variable] = {
     "edge_confirm": Variable(),
     "edge_drain_timeout": Variable("int"),
     "edge_failover_seconds": Variable("int"),
+    "edge_status_folder": Variable(),
     "edge_gateway_defaults": Variable("dict"),
     "edge_gateways": Variable("list"),
     "edge_http_proxy": Variable(),

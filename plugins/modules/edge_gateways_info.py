@@ -31,6 +31,11 @@ options:
           - Namespace of the gateway.
         type: str
         required: true
+  daemon:
+    description:
+      - Ask the daemon and edgeHub of each gateway, too, how they do. It takes the right to get C(pods/proxy).
+    type: bool
+    default: false
 extends_documentation_fragment:
   - edgeha.iotedge.cluster
   - edgeha.iotedge.cluster.attributes
@@ -71,6 +76,16 @@ gateways:
       type: list
       elements: dict
       returned: always
+    daemon:
+      description:
+        - What the daemon tells, with version, modules (their states), edge_ca_until, state_available_bytes,
+          state_size_bytes and reasons for not being ready. Null when it does not answer.
+      type: dict
+      returned: with O(daemon)
+    waiting_messages:
+      description: How many messages wait in edgeHub, null where there is none or it does not tell.
+      type: int
+      returned: with O(daemon)
 """
 
 
@@ -91,6 +106,7 @@ def main() -> None:
                     "namespace": {"type": "str", "required": True},
                 },
             },
+            "daemon": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -100,6 +116,8 @@ def main() -> None:
                 gateway_objects.pods_of(client, entry["name"], entry["namespace"])
                 for entry in module.params["gateways"]
             ]
+            if module.params["daemon"]:
+                found = [gateway | gateway_objects.told_by_pods(client, gateway) for gateway in found]
     except cluster_client.ClusterError as error:
         module.fail_json(msg=f"The cluster cannot be read. {error}")
     module.exit_json(changed=False, gateways=found)

@@ -37,6 +37,12 @@ class Site:
         entry = {"name": self.gateway.name, "deployment": str(self._file)}
         return self._playbooks.run("site.yml", *words, variables={"edge_gateways": [entry]})
 
+    def status(self, folder: Path) -> Run:
+        """Run status.yml."""
+        entry = {"name": self.gateway.name, "deployment": str(self._file)}
+        variables = {"edge_gateways": [entry], "edge_status_folder": str(folder)}
+        return self._playbooks.run("playbooks/status.yml", variables=variables).finished()
+
     def twin(self, module: str) -> dict[str, Any]:
         """Properties of a module's twin."""
         found: dict[str, Any] = self.lab.hub("GET", f"/twins/{self.gateway.name}/modules/{module}")[
@@ -102,6 +108,20 @@ def test_a_second_run_changes_nothing(site: Site) -> None:
     assert seen.differences == []
     checked = site.run("--check", "--diff").finished()
     assert checked.changed == 0, checked.changed_tasks()
+
+
+def test_status_tells_how_the_gateway_does(site: Site, tmp_path: Path) -> None:
+    run = site.status(tmp_path)
+    assert run.changed == 1, run.changed_tasks()  # the file
+    (record,) = json.loads((tmp_path / "lab.json").read_text())
+    assert record["problems"] == []
+    assert record["modules"] == {"edgeAgent": "running", "edgeHub": "running", "sensor": "running"}
+    assert record["deployment"]["code"] == 200
+    assert record["waiting_messages"] is not None
+    assert record["edge_ca_until"], "edgeHub has a certificate"
+    assert 0 < record["state_available_bytes"] <= record["state_size_bytes"]
+    assert "GATEWAY" in run.text
+    assert "3 of 3" in run.text
 
 
 def test_an_update_of_one_module_leaves_the_others_alone(site: Site) -> None:

@@ -80,6 +80,7 @@ class Gateway:
             "storageFolder": str(self.folder / "edgehub"),
             "LISTEN_ADDRESS": GATEWAY_IP,
             "HTTPS_PORT": str(free_port(GATEWAY_IP)),
+            "METRICS_PORT": str(free_port(GATEWAY_IP)),
         }
         (self.folder / "edgehub.log").write_text("")
         with (self.folder / "edgehub.log").open("ab") as log:

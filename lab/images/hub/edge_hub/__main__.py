@@ -8,8 +8,8 @@ uses: identities in scope, and connections for them with a token of its own. The
 by its name.
 
 Environment: the contract's (IOTEDGE_*, EdgeDeviceHostName), `storageFolder` (default /tmp/edgeHub); for tests
-LISTEN_ADDRESS, MQTT_PORT, HTTPS_PORT, UPSTREAM_MQTT_PORT. Exit code 1: no certificate, the store is broken or
-used by another hub. The kubelet starts it anew, and with it the certificate.
+LISTEN_ADDRESS, MQTT_PORT, HTTPS_PORT, METRICS_PORT, UPSTREAM_MQTT_PORT. Exit code 1: no certificate, the
+store is broken or used by another hub. The kubelet starts it anew, and with it the certificate.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from edge_hub.logs import say
 from edge_hub.scope import Scope
 from edge_hub.store import Store, StoreBusyError
 from edge_hub.upstream import Way
-from edge_hub.web import application
+from edge_hub.web import application, metrics
 from edge_hub.workload import Workload, WorkloadError
 
 _SERVICE_VERSION = "2021-04-12"
@@ -107,6 +107,7 @@ async def _serve(stop: asyncio.Event) -> None:
     opened = asyncio.Event()
     work = asyncio.create_task(hub.run(opened.set))
     runner = web.AppRunner(application(hub), access_log=None, handle_signals=False)
+    told = web.AppRunner(metrics(store), access_log=None, handle_signals=False)
     server = None
     try:
         await asyncio.wait((work, asyncio.create_task(opened.wait())), return_when=asyncio.FIRST_COMPLETED)
@@ -116,6 +117,8 @@ async def _serve(stop: asyncio.Event) -> None:
         await runner.setup()
         port = int(environ.get("HTTPS_PORT", "443"))
         await web.TCPSite(runner, listen or None, port, ssl_context=tls).start()
+        await told.setup()
+        await web.TCPSite(told, listen or None, int(environ.get("METRICS_PORT", "9600"))).start()
         say("serving", device=device, name=name, waiting=await store.count())
         left = (ends - datetime.now(UTC)).total_seconds() - _RENEW_SECONDS
         stopped = asyncio.create_task(stop.wait())
@@ -126,6 +129,7 @@ async def _serve(stop: asyncio.Event) -> None:
         if server is not None:
             server.close()
         await runner.cleanup()
+        await told.cleanup()
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         await session.close()

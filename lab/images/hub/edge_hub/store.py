@@ -158,6 +158,14 @@ class Store:
             lambda database: database.execute("DELETE FROM messages WHERE stored < ?", (before,)).rowcount
         )
 
+    async def lengths(self) -> dict[str, int]:
+        """How many messages wait, by endpoint."""
+        return await self.run(
+            lambda database: dict(
+                database.execute("SELECT endpoint, count(*) FROM messages GROUP BY endpoint").fetchall()
+            )
+        )
+
     async def count(self) -> int:
         """How many messages wait."""
         return await self.run(
