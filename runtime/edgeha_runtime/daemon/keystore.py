@@ -41,6 +41,7 @@ KEY_FILE = "master-key.json"
 IDENTITIES_FILE = "identities.json"
 AUTHORITY_FILE = "edge-ca.json"
 DEPLOYMENT_FILE = "deployment.json"
+FILES = (KEY_FILE, IDENTITIES_FILE, AUTHORITY_FILE, DEPLOYMENT_FILE)
 LOCK_FILE = "lock"
 _LOST_KEY = (
     "Restore it from a backup. Only if there is none: delete the whole store; all modules then get new keys "
@@ -275,7 +276,7 @@ class KeyStore:
             except AuthorityFileError as error:
                 raise StoreError(f"{authority_path} holds no CA: {error}. {_LOST_AUTHORITY}") from error
         # What a crash before the rename left behind was never used by anybody.
-        for leftover in (KEY_FILE, IDENTITIES_FILE, AUTHORITY_FILE, DEPLOYMENT_FILE):
+        for leftover in FILES:
             with contextlib.suppress(FileNotFoundError):
                 (directory / f".{leftover}.new").unlink()
         if key_document is None:

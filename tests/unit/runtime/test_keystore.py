@@ -26,6 +26,7 @@ RUNTIME = Path(keystore.__file__).parents[2]
 OWNER = Owner("gw-1", "hub.example.net")
 _MADE = authority.quickstart("gw-1", datetime.now(UTC))
 AUTHORITY = (_MADE.key_pem(), _MADE.pem())
+DEPLOYMENT = {"modules": {"sensor": {"spec": {"name": "sensor"}, "running": True}}, "identities": ["sensor"]}
 NAMES = st.text(st.sampled_from("abcXYZ019-:.+%_#*?!(),=@;$'"), min_size=1, max_size=40)
 
 
@@ -46,11 +47,13 @@ def test_opened_again_it_has_the_same_keys_and_identities(tmp_path: Path) -> Non
     first.remember("pump", "gen-2")
     first.forget("pump")
     first.keep_authority(*AUTHORITY)
+    first.keep_deployment(DEPLOYMENT)
     again = KeyStore.open(tmp_path, Owner("gw-1", "HUB.example.net"))
     assert again.module_key("sensor", "gen-1", "primary") == first.module_key("sensor", "gen-1", "primary")
     assert again.encryption_key("sensor", "gen-1") == first.encryption_key("sensor", "gen-1")
     assert dict(again.identities) == {"sensor": "gen-1"}
     assert again.authority == AUTHORITY
+    assert again.deployment == DEPLOYMENT
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
@@ -85,7 +88,7 @@ def test_keys_differ_by_module_generation_and_which(one: tuple[str, str], other:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-@pytest.mark.parametrize("name", [keystore.KEY_FILE, keystore.IDENTITIES_FILE, keystore.AUTHORITY_FILE])
+@pytest.mark.parametrize("name", list(keystore.FILES))
 def test_any_damage_to_a_file_is_refused_with_a_way_out_and_nothing_is_touched(
     name: str, data: st.DataObject
 ) -> None:
@@ -94,6 +97,7 @@ def test_any_damage_to_a_file_is_refused_with_a_way_out_and_nothing_is_touched(
         store = KeyStore.open(directory, OWNER)
         store.remember("sensor", "gen-1")
         store.keep_authority(*AUTHORITY)
+        store.keep_deployment(DEPLOYMENT)
         path = directory / name
         whole = path.read_bytes().rstrip()
         if data.draw(st.booleans(), "cut"):
@@ -149,6 +153,14 @@ def test_an_authority_without_its_master_key_is_refused(filled: Path) -> None:
         KeyStore.open(filled, OWNER)
 
 
+def test_a_deployment_without_its_master_key_is_refused(filled: Path) -> None:
+    KeyStore.open(filled, OWNER).keep_deployment(DEPLOYMENT)
+    (filled / keystore.IDENTITIES_FILE).unlink()
+    (filled / keystore.KEY_FILE).unlink()
+    with pytest.raises(StoreError, match=r"master-key\.json is missing although .*deployment\.json"):
+        KeyStore.open(filled, OWNER)
+
+
 def test_an_authority_that_is_none_is_refused(filled: Path) -> None:
     KeyStore.open(filled, OWNER).keep_authority(AUTHORITY[0], "no certificate")
     with pytest.raises(StoreError, match=r"edge-ca\.json holds no CA: the certificate is not PEM.*backup"):
@@ -187,6 +199,9 @@ for generation in ("1", "2"):
     print("identity", generation, flush=True)
 store.keep_authority(*json.load(sys.stdin))
 print("authority kept", flush=True)
+for number in (1, 2):
+    store.keep_deployment({"identities": [str(number)]})
+    print("deployment", number, flush=True)
 """
 
 
@@ -217,10 +232,11 @@ def test_killed_in_any_write_step_the_store_opens_with_all_it_had_promised(tmp_p
         assert promised.get("key", key) == key
         assert store.identities.get("sensor", "0") >= promised.get("identity", "0")
         assert store.authority == AUTHORITY or "authority" not in promised
+        assert store.deployment.get("identities", ["0"])[0] >= promised.get("deployment", "0")
         assert not list(folder.glob(".*.new")), "what was half written is cleared away"
         assert KeyStore.open(folder, OWNER).module_key("m", "g", "primary").hex() == key
-    # Four files written, each in at least open, write, fsync, close, rename, fsync of the folder.
-    assert steps >= 24
+    # Six files written, each in at least open, write, fsync, close, rename, fsync of the folder.
+    assert steps >= 36
 
 
 HOLDING = """
