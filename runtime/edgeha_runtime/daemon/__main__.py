@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -17,16 +18,16 @@ from aiohttp import web
 
 from edgeha_runtime import __version__
 
-from . import kube, logs, metrics, settings, transport, trust
+from . import kube, logs, metrics, provisioning, settings, transport, trust
 from .authority import EdgeCa
 from .callers import Callers
-from .hub import HubClient
+from .hub import HubClient, HubError
 from .keystore import KeyStore, Owner, StoreError, StoreLock, StoreLockedError
 from .kube import Cluster, ClusterError, TokenReviewer
 from .logs import fields
 from .management import ManagementApi
 from .modules import Modules
-from .settings import Settings, SettingsError
+from .settings import Dps, Settings, SettingsError
 from .trust import TrustError
 from .workload import WorkloadApi
 
@@ -84,6 +85,10 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
         await _or_stop(lock.acquire(config.lock_timeout), stop)
         if stop.is_set():
             return
+        if config.dps is not None:
+            config = await _provisioned(config, config.dps, bundle.context(), health, stop)
+            if stop.is_set():
+                return
         owner = Owner(config.device_id, config.iothub_hostname)
         store = await asyncio.to_thread(KeyStore.open, config.state_dir, owner)
         client = kube.connect(config.namespace)
@@ -105,8 +110,16 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
                 key_file=config.edge_ca_key_file,
             )
             api = WorkloadApi(callers, store, bundle, edge_ca, manifest_trust)
+            dps = config.dps
             management = ManagementApi(
-                callers, modules, cluster, state=config.state_dir, provisioning="manual.sas"
+                callers,
+                modules,
+                cluster,
+                state=config.state_dir,
+                provisioning="manual.sas" if dps is None else "dps.symmetric_key",
+                reprovision=None
+                if dps is None
+                else functools.partial(provisioning.again, config, bundle.context(), dps),
             )
             metrics.REGISTRY.register(
                 metrics.GatewayCollector(
@@ -133,6 +146,24 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
         for runner in reversed(runners):
             await runner.cleanup()
         lock.release()
+
+
+async def _provisioned(
+    config: Settings, dps: Dps, tls: ssl.SSLContext, health: Health, stop: asyncio.Event
+) -> Settings:
+    """The settings with the device and the hub that the provisioning service gives; as they are at a stop."""
+    health.not_ready = lambda: [f"waiting for the provisioning service {dps.endpoint}"]
+
+    def waits(reason: str) -> None:
+        health.not_ready = lambda: [reason]
+
+    found: list[provisioning.Assignment] = []
+
+    async def ask() -> None:
+        found.append(await provisioning.first(config, tls, dps, waits))
+
+    await _or_stop(ask(), stop)
+    return config.assigned(found[0].device_id, found[0].iothub_hostname) if found else config
 
 
 async def _together(*work: Coroutine[None, None, None]) -> None:
@@ -173,7 +204,7 @@ async def _main() -> int:
     except StoreLockedError as error:
         _log.error(str(error))
         return EXIT_TRY_AGAIN
-    except (StoreError, TrustError, ClusterError) as error:
+    except (StoreError, TrustError, ClusterError, HubError) as error:
         _log.error(str(error))
         return EXIT_REFUSED
     except OSError as error:

@@ -85,6 +85,14 @@ def read_device_key(path: Path) -> bytes:
     return key
 
 
+def device_key(settings: Settings) -> bytes:
+    """The device's own key; that of an enrollment group is only what it is derived from. Raises HubError."""
+    key = read_device_key(settings.device_key_file)
+    if settings.dps is None or not settings.dps.group:
+        return key
+    return hmac.digest(key, settings.dps.registration_id.encode(), "sha256")
+
+
 class HubClient:
     """Module identities of one device. Every call makes at most `ATTEMPTS` requests with growing pauses.
 
@@ -101,7 +109,7 @@ class HubClient:
     ) -> None:
         self._host = settings.iothub_hostname
         self._device = settings.device_id
-        self._key_file = settings.device_key_file
+        self._settings = settings
         hostname = urllib.parse.urlsplit(f"//{self._host}").hostname or self._host
         self._proxy = settings.proxy_for(hostname)
         self._clock = clock
@@ -186,7 +194,7 @@ class HubClient:
             if attempt:
                 await asyncio.sleep(self._pause * 2 ** (attempt - 1) * random.uniform(0.7, 1.3))  # noqa: S311 - spreads retries, protects nothing
             expiry = int(self._clock()) + TOKEN_TTL
-            key = read_device_key(self._key_file)
+            key = device_key(self._settings)
             headers = {"Authorization": sas_token(f"{self._host}/devices/{self._device}", key, expiry)}
             if if_match:
                 headers["If-Match"] = '"*"'

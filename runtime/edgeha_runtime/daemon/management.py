@@ -13,7 +13,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,20 @@ _log = logging.getLogger(__name__)
 
 
 class ManagementApi:
-    """The routes. `state` is the folder whose disk is told; `provisioning` the kind that is told."""
+    """The routes. `state` is the folder whose disk is told; `provisioning` the kind that is told.
+
+    `reprovision` asks the provisioning service anew, where there is one; it raises HubError.
+    """
 
     def __init__(
-        self, callers: Callers, modules: Modules, cluster: Cluster, *, state: Path, provisioning: str
+        self,
+        callers: Callers,
+        modules: Modules,
+        cluster: Cluster,
+        *,
+        state: Path,
+        provisioning: str,
+        reprovision: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._callers = callers
         self._modules = modules
@@ -49,6 +59,7 @@ class ManagementApi:
         self._cluster = cluster
         self._state = state
         self._provisioning = provisioning
+        self._provision_again = reprovision
 
     def application(self) -> web.Application:
         """The aiohttp application with all routes of the contract."""
@@ -318,6 +329,13 @@ class ManagementApi:
 
     async def _reprovision(self, _request: web.Request) -> web.Response:
         _log.info("reprovision")
+        if self._provision_again is not None:
+            try:
+                await self._provision_again()
+            except HubUnavailableError as error:
+                raise ApiError(503, str(error)) from None
+            except HubError as error:
+                raise ApiError(502, str(error)) from None
         self._modules.reprovision()
         return web.Response()
 

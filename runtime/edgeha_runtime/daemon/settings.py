@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -21,11 +21,24 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True)
+class Dps:
+    """A registration at the Device Provisioning Service, by symmetric key.
+
+    `group`: the key is that of an enrollment group, and the device's own key is derived from it.
+    """
+
+    endpoint: str
+    id_scope: str
+    registration_id: str
+    group: bool
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything the daemon is told from outside.
 
     Durations are in seconds. `https_proxy` is a URL or empty; `no_proxy` holds host names, suffixes with a
-    leading dot, addresses and networks (CIDR).
+    leading dot, addresses and networks (CIDR). With `dps` device and hub are empty until it was asked.
     """
 
     release: str
@@ -36,6 +49,7 @@ class Settings:
     iothub_hostname: str
     gateway_hostname: str
     gateway_service: str
+    dps: Dps | None
     device_key_file: Path
     state_dir: Path
     trust_bundle_file: Path
@@ -84,6 +98,15 @@ class Settings:
         """Where edgeAgent's sidecar finds the management API."""
         return f"https://{self.daemon_name}.{self.namespace}.svc:{self.management_port}"
 
+    def assigned(self, device_id: str, iothub_hostname: str) -> Settings:
+        """These settings for the device and the hub that the provisioning service gave."""
+        return replace(
+            self,
+            device_id=device_id,
+            iothub_hostname=iothub_hostname,
+            gateway_hostname=self.gateway_hostname or iothub_hostname,
+        )
+
     def proxy_for(self, host: str) -> str | None:
         """URL of the proxy for an HTTPS request to `host`, None to go there directly."""
         if not self.https_proxy or any(_matches(host, rule) for rule in self.no_proxy):
@@ -102,6 +125,23 @@ def _matches(host: str, rule: str) -> bool:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _dps(environ: Mapping[str, str], text: Callable[[str, str], str], problems: list[str]) -> Dps | None:
+    id_scope = environ.get("EDGEHA_DPS_ID_SCOPE", "").strip()
+    if not id_scope:
+        return None
+    registration = environ.get("EDGEHA_DPS_REGISTRATION_ID", "").strip()
+    # Rule of the service: 1-128 characters, lower-case letters and digits, - . _ : inside.
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9\-._:]{0,126}[a-z0-9])?", registration):
+        problems.append(f"EDGEHA_DPS_REGISTRATION_ID is {registration!r}: not a registration id")
+    attestation = text("EDGEHA_DPS_KEY", "individual")
+    if attestation not in ("individual", "group"):
+        problems.append(f"EDGEHA_DPS_KEY is {attestation!r}: give individual or group")
+    endpoint = text("EDGEHA_DPS_ENDPOINT", "global.azure-devices-provisioning.net")
+    if "/" in endpoint or "@" in endpoint:
+        problems.append(f"EDGEHA_DPS_ENDPOINT is {endpoint!r}: give the host name alone, without https://")
+    return Dps(endpoint, id_scope, registration, attestation == "group")
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:
@@ -133,8 +173,15 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
     release = text("EDGEHA_RELEASE")
     namespace = text("EDGEHA_NAMESPACE")
-    device_id = text("EDGEHA_DEVICE_ID")
-    hub = text("EDGEHA_IOTHUB_HOSTNAME")
+    dps = _dps(environ, text, problems)
+    # The provisioning service tells both.
+    none = None if dps is None else ""
+    device_id = text("EDGEHA_DEVICE_ID", none)
+    hub = text("EDGEHA_IOTHUB_HOSTNAME", none)
+    if dps is not None and (device_id or hub):
+        problems.append(
+            "EDGEHA_DPS_ID_SCOPE stands beside EDGEHA_DEVICE_ID or EDGEHA_IOTHUB_HOSTNAME: leave one out"
+        )
     for name, value in (("EDGEHA_RELEASE", release), ("EDGEHA_NAMESPACE", namespace)):
         if value and not _DNS_LABEL.fullmatch(value):
             problems.append(f"{name} is {value!r}: give a DNS label (lower case, digits, dashes)")
@@ -152,6 +199,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         # Until a module answers as the gateway's own hub, modules talk to IoT Hub itself.
         gateway_hostname=text("EDGEHA_GATEWAY_HOSTNAME", hub),
         gateway_service=environ.get("EDGEHA_GATEWAY_SERVICE", "").strip(),
+        dps=dps,
         device_key_file=Path(text("EDGEHA_DEVICE_KEY_FILE")),
         state_dir=Path(text("EDGEHA_STATE_DIR")),
         trust_bundle_file=Path(text("EDGEHA_TRUST_BUNDLE_FILE")),

@@ -80,6 +80,8 @@ def test_lint_is_clean() -> None:
         ('modules=[{"name":"a/b","image":"i"}]', "name"),
         ('modules=[{"name":"m","image":"i","env":{"A":1}}]', "env"),
         ("tolerationSeconds=-1", "tolerationSeconds"),
+        ('dps.idScope="0ne1"', "dps.idScope stands beside gateway.deviceId"),
+        ('dps.key="tpm"', "key"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(change: str, reason: str) -> None:
@@ -138,6 +140,20 @@ def test_with_edge_agent_the_gateway_has_a_name_and_an_address() -> None:
 @pytest.mark.parametrize("name", ["trustBundle", "manifestTrustBundle"])
 def test_a_changed_trust_bundle_restarts_the_daemon(name: str) -> None:
     assert pod(f'{name}="-----BEGIN CERTIFICATE-----"') != pod()
+
+
+def test_a_provisioning_service_takes_the_place_of_device_and_hub() -> None:
+    without = ('gateway.deviceId=""', 'gateway.iothubHostname=""')
+    dps = 'dps={"idScope":"0ne1","registrationId":"plant07","key":"group"}'
+    env = {entry["name"]: entry.get("value") for entry in pod(*without, dps)["spec"]["containers"][0]["env"]}
+    assert {name: value for name, value in env.items() if "DPS" in name} == {
+        "EDGEHA_DPS_ENDPOINT": "global.azure-devices-provisioning.net",
+        "EDGEHA_DPS_ID_SCOPE": "0ne1",
+        "EDGEHA_DPS_REGISTRATION_ID": "plant07",
+        "EDGEHA_DPS_KEY": "group",
+    }
+    assert (env["EDGEHA_DEVICE_ID"], env["EDGEHA_IOTHUB_HOSTNAME"]) == ("", "")
+    assert "dps.registrationId is missing" in template(*without, 'dps.idScope="0ne1"').stderr
 
 
 def test_the_edge_ca_comes_from_a_secret_and_from_nowhere_else() -> None:

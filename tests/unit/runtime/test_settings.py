@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from edgeha_runtime.daemon import settings
 
@@ -70,3 +72,37 @@ def test_no_proxy_rules(host: str, direct: bool) -> None:
         }
     )
     assert found.proxy_for(host) == (None if direct else "http://proxy:3128")
+
+
+DPS = {
+    "EDGEHA_DPS_ID_SCOPE": "0ne00AA",
+    "EDGEHA_DPS_REGISTRATION_ID": "plant07-gw",
+    "EDGEHA_DEVICE_ID": "",
+    "EDGEHA_IOTHUB_HOSTNAME": "",
+    "EDGEHA_GATEWAY_HOSTNAME": "",
+}
+
+
+def test_with_a_provisioning_service_device_and_hub_are_told_later() -> None:
+    found = settings.from_environment(GOOD | DPS)
+    assert found.dps is not None
+    assert (found.dps.endpoint, found.dps.group) == ("global.azure-devices-provisioning.net", False)
+    assert (found.device_id, found.iothub_hostname) == ("", "")
+    given = found.assigned("dev", "hub.example")
+    assert (given.device_id, given.iothub_hostname) == ("dev", "hub.example")
+    assert given.gateway_hostname == "hub.example"
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"EDGEHA_DEVICE_ID": "dev"}, "stands beside EDGEHA_DEVICE_ID"),
+        ({"EDGEHA_DPS_REGISTRATION_ID": ""}, "EDGEHA_DPS_REGISTRATION_ID is ''"),
+        ({"EDGEHA_DPS_REGISTRATION_ID": "-gw"}, "not a registration id"),
+        ({"EDGEHA_DPS_KEY": "tpm"}, "give individual or group"),
+        ({"EDGEHA_DPS_ENDPOINT": "https://dps"}, "give the host name alone"),
+    ],
+)
+def test_what_is_wrong_with_a_registration_is_named(change: dict[str, str], problem: str) -> None:
+    with pytest.raises(settings.SettingsError, match=re.escape(problem)):
+        settings.from_environment(GOOD | DPS | change)

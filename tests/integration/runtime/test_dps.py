@@ -1,0 +1,152 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A gateway that asks the lab's provisioning service who it is."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import json
+import signal
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from edgeha_runtime.daemon.hub import sas_token
+from edgeha_runtime.daemon.provisioning import FILE
+from edgeha_runtime.daemon.trust import TrustBundle
+
+from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Hub
+from tests.integration.runtime.parts import Daemon, free_port, until
+
+GROUP_KEY = "Z3JvdXAta2V5LW9mLXRoZS10ZXN0cy0wMDAxMjM0NTY3ODk="
+
+
+class Dps:
+    """The emulator with its provisioning service."""
+
+    def __init__(self, hub: Hub, port: int) -> None:
+        self.hub = hub
+        self.host = f"{HUB_IP}:{port}"
+        self.port = port
+        self.id_scope: str = json.loads((hub.state / "dps.json").read_text())["idScope"]
+
+    async def enroll(self, path: str, document: dict[str, Any]) -> None:
+        policies = json.loads((self.hub.state / "policies.json").read_text())
+        key = base64.b64decode(policies["provisioningserviceowner"])
+        token = sas_token(self.host, key, int(time.time()) + 600) + "&skn=provisioningserviceowner"
+        connector = aiohttp.TCPConnector(ssl=TrustBundle(self.hub.ca).context())
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.put(
+                f"https://{self.host}{path}",
+                params={"api-version": "2021-10-01"},
+                json=document,
+                headers={"Authorization": token},
+            ) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
+
+    def settings(self, registration: str, **more: str) -> dict[str, str]:
+        """What the chart tells the daemon."""
+        return {
+            "EDGEHA_DEVICE_ID": "",
+            "EDGEHA_IOTHUB_HOSTNAME": "",
+            "EDGEHA_DPS_ENDPOINT": self.host,
+            "EDGEHA_DPS_ID_SCOPE": self.id_scope,
+            "EDGEHA_DPS_REGISTRATION_ID": registration,
+            **more,
+        }
+
+
+@pytest.fixture
+async def dps(tmp_path: Path) -> AsyncIterator[Dps]:
+    """A hub with its provisioning service; REST on 443, because an assigned hub has no port."""
+    hub = Hub(tmp_path / "hub", 443)
+    hub.state.mkdir()
+    await hub.cli("init", "--state", str(hub.state), "--name", HUB_IP)
+    port = free_port(HUB_IP)
+    await hub.start(dps_port=str(port))
+    try:
+        yield Dps(hub, port)
+    finally:
+        await hub.stop()
+
+
+def keys(key: str) -> dict[str, Any]:
+    return {"type": "symmetricKey", "symmetricKey": {"primaryKey": key, "secondaryKey": key}}
+
+
+async def started(daemon: Daemon, dps: Dps, registration: str, **more: str) -> None:
+    daemon.hub, daemon.trust = HUB_IP, dps.hub.ca
+    daemon.api.module_set({"name": "sensor", "image": "r/sensor:1"})
+    await daemon.start(**dps.settings(registration, **more))
+    await until("ready", daemon.is_ready)
+
+
+async def test_a_single_enrollment_gives_device_and_hub_and_is_asked_once(daemon: Daemon, dps: Dps) -> None:
+    body = {"registrationId": "reg-1", "deviceId": "gw-from-dps", "attestation": keys(DEVICE_KEY)}
+    await dps.enroll("/enrollments/reg-1", body | {"capabilities": {"iotEdge": True}})
+    await started(daemon, dps, "reg-1")
+    pod = daemon.api.objects[("deployments", "gw-sensor")]["spec"]["template"]["spec"]
+    env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+    assert (env["IOTEDGE_DEVICEID"], env["IOTEDGE_IOTHUBHOSTNAME"]) == ("gw-from-dps", HUB_IP)
+    assert await dps.hub.service("GET", "/devices/gw-from-dps/modules/sensor")
+    kept = daemon.state / FILE
+    assert kept.stat().st_mode & 0o777 == 0o600
+    # With the cloud away the same gateway starts.
+    await daemon.stop(signal.SIGKILL)
+    await dps.hub.stop()
+    (daemon.folder / "daemon.log").write_text("")
+    await daemon.start(**dps.settings("reg-1"))
+    await until("ready from what is kept", daemon.is_ready)
+    assert "provisioned" not in {line["msg"] for line in daemon.log}
+    await daemon.stop()
+    # Neither another registration nor a torn file is taken for it.
+    (daemon.folder / "daemon.log").write_text("")
+    await daemon.start(wait=False, **dps.settings("reg-2"))
+    assert daemon.process is not None
+    assert await daemon.process.wait() == 78
+    assert "belongs to registration reg-1" in daemon.log[-1]["msg"]
+    kept.write_bytes(kept.read_bytes().replace(b"gw-from-dps", b"gw-from-xxx"))
+    (daemon.folder / "daemon.log").write_text("")
+    await daemon.start(wait=False, **dps.settings("reg-1"))
+    assert await daemon.process.wait() == 78
+    assert "torn" in daemon.log[-1]["msg"]
+    daemon.process = None
+
+
+async def test_with_a_groups_key_the_devices_own_is_derived(daemon: Daemon, dps: Dps) -> None:
+    body = {"enrollmentGroupId": "plants", "attestation": keys(GROUP_KEY), "capabilities": {"iotEdge": True}}
+    await dps.enroll("/enrollmentGroups/plants", body)
+    daemon.device_key = GROUP_KEY
+    await started(daemon, dps, "plant07", EDGEHA_DPS_KEY="group")
+    device = await dps.hub.service("GET", "/devices/plant07")
+    own = hmac.digest(base64.b64decode(GROUP_KEY), b"plant07", "sha256")
+    assert base64.b64decode(device["authentication"]["symmetricKey"]["primaryKey"]) == own
+
+
+async def test_a_service_that_is_away_is_waited_for_and_one_that_refuses_is_not(
+    daemon: Daemon, dps: Dps
+) -> None:
+    await dps.hub.stop()
+    daemon.trust = dps.hub.ca
+    await daemon.start(wait=False, **dps.settings("reg-1"))
+
+    async def told() -> bool:
+        try:
+            return "does not answer" in (await daemon.ready())[1]
+        except aiohttp.ClientError:
+            return False
+
+    await until("the reason is told", told)
+    await dps.hub.start(dps_port=str(dps.port))
+    assert daemon.process is not None
+    # Nothing is enrolled for it: a person has to act.
+    assert await daemon.process.wait() == 78
+    assert "Wrong key in the Secret, another id scope, or nothing is enrolled" in daemon.log[-1]["msg"]
+    daemon.process = None
