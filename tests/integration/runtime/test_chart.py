@@ -68,7 +68,7 @@ def test_lint_is_clean() -> None:
         ('gateway.deviceId=""', "deviceId"),
         ('gateway.deviceId="a/b"', "deviceId"),
         ('gateway.iothubHostname="https://hub"', "iothubHostname"),
-        ('credential.existingSecret=""', "existingSecret"),
+        ('credential.existingSecret=""', "credential.existingSecret"),
         ('credential.deviceKey="c2VjcmV0"', "deviceKey"),
         ('trustBundle="-----BEGIN PRIVATE KEY-----"', "trustBundle"),
         ('manifestTrustBundle="-----BEGIN PRIVATE KEY-----"', "manifestTrustBundle"),
@@ -154,6 +154,42 @@ def test_a_provisioning_service_takes_the_place_of_device_and_hub() -> None:
     }
     assert (env["EDGEHA_DEVICE_ID"], env["EDGEHA_IOTHUB_HOSTNAME"]) == ("", "")
     assert "dps.registrationId is missing" in template(*without, 'dps.idScope="0ne1"').stderr
+
+
+def test_the_key_comes_from_a_secret_or_from_a_secret_store() -> None:
+    store = ('credential.existingSecret=""', 'credential.secretProviderClass="vault"')
+    volumes = {volume["name"]: volume for volume in pod(*store)["spec"]["volumes"]}
+    assert volumes["credential"]["csi"]["driver"] == "secrets-store.csi.k8s.io"
+    assert volumes["credential"]["csi"]["volumeAttributes"] == {"secretProviderClass": "vault"}
+    assert (
+        "give either credential.existingSecret" in template('credential.secretProviderClass="vault"').stderr
+    )
+
+
+def test_only_the_gateways_modules_reach_the_daemon_and_only_edge_agent_manages() -> None:
+    policy = objects()[("NetworkPolicy", "gw-daemon")]["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    by_port = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["ingress"]}
+    own = {
+        "app.kubernetes.io/name": "edge-runtime",
+        "app.kubernetes.io/instance": "gw",
+        "app.kubernetes.io/component": "module",
+    }
+    assert by_port == {
+        "workload": [{"podSelector": {"matchLabels": own}}],
+        "management": [
+            {"podSelector": {"matchLabels": own | {"net.azure-devices.edge.module": "edgeAgent"}}}
+        ],
+        "health": None,
+    }
+    assert ("NetworkPolicy", "gw-daemon") not in objects("networkPolicy.enabled=false")
+
+
+def test_a_drain_never_waits_for_the_daemon_and_gateways_are_spread() -> None:
+    budget = objects()[("PodDisruptionBudget", "gw-daemon")]["spec"]
+    assert budget["maxUnavailable"] == 1
+    (term,) = pod()["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["namespaceSelector"] == {}, "each gateway has a namespace of its own"
 
 
 def test_the_edge_ca_comes_from_a_secret_and_from_nowhere_else() -> None:
