@@ -38,6 +38,7 @@ class ApiServer:
         self.log_end = asyncio.Event()  # until then a log that is followed does not end
         self.log_queries: list[dict[str, str]] = []
         self.reviews = 0
+        self.requests = 0
         self.writes: list[tuple[str, str]] = []  # method and object, of what changed something
         self._version = 0
         self._watchers: list[tuple[str, asyncio.Queue[tuple[str, Object]]]] = []
@@ -45,7 +46,7 @@ class ApiServer:
         self.port = 0
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(middlewares=[self._counted])
         app.router.add_post("/apis/authentication.k8s.io/v1/tokenreviews", self._review)
         for prefix in ("/api/v1", "/apis/apps/v1"):
             base = prefix + "/namespaces/edge-gw/{plural}"
@@ -66,6 +67,12 @@ class ApiServer:
     async def __aexit__(self, *_: object) -> None:
         assert self._runner is not None
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _counted(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        self.requests += 1
+        found: web.StreamResponse = await handler(request)
+        return found
 
     def kubeconfig(self) -> str:
         return json.dumps(

@@ -496,3 +496,41 @@ async def test_prometheus_is_told_what_the_gateway_does(managed: Daemon) -> None
     assert found["edgeha_state_available_bytes"] > 0
     assert found["process_resident_memory_bytes"] > 0
     assert [name for name in found if name.startswith('edgeha_gateway_info{device="gw-1",hub=')]
+
+
+async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon) -> None:
+    daemon.state.mkdir()
+    store = KeyStore.open(daemon.state, Owner("gw-1", daemon.hub))
+    names = [f"m{number}" for number in range(50)]
+    for name in ("$edgeAgent", *names):
+        store.remember(name, "1")
+    store.keep_deployment({"identities": names})
+    daemon.api.module_set(AGENT)
+    daemon.api.tokens["agent-token"] = ("system:serviceaccount:edge-gw:gw-edgeagent", ["edgeha-gw"])
+    await daemon.start()
+    await until("ready", daemon.is_ready)
+    daemon.api.writes.clear()
+    before = daemon.api.requests
+    for name in names:
+        assert (await ask(daemon, "POST", "/modules", spec(name)))[0] == 201
+        assert (await ask(daemon, "POST", f"/modules/{name}/start"))[0] == 204
+    await until(
+        "all run",
+        lambda: all(
+            ("deployments", f"gw-{name}") in daemon.api.objects
+            and made(daemon, f"gw-{name}")["replicas"] == 1
+            for name in names
+        ),
+        60,
+    )
+    await until("ready", daemon.is_ready)
+    # A ServiceAccount and a Deployment each, the latter once more at the most: made before it was started.
+    assert len(daemon.api.writes) <= 3 * len(names)
+    assert daemon.api.requests - before <= 8 * len(names)
+    daemon.api.writes.clear()
+    before = daemon.api.requests
+    newer = spec("m7", image="r/m7:2")
+    assert (await ask(daemon, "PUT", "/modules/m7", newer, start="true"))[0] == 200
+    await until("the update", lambda: ("PUT", "deployments/gw-m7") in daemon.api.writes)
+    assert {name for _method, name in daemon.api.writes} == {"deployments/gw-m7"}
+    assert daemon.api.requests - before <= 12, "one module's update costs nothing for the others"
