@@ -15,6 +15,7 @@ What a runtime of ours can do of it is the business of `deployment`.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -140,7 +141,12 @@ def same(module: str, left: Any, right: Any) -> bool:
 
 
 def secrets(modules: Any) -> set[str]:
-    """Return the registries' passwords in content or in desired properties."""
+    """Return the registries' passwords in content, also as text or with errors, or in desired properties."""
+    if isinstance(modules, str):
+        try:
+            modules = json.loads(modules)
+        except ValueError:
+            return set()
     return {value for path, value in _passwords(modules) if value}
 
 

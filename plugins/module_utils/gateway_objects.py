@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,13 +76,20 @@ def _ask(client: Any, namespace: str, pod: str, port: int, path: str) -> str | N
             _request_timeout=5,
         )
     except kubernetes.client.ApiException as error:
-        if error.status == 503 and error.body:
-            body = error.body
-            return body.decode(errors="replace") if isinstance(body, bytes) else str(body)
-        return None
+        return _of_pod(error.body) if error.status == 503 and error.body else None
     except urllib3.exceptions.HTTPError:
         return None
     return str(answer)
+
+
+def _of_pod(body: bytes | str) -> str | None:
+    """Return the body of an error that a pod answered; None for one that the proxy says of the pod."""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else body
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return text
+    return None if isinstance(document, dict) and document.get("kind") == "Status" else text
 
 
 def state_of(client: Any, name: str, namespace: str) -> dict[str, Any]:

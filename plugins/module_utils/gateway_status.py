@@ -138,7 +138,9 @@ def _problems(
         return ["nothing of it is on the cluster"]
     found = [f"pod {pod['name']}: {pod['trouble']}" for pod in there["pods"] if pod.get("trouble")]
     if not daemon:
-        found.append("its daemon does not answer")
+        ready = any(pod["component"] == "daemon" and pod.get("ready") for pod in there["pods"])
+        hint = ", though its pod is ready: see whether this login may get pods/proxy" if ready else ""
+        found.append(f"its daemon does not answer{hint}")
     found += daemon.get("reasons", [])
     if agent is not None and not agent["ready"]:
         if agent["reported_version"] != agent["desired_version"]:

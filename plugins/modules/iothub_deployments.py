@@ -350,8 +350,8 @@ def main() -> None:
         **iothub_module.RULES,
     )
     items = [DesiredDeployment.of(item) for item in module.params["deployments"]]
-    for item in items:
-        module.no_log_values.update(edge_manifest.secrets(item.content.modules if item.content else {}))
+    for given in module.params["deployments"]:
+        module.no_log_values.update(edge_manifest.secrets(given["content"]))
     item_list.run(module, items, deployments.list_errors(items), lambda: make_steps(module))
 
 

@@ -220,8 +220,8 @@ def main() -> None:
         **iothub_module.RULES,
     )
     devices = [DesiredModules.of(item["device_id"], item["content"]) for item in module.params["devices"]]
-    for device in devices:
-        module.no_log_values.update(edge_manifest.secrets(device.modules))
+    for item in module.params["devices"]:
+        module.no_log_values.update(edge_manifest.secrets(item["content"]))
     item_list.run(module, devices, edge_modules.list_errors(devices), lambda: make_steps(module))
 
 

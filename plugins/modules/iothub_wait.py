@@ -71,7 +71,7 @@ extends_documentation_fragment:
   - edgeha.iotedge.iothub.attributes
 attributes:
   check_mode:
-    description: Looks once, does not wait, and does not fail when a module is not ready.
+    description: Looks once, and does not fail when a module is not ready or a device disabled.
     support: full
   diff_mode:
     description: Only reads.
@@ -123,7 +123,8 @@ modules:
       type: bool
       returned: always
 deployments:
-  description: How far the edge agents had come at the last look, of devices with O(devices[].edge_agent).
+  description:
+    - How far the edge agents had come at the last look, of enabled devices with O(devices[].edge_agent).
   returned: always
   type: list
   elements: dict
@@ -183,10 +184,11 @@ class DeviceDisabledError(Exception):
 
 @dataclass(frozen=True)
 class Seen:
-    """One device at one look. agent: None where nobody waits for it."""
+    """One device at one look. agent: None where nobody waits for it. disabled: why waiting is no use."""
 
     modules: list[activity.ModuleState]
     agent: activity.AgentState | None
+    disabled: str = ""
 
     def ready(self, after: datetime) -> bool:
         return all(state.ready(after) for state in self.modules) and (self.agent is None or self.agent.ready)
@@ -197,10 +199,10 @@ def look(client: iothub_client.HubClient, device: dict[str, Any]) -> Seen:
     device_id, modules = device["device_id"], device["modules"]
     twin = client.get_twin(device_id)
     if twin is not None and twin.get("status") == "disabled":
+        # A hub tells some callers nothing of the modules of such a device.
         reason = twin.get("statusReason")
-        raise DeviceDisabledError(
-            f"device {device_id} is disabled at the hub{f' ({reason})' if reason else ''}: enable it"
-        )
+        why = f"device {device_id} is disabled at the hub{f' ({reason})' if reason else ''}: enable it"
+        return Seen(activity.states(device_id, [], modules), None, why)
     found = client.module_twins(device_id, modules) if twin is not None else []
     agent = None
     if device["edge_agent"]:
@@ -214,7 +216,8 @@ def wait(
 ) -> tuple[list[Seen], datetime, float]:
     """Look until all are ready, the time is over, or once.
 
-    Return (what was seen of each device, moment to be active after, seconds).
+    Return (what was seen of each device, moment to be active after, seconds). Raises DeviceDisabledError,
+    unless it looks once.
     """
     started = time.monotonic()
     after = activity.parse_time(params["active_after"])
@@ -224,6 +227,9 @@ def wait(
         now = datetime.now(UTC) + timedelta(seconds=client.clock_offset or 0.0)
         after = now - timedelta(seconds=params["active_within"])
     while True:
+        for one in seen.values():
+            if one.disabled and not once:
+                raise DeviceDisabledError(one.disabled)
         pending = [device_id for device_id, one in seen.items() if not one.ready(after)]
         waited = time.monotonic() - started
         left = params["wait_timeout"] - waited
@@ -264,6 +270,9 @@ def main() -> None:
         seen, after, waited = wait(iothub_module.client(module.params), module.params, module.check_mode)
     except (DeviceDisabledError, rest_client.ServiceError, iothub_auth.CredentialError) as error:
         module.fail_json(msg=iothub_module.explain(error))
+    for one in seen:
+        if one.disabled:
+            module.warn(one.disabled)
     states = [state for one in seen for state in one.modules]
     agents = [one.agent for one in seen if one.agent is not None]
     report = {

@@ -189,6 +189,8 @@ class Agent:
                 status, payload = 404, {"message": f"no method {request.name}"}
         except DaemonError as error:
             status, payload = 400, {"message": str(error)}
+        except OSError as error:
+            status, payload = 503, {"message": f"the daemon is away: {type(error).__name__}"}
         # The SDK has no types here.
         return MethodResponse.create_from_method_request(request, status, payload)  # type: ignore[no-untyped-call]
 

@@ -88,11 +88,14 @@ def read(properties: Document) -> list[Wanted]:
     schema = str(properties.get("schemaVersion", ""))
     if not re.fullmatch(r"1\.[01](\.0)?", schema):
         raise DeploymentError(412, f"schemaVersion {schema or '(none)'} is not 1.0 or 1.1")
-    runtime = properties.get("runtime") or {}
-    logins = (runtime.get("settings") or {}).get("registryCredentials") or {}
+    try:
+        logins = ((properties.get("runtime") or {}).get("settings") or {}).get("registryCredentials") or {}
+        groups = {group: dict(properties.get(group) or {}) for group in ("systemModules", "modules")}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DeploymentError(400, f"the deployment is no object of objects: {error}") from None
     found = []
-    for group in ("systemModules", "modules"):
-        for name, module in (properties.get(group) or {}).items():
+    for group, modules in groups.items():
+        for name, module in modules.items():
             try:
                 found.append(_wanted(name, module, logins))
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -124,7 +127,10 @@ def _options(settings: Document) -> str:
         return json.dumps(value, sort_keys=True)
     parts = sorted(key for key in settings if re.fullmatch(r"createOptions\d\d", key))
     text = "".join([str(value), *(str(settings[key]) for key in parts)]) or "{}"
-    return json.dumps(json.loads(text), sort_keys=True)
+    options = json.loads(text)
+    if not isinstance(options, dict):
+        raise TypeError("createOptions is no object")
+    return json.dumps(options, sort_keys=True)
 
 
 def _login(image: str, logins: Mapping[str, Document]) -> tuple[str, str, str] | None:

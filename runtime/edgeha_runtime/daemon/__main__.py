@@ -45,13 +45,14 @@ class Health:
 
     def __init__(self) -> None:
         self.not_ready: Callable[[], Sequence[str]] = lambda: ["starting: waiting for the store's lock"]
+        self.gateway: metrics.GatewayCollector | None = None
 
     def application(self) -> web.Application:
         """The routes, for a port that only looks."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", metrics.answer)
+        app.router.add_get("/metrics", self._metrics)
         return app
 
     async def _healthz(self, _request: web.Request) -> web.Response:
@@ -61,6 +62,11 @@ class Health:
         reasons = self.not_ready()
         text = "".join(f"{reason}\n" for reason in reasons) or "ok\n"
         return web.Response(text=text, status=503 if reasons else 200)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if self.gateway is not None:
+            await self.gateway.look()
+        return await metrics.answer(request)
 
 
 async def _listen(app: web.Application, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
@@ -121,15 +127,14 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
                 if dps is None
                 else functools.partial(provisioning.again, config, bundle.context(), dps),
             )
-            metrics.REGISTRY.register(
-                metrics.GatewayCollector(
-                    config.device_id,
-                    config.iothub_hostname,
-                    modules,
-                    lambda: edge_ca.expires,
-                    config.state_dir,
-                )
+            health.gateway = metrics.GatewayCollector(
+                config.device_id,
+                config.iothub_hostname,
+                modules,
+                lambda: edge_ca.expires,
+                config.state_dir,
             )
+            metrics.REGISTRY.register(health.gateway)
             tls = transport.server_context(*store.transport())
             runners.append(await _listen(api.application(), config.workload_port, tls))
             runners.append(await _listen(management.application(), config.management_port, tls))
@@ -145,6 +150,8 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
     finally:
         for runner in reversed(runners):
             await runner.cleanup()
+        # A write that was cut off goes on in its thread; nobody else may have the store before it ended.
+        await asyncio.get_running_loop().shutdown_default_executor()
         lock.release()
 
 

@@ -279,6 +279,10 @@ class EdgeCa:
                 trouble = ""
             except AuthorityError as error:
                 trouble = str(error)
+            except Exception:
+                # What a library makes of an odd certificate ends no daemon that signs for running modules.
+                _log.exception("the edge CA cannot be used")
+                trouble = "the edge CA cannot be used: see the daemon's log"
             if trouble and trouble != self._trouble:
                 _log.error(trouble)
             self._trouble = trouble

@@ -66,8 +66,8 @@ class Caller:
 class Callers:
     """Maps bearer tokens to modules.
 
-    `modules` gives ServiceAccount names and module ids as they are now. Answers are kept for seconds, by the
-    token's hash; requests with the same token share one review.
+    `modules` gives ServiceAccount names and module ids as they are now, None before they are known. Answers
+    are kept for seconds, by the token's hash; requests with the same token share one review.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Callers:
         *,
         namespace: str,
         audience: str,
-        modules: Callable[[], Mapping[str, str]],
+        modules: Callable[[], Mapping[str, str] | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._review = review
@@ -107,7 +107,11 @@ class Callers:
         if not review.username.startswith(_USER_PREFIX):
             raise CallerRefusedError(403, f"{review.username} is not a ServiceAccount")
         namespace, _colon, account = review.username.removeprefix(_USER_PREFIX).partition(":")
-        module = self._modules().get(account) if namespace == self._namespace else None
+        modules = self._modules()
+        if modules is None:
+            # As after a start: a module that is told so asks again, one that is refused may give up.
+            raise ReviewUnavailableError("the module set was not seen yet")
+        module = modules.get(account) if namespace == self._namespace else None
         if module is None:
             raise CallerRefusedError(
                 403, f"ServiceAccount {namespace}/{account} is no module of this gateway"

@@ -35,6 +35,7 @@ _HOST_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _ENV_NAME = re.compile(r"[!-<>-~]+")
 _CAPABILITY = re.compile(r"(?:CAP_)?([A-Z_]+)")
 _NOT_DNS = re.compile(r"[^a-z0-9]+")
+_EXPANDED = re.compile(r"\$\$+|\$(?=\()")
 _UNSET: tuple[object, ...] = (None, False, "", 0, -1, [], {})
 
 
@@ -645,9 +646,16 @@ def _propagation(option: str) -> Manifest:
     return {"mountPropagation": _PROPAGATION[option]}
 
 
+def literal(text: str) -> str:
+    """A text for a command or a variable of a container; it is meant as it is.
+
+    Kubernetes expands $(NAME) and makes one $ of two.
+    """
+    return _EXPANDED.sub(lambda found: found[0] * 2, text)
+
+
 def _literal(words: Sequence[str]) -> list[str]:
-    """Kubernetes expands $(NAME) in commands; Docker means the text."""
-    return [word.replace("$(", "$$(") for word in words]
+    return [literal(word) for word in words]
 
 
 def _is_unset(value: Any) -> bool:

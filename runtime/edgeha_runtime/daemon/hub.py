@@ -33,7 +33,11 @@ from .settings import Settings
 
 API_VERSION = "2021-04-12"
 ATTEMPTS = 4
+# Where the hub answers and asks to come back later: some 30 s. A stock edgeAgent does not ask again for an
+# identity that it could not have once, until its deployment or its modules change.
+ATTEMPTS_ANSWERED = 7
 REQUEST_TIMEOUT = 15.0
+PARALLEL = 4
 TOKEN_TTL = 600
 MAX_ANSWER = 256 * 1024
 # A hub refuses tokens of a clock that is this far off; below it is not worth a word.
@@ -94,7 +98,8 @@ def device_key(settings: Settings) -> bytes:
 
 
 class HubClient:
-    """Module identities of one device. Every call makes at most `ATTEMPTS` requests with growing pauses.
+    """Module identities of one device. Every call makes at most `ATTEMPTS` requests with growing pauses, and
+    `ATTEMPTS_ANSWERED` while the hub answers.
 
     The device key is read for each request, so a rotated Secret works without a restart.
     """
@@ -114,8 +119,10 @@ class HubClient:
         self._proxy = settings.proxy_for(hostname)
         self._clock = clock
         self._pause = pause
+        # edgeAgent asks for all modules of a deployment at once, and waiting is none of the hub's time.
+        self._slots = asyncio.Semaphore(PARALLEL)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=trust, limit=4, keepalive_timeout=30),
+            connector=aiohttp.TCPConnector(ssl=trust, limit=PARALLEL, keepalive_timeout=30),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=REQUEST_TIMEOUT / 2),
             trust_env=False,  # the proxy comes from the settings, with their no_proxy rules
         )
@@ -189,8 +196,10 @@ class HubClient:
     ) -> tuple[int, bytes]:
         quoted = [urllib.parse.quote(part, safe="") for part in (self._device, module)]
         url = f"https://{self._host}/devices/{quoted[0]}/modules/{quoted[1]}?api-version={API_VERSION}"
-        last = ""
-        for attempt in range(ATTEMPTS):
+        last, answered = "", False
+        for attempt in range(ATTEMPTS_ANSWERED):
+            if attempt >= ATTEMPTS and not answered:
+                break
             if attempt:
                 await asyncio.sleep(self._pause * 2 ** (attempt - 1) * random.uniform(0.7, 1.3))  # noqa: S311 - spreads retries, protects nothing
             expiry = int(self._clock()) + TOKEN_TTL
@@ -199,23 +208,26 @@ class HubClient:
             if if_match:
                 headers["If-Match"] = '"*"'
             try:
-                async with self._session.request(
-                    method,
-                    # Encoded already: a module id may hold characters that must not be decoded here.
-                    _encoded(url),
-                    json=document,
-                    headers=headers,
-                    proxy=self._proxy,
-                    allow_redirects=False,
-                ) as response:
-                    body = await response.content.read(MAX_ANSWER)
+                async with (
+                    self._slots,
+                    self._session.request(
+                        method,
+                        # Encoded already: a module id may hold characters that must not be decoded here.
+                        _encoded(url),
+                        json=document,
+                        headers=headers,
+                        proxy=self._proxy,
+                        allow_redirects=False,
+                    ) as response,
+                ):
+                    body = await whole(response)
                     metrics.HUB_REQUESTS.labels(method, response.status).inc()
                     if response.status in accept:
                         return response.status, body
                     reason = self._reason(response, body)
                     if response.status != 429 and response.status < 500:
                         raise HubError(reason)
-                    last = reason
+                    last, answered = reason, True
             except aiohttp.ClientConnectorCertificateError as error:
                 raise HubError(
                     f"hub {self._host}: its certificate is not trusted ({error.certificate_error}). Put the "
@@ -224,6 +236,7 @@ class HubClient:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 way = f" through proxy {_without_password(self._proxy)}" if self._proxy else ""
                 metrics.HUB_REQUESTS.labels(method, "").inc()
+                answered = False
                 last = f"hub {self._host}{way} does not answer: {error or type(error).__name__}"
             _log.info("hub request failed", extra=fields(method=method, module=module, reason=last))
         raise HubUnavailableError(last)
@@ -247,12 +260,23 @@ class HubClient:
         return said
 
     def _unauthorized(self, response: aiohttp.ClientResponse) -> str:
-        there = email.utils.parsedate_to_datetime(response.headers.get("Date", _EPOCH)).timestamp()
+        try:
+            there = email.utils.parsedate_to_datetime(response.headers.get("Date", _EPOCH)).timestamp()
+        except (ValueError, OverflowError):
+            there = 0.0
         offset = self._clock() - there
         if there and abs(offset) > CLOCK_TOLERANCE:
             return f"the clock of this node is {offset:+.0f} s off the hub's. Correct the node's time"
         # The hub answers the same for a wrong key, a disabled device and one that does not exist.
         return "wrong device key in the Secret, or the device is disabled or missing at the hub"
+
+
+async def whole(answer: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer, the first MAX_ANSWER bytes of it; one read gives what came so far."""
+    found = bytearray()
+    while len(found) < MAX_ANSWER and (part := await answer.content.read(MAX_ANSWER - len(found))):
+        found += part
+    return bytes(found)
 
 
 _EPOCH = "Thu, 01 Jan 1970 00:00:00 GMT"

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from typing import Any, cast
 
 import httpx2
@@ -116,10 +117,11 @@ class Cluster:
             raise ClusterError(f"Service {service} has no address")
         return address
 
-    async def apply(self, manifest: Manifest) -> int:
+    async def apply(self, manifest: Manifest, *, force: bool = True) -> int:
         """Server-side apply; changes nothing when nothing differs.
 
-        Answers the object's generation (0 where it has none), which moves only when its spec does.
+        Answers the object's generation (0 where it has none), which moves only when its spec does. Without
+        `force` an object whose content is somebody else's stays as it is: the API server answers 409.
         """
         applied = await self._client.patch(
             _RESOURCES[manifest["kind"]],
@@ -127,7 +129,7 @@ class Cluster:
             manifest,
             namespace=self._namespace,
             patch_type=PatchType.APPLY,
-            force=True,
+            force=force,
         )
         return (applied.metadata.generation or 0) if applied.metadata else 0
 
@@ -150,10 +152,11 @@ class Cluster:
         listed = self._client.list(kind, namespace=self._namespace, labels=dict(labels))
         return {found.metadata.name async for found in listed if found.metadata and found.metadata.name}
 
-    async def delete(self, name: str) -> None:
-        """Delete a module's Deployment with its pods, and the rest but claims; gone already is fine."""
+    async def delete(self, name: str, kinds: Iterable[str]) -> None:
+        """Delete a module's objects of these kinds, its Deployment with its pods; gone already is fine."""
         for resource in _OF_MODULES:
-            await self._delete(resource, name)
+            if resource.__name__ in kinds:
+                await self._delete(resource, name)
 
     async def delete_service(self, name: str) -> None:
         """Delete a module's Service; gone already is fine."""
@@ -207,7 +210,7 @@ class Cluster:
 
         await self._follow(Pod, changed, before, labels=dict(labels))
 
-    def log(
+    async def log(
         self, pod: str, container: str, *, follow: bool, since: int | None, tail: int | None
     ) -> AsyncGenerator[str]:
         """The lines of a container's log with their time stamps; since: seconds before now.
@@ -224,7 +227,13 @@ class Cluster:
             timestamps=True,
         )
         # lightkube calls it an iterable; it is a generator, and must be closed to end its connection.
-        return cast(AsyncGenerator[str, None], lines)
+        async with contextlib.aclosing(cast(AsyncGenerator[str, None], lines)) as found:
+            try:
+                async for line in found:
+                    yield line
+            except RuntimeError as error:
+                # So lightkube fails at the API server's reason, when that refuses a log that is followed.
+                raise httpx2.ReadError("no log of this container can be followed now") from error
 
     async def _follow(
         self,
@@ -260,5 +269,9 @@ class Cluster:
                     "watch ended", extra=fields(kind=resource.__name__, reason=describe(error), retry_s=pause)
                 )
                 await asyncio.sleep(pause)
+            except Exception:
+                # One answer that nobody understands ends this watch, and not the daemon with its keys.
+                _log.exception("watch failed", extra=fields(kind=resource.__name__))
+                await asyncio.sleep(RETRY_SECONDS[-1])
             finally:
                 await stream.aclose()

@@ -9,6 +9,7 @@ What is asked for is kept before it is answered; objects in the cluster follow.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import math
@@ -32,6 +33,11 @@ from .moduleset import SYSTEM_MODULES
 from .settings import DEVICE_ID
 
 MANAGED_BY = "IotEdge"
+# Identities of the chart's modules: a stock agent takes away only what IotEdge manages.
+MANAGED_BY_CHART = "edgeha"
+# How long a log that is followed may be quiet before its reader is told that it is read, and between two
+# looks whether that reader is still there.
+QUIET_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -183,19 +189,40 @@ class ManagementApi:
         with _answers():
             options = log_options.read(request.query, time.time())
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-        async with contextlib.aclosing(self._lines(name, options)) as lines:
-            try:
+        sending = asyncio.create_task(self._send(request, response, self._lines(name, options)))
+        try:
+            while not sending.done():
+                await asyncio.wait({sending}, timeout=QUIET_SECONDS)
+                if _has_left(request):
+                    break
+                if options.follow and not sending.done() and not response.prepared:
+                    await response.prepare(request)
+            else:
+                await sending
+        except ERRORS as error:
+            if not response.prepared:
                 # A log that cannot be read is an error, and not an empty log.
-                first = await anext(lines, None)
-            except ERRORS as error:
                 raise ApiError(503, f"the log of {name} cannot be read: {describe(error)}") from None
-            await response.prepare(request)
-            if first is not None:
-                await response.write(log_options.frame(first))
-            with contextlib.suppress(ConnectionResetError):
-                async for line in lines:
-                    await response.write(log_options.frame(line))
+            _log.warning("log cut", extra=fields(module=name, reason=describe(error)))
+            # Half a log must not look like a whole one.
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
         return response
+
+    @staticmethod
+    async def _send(request: web.Request, response: web.StreamResponse, lines: AsyncGenerator[str]) -> None:
+        """Send the lines; the answer begins with the first of them. A reader that leaves is no error."""
+        async with contextlib.aclosing(lines):
+            line = await anext(lines, None)
+            if not response.prepared:
+                await response.prepare(request)
+            with contextlib.suppress(ConnectionResetError):
+                while line is not None:
+                    await response.write(log_options.frame(line))
+                    line = await anext(lines, None)
 
     async def _lines(self, module: str, options: LogOptions) -> AsyncGenerator[str]:
         """The wanted lines of a module's newest pod; none where there is no pod."""
@@ -221,7 +248,7 @@ class ManagementApi:
     # Identities
 
     async def _list_identities(self, _request: web.Request) -> web.Response:
-        found = [_identity(name, known) for name, known in sorted(self._identities.known.items())]
+        found = [self._identity(name, known) for name, known in sorted(self._identities.known.items())]
         return web.json_response({"identities": found})
 
     async def _create_identity(self, request: web.Request) -> web.Response:
@@ -248,27 +275,37 @@ class ManagementApi:
 
     async def _ensure(self, name: str) -> web.Response:
         known = self._identities.known.get(name)
-        try:
-            generation = await self._identities.ensure(name)
-        except HubUnavailableError as error:
-            # With the cloud away a module that is known goes on under the identity that it has.
-            if known is None:
-                raise ApiError(503, str(error)) from None
-            generation = known
-        except HubError as error:
-            raise ApiError(502, str(error)) from None
-        except OSError as error:
-            raise _full(error) from None
-        with _answers():
-            await self._deployment.keep_identity(name)
-        return web.json_response(_identity(name, str(generation)))
+        with self._modules.making(name):
+            try:
+                generation = await self._identities.ensure(name)
+            except HubUnavailableError as error:
+                # With the cloud away a module that is known goes on under the identity that it has.
+                if known is None:
+                    raise ApiError(503, str(error)) from None
+                generation = known
+            except HubError as error:
+                raise ApiError(502, str(error)) from None
+            except OSError as error:
+                raise _full(error) from None
+            with _answers():
+                await self._deployment.keep_identity(name)
+        return web.json_response(self._identity(name, str(generation)))
+
+    def _identity(self, name: str, generation: str) -> dict[str, str]:
+        chart = self._modules.own_identities - {self._modules.agent} - self._deployment.identities
+        managed_by = MANAGED_BY_CHART if name in chart else MANAGED_BY
+        return {"moduleId": name, "managedBy": managed_by, "generationId": generation, "authType": "Sas"}
 
     async def _delete_identity(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
-        if name not in self._identities.known:
+        if name not in self._identities.known and name not in self._deployment.identities:
             raise ApiError(404, f"no identity {name[:128]}")
         if name == self._modules.agent:
             raise ApiError(409, f"{name} is the identity that this call is made with")
+        if name in self._modules.own_identities:
+            raise ApiError(
+                409, f"{name} is the identity of a module of the chart, which makes and removes it"
+            )
         try:
             await self._identities.remove(name)
         except HubUnavailableError as error:
@@ -315,8 +352,10 @@ class ManagementApi:
         }
         response = web.StreamResponse(headers={"Content-Type": "application/zip"})
         await response.prepare(request)
-        async for part in support_bundle.stream(documents, logs):
-            await response.write(part)
+        async with contextlib.aclosing(support_bundle.stream(documents, logs)) as parts:
+            with contextlib.suppress(ConnectionResetError):
+                async for part in parts:
+                    await response.write(part)
         return response
 
     async def _told(self, module: str, options: LogOptions) -> AsyncIterator[str]:
@@ -340,8 +379,9 @@ class ManagementApi:
         return web.Response()
 
 
-def _identity(name: str, generation: str) -> dict[str, str]:
-    return {"moduleId": name, "managedBy": MANAGED_BY, "generationId": generation, "authType": "Sas"}
+def _has_left(request: web.Request) -> bool:
+    """Whether the client hung up, which aiohttp tells a handler only when it writes."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def _full(error: OSError) -> ApiError:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from .create_options import claim_name
+from .create_options import claim_name, literal
 from .moduleset import SYSTEM_MODULES, Module
+from .moduleset import label as module_label
 from .settings import Settings
 
 API_VERSION = "2020-07-07"
@@ -30,7 +30,6 @@ MODULE_ANNOTATION = "net.azure-devices.edge.module-id"
 RESTARTS_ANNOTATION = "net.azure-devices.edge.restarts"
 VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
-_NOT_LABEL = re.compile(r"[^A-Za-z0-9_.-]")
 
 Manifest = dict[str, Any]
 
@@ -57,14 +56,13 @@ def selector(release: str) -> dict[str, str]:
 
 
 def _metadata(module: Module, settings: Settings, owner: OwnerReference) -> Manifest:
-    label = _NOT_LABEL.sub("-", module.name)[:63].strip("-_.")
     return {
         "name": module.object_name,
         "namespace": settings.namespace,
         "labels": {
             **selector(settings.release),
             "app.kubernetes.io/managed-by": "edgeha-daemon",
-            MODULE_LABEL: label,
+            MODULE_LABEL: module_label(module.name),
         },
         # A label's value may not hold every character of a module id.
         "annotations": {MODULE_ANNOTATION: module.name},
@@ -272,8 +270,7 @@ def _contract(module: Module, generation: str, settings: Settings) -> dict[str, 
 
 
 def _variable(name: str, value: str) -> Manifest:
-    # Kubernetes expands $(NAME) in values; a text is meant literally here.
-    return {"name": name, "value": value.replace("$(", "$$(")}
+    return {"name": name, "value": literal(value)}
 
 
 def _container(module: Module, generation: str, settings: Settings) -> Manifest:

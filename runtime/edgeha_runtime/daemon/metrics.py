@@ -9,6 +9,7 @@ a caller may choose freely: routes stand as the contract writes them, modules as
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -23,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from edgeha_runtime import __version__
 
+LOOK_SECONDS = 1.0
 STATES = ("running", "stopped", "failed", "unknown")
 
 REGISTRY = CollectorRegistry()
@@ -80,6 +82,8 @@ class GatewayCollector(Collector):
         self._modules = modules
         self._ca_expires = ca_expires
         self._state_dir = state_dir
+        self._size: os.statvfs_result | None = None
+        self._looking: asyncio.Future[os.statvfs_result] | None = None
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, each read now."""
@@ -107,13 +111,28 @@ class GatewayCollector(Collector):
                 "When the CA of the modules' certificates ends, as it was last used.",
                 expires.timestamp(),
             )
-        size = os.statvfs(self._state_dir)
-        yield GaugeMetricFamily(
-            "edgeha_state_size_bytes", "Size of the volume with the state.", size.f_blocks * size.f_frsize
-        )
-        yield GaugeMetricFamily(
-            "edgeha_state_available_bytes", "Free space of that volume.", size.f_bavail * size.f_frsize
-        )
+        size = self._size
+        if size is not None:
+            yield GaugeMetricFamily(
+                "edgeha_state_size_bytes", "Size of the volume with the state.", size.f_blocks * size.f_frsize
+            )
+            yield GaugeMetricFamily(
+                "edgeha_state_available_bytes", "Free space of that volume.", size.f_bavail * size.f_frsize
+            )
+
+    async def look(self) -> None:
+        """Look at the volume, whose size is left out where that fails or takes longer than LOOK_SECONDS.
+
+        In a thread, and in one at a time: on a network file system this may hang with the server.
+        """
+        if self._looking is None:
+            loop = asyncio.get_running_loop()
+            self._looking = loop.run_in_executor(None, os.statvfs, self._state_dir)
+        await asyncio.wait({self._looking}, timeout=LOOK_SECONDS)
+        self._size = None
+        if self._looking.done():
+            looked, self._looking = self._looking, None
+            self._size = None if looked.exception() else looked.result()
 
 
 async def answer(_request: web.Request) -> web.Response:

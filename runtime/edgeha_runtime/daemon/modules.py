@@ -10,10 +10,12 @@ hub, `objects` to the cluster. A hub that is away so holds up new modules only, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 from lightkube import ApiError
 
@@ -22,7 +24,7 @@ from .deployment import Deployment, read
 from .hub import HubClient, HubError, HubUnavailableError
 from .identities import Identities
 from .keystore import KeyStore
-from .kube import ERRORS, REFUSED, Cluster, describe
+from .kube import ERRORS, REFUSED, Cluster, ClusterError, describe
 from .logs import fields
 from .manifests import Manifest, OwnerReference
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
@@ -54,6 +56,7 @@ class Modules:
         self._base: list[Candidate] = []
         self._applied: dict[str, tuple[str, int]] = {}  # object name: digest of the manifest, generation
         self._apply_all = False
+        self._making: Counter[str] = Counter()
         self._problems: dict[str, dict[str, str]] = {"hub": {}, "cluster": {}}
         self._wake_hub = asyncio.Event()
         self._wake_cluster = asyncio.Event()
@@ -67,14 +70,33 @@ class Modules:
         )
 
     @property
-    def accounts(self) -> Mapping[str, str]:
-        """ServiceAccount name to the name of the module's identity, for the modules that are desired now."""
-        return self._desired.accounts if self._desired else {}
+    def accounts(self) -> Mapping[str, str] | None:
+        """ServiceAccount name to the name of the module's identity, for the modules that are desired now.
+
+        None while nobody knows which those are.
+        """
+        return self._desired.accounts if self._desired else None
 
     @property
     def agent(self) -> str:
         """Identity of edgeAgent, empty where there is none."""
         return self._desired.agent if self._desired else ""
+
+    @property
+    def own_identities(self) -> frozenset[str]:
+        """Identities of the chart's modules, which the daemon makes and removes; that of edgeAgent too."""
+        found = self._desired.modules if self._desired else ()
+        return frozenset(module.identity for module in found if not module.deployed or module.is_agent)
+
+    @contextlib.contextmanager
+    def making(self, identity: str) -> Iterator[None]:
+        """While edgeAgent's identity is made it is not one that left the set, although nothing tells yet."""
+        self._making[identity] += 1
+        try:
+            yield
+        finally:
+            self._making[identity] -= 1
+            self._making += Counter()  # drops what is not above zero
 
     def not_ready(self) -> list[str]:
         """What still keeps the gateway from running its module set; empty when it does."""
@@ -180,8 +202,15 @@ class Modules:
         self, side: str, wake: asyncio.Event, work: Callable[[], Awaitable[dict[str, str]]]
     ) -> None:
         failures = 0
+        clock = asyncio.get_running_loop().time
+        resync = clock() + RESYNC_SECONDS
         while True:
-            problems = await work()
+            try:
+                problems = await work()
+            except Exception:
+                # What nobody thought of ends this pass, and not the daemon that signs for running modules.
+                _log.exception("%s: the pass failed", side)
+                problems = {"": "internal error, see the daemon's log"}
             if problems != self._problems[side]:
                 for name, reason in problems.items():
                     _log.error("%s: %s", side, reason, extra=fields(**({"module": name} if name else {})))
@@ -191,14 +220,17 @@ class Modules:
             failures = failures + 1 if problems else 0
             pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1] if problems else RESYNC_SECONDS
             try:
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(max(0.0, min(pause, resync - clock()))):
                     await wake.wait()
             except TimeoutError:
-                if not problems:
-                    self._forget_checks(side)
+                pass
             else:
                 await asyncio.sleep(SETTLE_SECONDS)
             wake.clear()
+            if clock() >= resync:
+                # Whatever else goes on: one module's trouble is no reason to look at no other one.
+                resync = clock() + RESYNC_SECONDS
+                self._forget_checks(side)
 
     def _forget_checks(self, side: str) -> None:
         """At a resync everything is looked at again: a watch or the hub may have moved unseen."""
@@ -213,7 +245,7 @@ class Modules:
             return {}
         problems: dict[str, str] = {}
         # edgeAgent makes and removes its own; those are only looked after here.
-        own = {module.identity for module in self._desired.modules if not module.deployed or module.is_agent}
+        own = self.own_identities
         wanted = sorted(own | self.deployment.identities)
         try:
             for name in wanted:
@@ -225,23 +257,26 @@ class Modules:
                     raise
                 except HubError as error:
                     problems[name] = str(error)
-            # Only identities this daemon made, and only names that left the set.
-            kept = self._desired.identities | self.deployment.identities
-            for name in sorted(set(self.identities.known) - kept):
-                await self.identities.remove(name)
+            # Only identities this daemon made, and only names that left the set and have not come back since.
+            for name in sorted(self.identities.known):
+                if name not in self._desired.identities | self.deployment.identities | self._making.keys():
+                    await self.identities.remove(name)
         except HubError as error:
             # Away, or refusing the device itself: asking for the others would tell nothing new.
             waiting = [name for name in wanted if not self.identities.is_checked(name)] or [""]
             problems.update(dict.fromkeys(waiting, str(error)))
         except OSError as error:
-            problems[""] = (
-                f"the store cannot be written: {error.strerror}. Free the volume or make it writable"
-            )
+            problems[""] = _full(error)
         return problems
 
     async def _look_after(self, name: str, *, create: bool) -> None:
-        if await self.identities.ensure(name, create=create) is None:
+        if await self.identities.ensure(name, create=create) is not None:
+            return
+        if name in self.identities.known:
             _log.warning("edgeAgent's identity is gone at the hub", extra=fields(module=name))
+        elif name not in self._making:
+            # Its removal was cut short. Somebody else's identity of that name is not to get our keys later.
+            await self.deployment.drop_identity(name)
 
     async def _objects(self) -> dict[str, str]:
         """One pass over the cluster's objects. Answers the problems, by module id or under ''."""
@@ -249,6 +284,9 @@ class Modules:
         if desired is None:
             return {}
         problems: dict[str, str] = {}
+        # Taken before the first call: who asks for it meanwhile asks for the next pass.
+        everything, self._apply_all = self._apply_all, False
+        finished = False
         try:
             if self._owner is None:
                 self._owner = await self._cluster.owner(self._settings.daemon_name)
@@ -256,13 +294,18 @@ class Modules:
                 self._address = await self._cluster.address(self._settings.gateway_service)
             for module in desired.modules:
                 try:
-                    await self._apply(module, self._owner)
+                    await self._apply(module, self._owner, everything=everything)
                 except ApiError as error:
                     # What the API server does not take of one module is no trouble of the others.
                     if error.status.code not in REFUSED:
                         raise
+                    self._applied.pop(module.object_name, None)
                     problems[module.name] = describe(error)
-            self._apply_all = False
+                except TimeoutError:
+                    raise
+                except OSError as error:
+                    problems[module.name] = _full(error)
+            finished = True
             await self._remove_pull_secrets(desired)
             labels = manifests.selector(self._settings.release)
             kept = {moduleset.object_name(self._settings.release, name) for name in desired.names}
@@ -272,33 +315,49 @@ class Modules:
                 await self._cluster.delete_service(name)
             for name in sorted(set().union(*there.values()) - kept):
                 self._applied.pop(name, None)
-                await self._cluster.delete(name)
+                # Something else of that name, without the labels of a module, is somebody else's.
+                await self._cluster.delete(name, {kind for kind, names in there.items() if name in names})
                 _log.info("module objects removed", extra=fields(object=name))
         except ERRORS as error:
             return problems | {"": describe(error)}
+        except ClusterError as error:
+            return problems | {"": str(error)}
+        except OSError as error:
+            return problems | {"": _full(error)}
+        finally:
+            self._apply_all |= everything and not finished
         return problems
 
-    async def _apply(self, module: Module, owner: OwnerReference) -> None:
+    async def _apply(self, module: Module, owner: OwnerReference, *, everything: bool) -> None:
         generation = self.identities.known.get(module.identity)
         if generation is None:
             return
         digest = self._digest(module)
-        if not self._apply_all and self._applied.get(module.object_name, ("", 0))[0] == digest:
+        if not everything and self._applied.get(module.object_name, ("", 0))[0] == digest:
             return
         await self._cluster.apply(manifests.service_account(module, self._settings, owner))
         for claim in manifests.claims(module, self._settings):
             await self._cluster.ensure_claim(claim)
         secret = manifests.pull_secret(module, self._settings, owner)
         if secret is not None:
-            names = self.deployment.pull_secrets | {manifests.pull_secret_name(module)}
-            await self.deployment.keep_pull_secrets(names)
-            await self._cluster.apply(secret)
+            await self._apply_pull_secret(manifests.pull_secret_name(module), secret)
         service = manifests.service(module, self._settings, owner)
         if service is not None:
             await self._cluster.apply(service)
         number = await self._cluster.apply(self._manifest(module, generation, owner))
         self._applied[module.object_name] = (digest, number)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
+
+    async def _apply_pull_secret(self, name: str, secret: Manifest) -> None:
+        """Noted before it is made, so that it is removed one day; one of somebody else is left alone."""
+        before = self.deployment.pull_secrets
+        await self.deployment.keep_pull_secrets(before | {name})
+        try:
+            await self._cluster.apply(secret, force=False)
+        except ApiError as error:
+            if error.status.code in REFUSED:
+                await self.deployment.keep_pull_secrets(before)
+            raise
 
     async def _remove_pull_secrets(self, desired: ModuleSet) -> None:
         """Delete the Secrets of modules that are gone, or whose images need no login any more."""
@@ -329,3 +388,7 @@ class Modules:
             manifests.claims(module, self._settings),
         ]
         return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+
+
+def _full(error: OSError) -> str:
+    return f"the store cannot be written: {error.strerror}. Free the volume or make it writable"

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from . import create_options
@@ -27,6 +27,7 @@ SYSTEM_MODULES = frozenset({EDGE_AGENT, "edgeHub"})
 CONTRACT_PULL_POLICIES = {"On-Create": "IfNotPresent", "Never": "Never"}
 _KEYS = {"name", "image", "env", "imagePullPolicy", "createOptions"}
 _NOT_DNS = re.compile(r"[^a-z0-9]+")
+_NOT_LABEL = re.compile(r"[^A-Za-z0-9_.-]")
 _ENV_NAME = re.compile(r"[!-<>-~]+")
 _MAX_DEPTH = 64  # of lists and objects in each other; Python gives up at some hundreds
 
@@ -41,7 +42,7 @@ class Registry:
 
     server: str
     username: str
-    password: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class ModuleSet:
-    """Desired modules; `refused` tells by name what is wrong with the others, whose objects stay."""
+    """Desired modules; `refused` tells by name what is wrong with the others, whose objects stay.
+
+    `held`: ServiceAccounts of refused modules, whose pods go on as they are, to names of identities.
+    """
 
     modules: tuple[Module, ...]
     refused: dict[str, str]
+    held: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:
@@ -104,12 +109,12 @@ class ModuleSet:
     @property
     def accounts(self) -> dict[str, str]:
         """ServiceAccount name to the name of the module's identity."""
-        return {module.object_name: module.identity for module in self.modules}
+        return self.held | {module.object_name: module.identity for module in self.modules}
 
     @property
     def agent(self) -> str:
-        """Identity of edgeAgent where it is one of the modules, otherwise empty."""
-        return next((module.identity for module in self.modules if module.is_agent), "")
+        """Identity of edgeAgent where it is one of the modules, a refused one too; otherwise empty."""
+        return identity_name(EDGE_AGENT) if EDGE_AGENT in self.names else ""
 
 
 def identity_name(module: str) -> str:
@@ -124,6 +129,11 @@ def object_name(release: str, module: str) -> str:
         return name
     digest = hashlib.sha256(f"{release}/{module}".encode()).hexdigest()[:8]
     return f"{name[: MAX_OBJECT_NAME - 9].rstrip('-')}-{digest}"
+
+
+def label(module: str) -> str:
+    """A module's name as the value of a label, by which its Service finds its pod."""
+    return _NOT_LABEL.sub("-", module)[:63].strip("-_.")
 
 
 def entries(text: str) -> list[Any]:
@@ -208,12 +218,20 @@ def assemble(candidates: Iterable[Candidate], release: str, *, shares_volumes: b
     """
     refused: dict[str, str] = {}
     read: list[Module] = []
+    accounts: dict[str, set[str]] = {}
     for candidate in candidates:
+        if not _name_problems(candidate.name):
+            accounts.setdefault(object_name(release, candidate.name), set()).add(candidate.name)
         if candidate.module is None:
             refused[candidate.name] = "; ".join(candidate.problems)
         else:
             read.append(candidate.module)
-    takers: dict[str, list[str]] = {f"{release}-daemon": ["the daemon"]}
+    # Names of the chart's own Deployment, ServiceAccount and Services.
+    takers: dict[str, list[str]] = {
+        f"{release}-daemon": ["the daemon"],
+        f"{release}-gateway": ["the gateway's Service"],
+    }
+    reserved = frozenset(takers)
     for module in read:
         takers.setdefault(module.object_name, []).append(f"module {module.name}")
     for module in read:
@@ -221,8 +239,15 @@ def assemble(candidates: Iterable[Candidate], release: str, *, shares_volumes: b
         if len(takers[module.object_name]) > 1:
             twin = ", ".join(others) or "another module of that very name"
             refused[module.name] = f"its object name {module.object_name} belongs to {twin} too: rename one"
-    refused |= _quarrels(read, shares_volumes=shares_volumes)
-    return ModuleSet(tuple(module for module in read if module.name not in refused), refused)
+    refused = _quarrels(read, shares_volumes=shares_volumes) | refused
+    # A name that could be that of two modules is nobody's.
+    held = {
+        account: identity_name(name)
+        for account, names in accounts.items()
+        for name in names & refused.keys()
+        if len(names) == 1 and account not in reserved
+    }
+    return ModuleSet(tuple(module for module in read if module.name not in refused), refused, held)
 
 
 def parse(
@@ -295,10 +320,18 @@ def _registry(auth: Any) -> tuple[Registry | None, list[str]]:
     return Registry(*map(str, values)), []
 
 
+_WAYS = {
+    "label": "rename one, they are told apart by 63 characters",
+    "port": "take another one",
+    "volume": "use ReadWriteMany, or a volume for each",
+}
+
+
 def _quarrels(modules: list[Module], *, shares_volumes: bool) -> dict[str, str]:
     """What two modules of one gateway cannot both have: a port of the host, and a volume of one node."""
     holders: dict[str, list[str]] = {}
     for module in modules:
+        holders.setdefault(f"label {label(module.name)}", []).append(module.name)
         for port in module.parts.bound:
             holders.setdefault(f"port {port.port}/{port.protocol.lower()}", []).append(module.name)
         if not shares_volumes:
@@ -308,7 +341,7 @@ def _quarrels(modules: list[Module], *, shares_volumes: bool) -> dict[str, str]:
     for what, names in holders.items():
         for name in names if len(names) > 1 else ():
             others = ", ".join(other for other in names if other != name)
-            way = "take another one" if what.startswith("port") else "use ReadWriteMany, or a volume for each"
+            way = _WAYS[what.partition(" ")[0]]
             found.setdefault(name, f"its {what} is that of {others} too: {way}")
     return found
 

@@ -25,7 +25,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from .hub import HubError, HubUnavailableError, device_key, sas_token
+from .hub import HubError, HubUnavailableError, device_key, sas_token, whole
 from .keystore import StoreError, write_atomic
 from .logs import fields
 from .settings import Dps, Settings
@@ -35,7 +35,6 @@ FILE = "provisioning.json"
 FORMAT = "edgeha-provisioning"
 TOKEN_TTL = 600
 REQUEST_TIMEOUT = 15.0
-MAX_ANSWER = 256 * 1024
 # Between two looks at a registration where the service does not say, and between two tries where it is away.
 POLL_SECONDS = 2.0
 RETRY_SECONDS = (2.0, 5.0, 10.0, 30.0, 60.0)
@@ -156,7 +155,7 @@ async def ask(settings: Settings, trust: ssl.SSLContext, dps: Dps) -> Assignment
                     proxy=proxy,
                     allow_redirects=False,
                 ) as answer:
-                    raw = await answer.content.read(MAX_ANSWER)
+                    raw = await whole(answer)
                     return _document(dps, answer, raw), _pause(answer)
             except aiohttp.ClientConnectorCertificateError as error:
                 raise ProvisioningError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 import zipfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 # Of one log; the kubelet keeps 10 MiB of a container by default.
@@ -57,14 +57,18 @@ def without_secrets(spec: Mapping[str, Any]) -> dict[str, Any]:
     options = settings.get("createOptions")
     if isinstance(options, str):
         settings["createOptions"] = "..."
-    elif isinstance(options, dict) and isinstance(options.get("Env"), list):
-        options["Env"] = [f"{str(entry).partition('=')[0]}=..." for entry in options["Env"]]
+    elif isinstance(options, dict):
+        if isinstance(options.get("Env"), list):
+            options["Env"] = [f"{str(entry).partition('=')[0]}=..." for entry in options["Env"]]
+        if isinstance(options.get("Labels"), dict):
+            # edgeAgent writes its variables and createOptions into labels of its own.
+            options["Labels"] = dict.fromkeys(options["Labels"], "...")
     return dict(shown)
 
 
 async def stream(
     documents: Mapping[str, Any], logs: Mapping[str, AsyncIterator[str]]
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """The zip, part by part: each of `documents` as JSON, each of `logs` as text, by their paths in it."""
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:

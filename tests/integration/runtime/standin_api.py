@@ -36,7 +36,10 @@ class ApiServer:
         self.objects: dict[tuple[str, str], Object] = {}
         self.logs: dict[str, list[str]] = {}  # pod: lines with their time stamps
         self.log_end = asyncio.Event()  # until then a log that is followed does not end
+        self.log_cut = False  # the connection breaks after the lines that there are
+        self.log_refused = False  # as for a container that waits for its image
         self.log_queries: list[dict[str, str]] = []
+        self.followers = 0
         self.reviews = 0
         self.requests = 0
         self.writes: list[tuple[str, str]] = []  # method and object, of what changed something
@@ -171,10 +174,14 @@ class ApiServer:
         key = (request.match_info["plural"], request.match_info["name"])
         if key in self.objects:
             return None
-        status = {"kind": "Status", "status": "Failure", "code": 404, "message": f"{'/'.join(key)} not found"}
+        return self._status(404, f"{'/'.join(key)} not found")
+
+    @staticmethod
+    def _status(code: int, message: str) -> web.Response:
+        status = {"kind": "Status", "status": "Failure", "code": code, "message": message}
         # The API server names no charset, and clients look for its errors by the whole type.
         return web.Response(
-            body=json.dumps(status).encode(), status=404, headers={"Content-Type": "application/json"}
+            body=json.dumps(status).encode(), status=code, headers={"Content-Type": "application/json"}
         )
 
     async def _get(self, request: web.Request) -> web.Response:
@@ -186,21 +193,36 @@ class ApiServer:
         if missing:
             return missing
         self.log_queries.append(dict(request.query))
+        if self.log_refused:
+            return self._status(400, "container is waiting to start")
         lines = self.logs.get(request.match_info["name"], [])
         if "tailLines" in request.query:
             lines = lines[-int(request.query["tailLines"]) :]
         stream = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await stream.prepare(request)
         await stream.write("".join(f"{line}\n" for line in lines).encode())
-        if request.query.get("follow") == "true":
-            await self.log_end.wait()
-            await stream.write(b"2026-01-01T00:00:09.000000001Z last\n")
+        transport = request.transport
+        assert transport is not None
+        if self.log_cut:
+            await asyncio.sleep(0.1)
+            transport.abort()
+        elif request.query.get("follow") == "true":
+            self.followers += 1
+            while not self.log_end.is_set() and not transport.is_closing():
+                await asyncio.sleep(0.05)
+            self.followers -= 1
+            if self.log_end.is_set():
+                await stream.write(b"2026-01-01T00:00:09.000000001Z last\n")
         return stream
 
     async def _apply(self, request: web.Request) -> web.Response:
         assert request.content_type == "application/apply-patch+yaml"
         assert request.query["fieldManager"] == "edgeha-daemon"
         plural, name = request.match_info["plural"], request.match_info["name"]
+        labels = self.objects.get((plural, name), {}).get("metadata", {}).get("labels", {})
+        ours = (plural, name) not in self.objects or "app.kubernetes.io/managed-by" in labels
+        if request.query.get("force") != "true" and not ours:
+            return self._status(409, f"conflict: {plural}/{name} is somebody else's")
         return web.json_response(self.put(plural, name, await request.json()))
 
     async def _delete(self, request: web.Request) -> web.Response:

@@ -363,6 +363,76 @@ async def test_a_client_that_leaves_a_followed_log_costs_nothing(managed: Daemon
     assert not [line for line in managed.log if line["level"] == "error"]
 
 
+@pytest.fixture
+async def logging(managed: Daemon) -> Daemon:
+    """A daemon whose module Sensor has a pod that runs."""
+    await ask(managed, "POST", "/modules", spec("Sensor"))
+    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
+
+    async def seen() -> bool:
+        _status, found = await ask(managed, "GET", "/modules/Sensor")
+        return bool(found["status"]["runtimeStatus"]["status"] == "running")
+
+    await until("the pod is seen", seen)
+    return managed
+
+
+async def test_a_quiet_log_is_followed_until_its_reader_leaves(logging: Daemon) -> None:
+    async with (
+        logging.management("agent-token") as session,
+        session.get("/modules/Sensor/logs", params=VERSION | {"follow": "true"}) as answer,
+    ):
+        assert (answer.status, logging.api.followers) == (200, 1), "it is told before there is a line"
+    await until("nobody follows the pod any more", lambda: logging.api.followers == 0)
+    async with (
+        logging.management("agent-token") as session,
+        session.get("/modules/Sensor/logs", params=VERSION | {"follow": "true"}) as answer,
+    ):
+        logging.api.log_end.set()
+        assert frames(await asyncio.wait_for(answer.read(), 10)) == ["last\n"]
+    assert not [line for line in logging.log if "exception" in line]
+
+
+async def test_half_a_log_does_not_look_like_a_whole_one(logging: Daemon) -> None:
+    logging.api.logs["gw-sensor-1"] = ["2026-01-01T00:00:01Z line"]
+    logging.api.log_cut = True
+    async with (
+        logging.management("agent-token") as session,
+        session.get("/modules/Sensor/logs", params=VERSION | {"follow": "true"}) as answer,
+    ):
+        assert frames(await asyncio.wait_for(answer.content.readexactly(8 + len("line\n")), 10)) == ["line\n"]
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await asyncio.wait_for(answer.read(), 10)
+    assert [line["module"] for line in logging.log if line["msg"] == "log cut"] == ["Sensor"]
+    assert not [line for line in logging.log if "exception" in line]
+
+
+async def test_a_log_that_cannot_be_had_is_an_error_of_the_contract(logging: Daemon) -> None:
+    logging.api.log_refused = True
+    for query in ({}, {"follow": "true"}):
+        status, refused = await ask(logging, "GET", "/modules/Sensor/logs", **query)
+        assert (status, "cannot be read" in refused["message"]) == (503, True)
+    assert not [line for line in logging.log if "exception" in line]
+
+
+async def test_modules_of_the_chart_keep_their_identities_whatever_edge_agent_cleans_up(
+    managed: Daemon,
+) -> None:
+    managed.api.module_set(AGENT, {"name": "third", "image": "r/third:1"})
+    # With the hub away it would wait for its identity; one that the store knows is there at once.
+    await managed.stop(signal.SIGKILL)
+    KeyStore.open(managed.state, Owner("gw-1", managed.hub)).remember("third", "639")
+    (managed.folder / "daemon.log").write_text("")
+    await managed.start()
+    await until("ready", managed.is_ready)
+    _status, found = await ask(managed, "GET", "/identities/")
+    managers = {entry["moduleId"]: entry["managedBy"] for entry in found["identities"]}
+    assert managers == {"$edgeAgent": "IotEdge", "Sensor": "IotEdge", "other": "IotEdge", "third": "edgeha"}
+    status, refused = await ask(managed, "DELETE", "/identities/third")
+    assert (status, "of the chart" in refused["message"]) == (409, True)
+
+
 async def test_identities_with_the_hub_away(managed: Daemon) -> None:
     status, found = await ask(managed, "GET", "/identities/")
     assert status == 200
@@ -399,6 +469,20 @@ async def test_a_login_of_a_registry_becomes_a_secret_and_nothing_else(managed: 
     assert (managed.state / DEPLOYMENT_FILE).stat().st_mode & 0o777 == 0o600
     assert (await ask(managed, "PUT", "/modules/Sensor", spec("Sensor")))[0] == 200
     await until("the login goes", lambda: ("secrets", "gw-sensor-registry") not in managed.api.objects)
+
+
+async def test_a_secret_of_somebody_else_stays_as_it_is(managed: Daemon) -> None:
+    managed.api.put("secrets", "gw-sensor-registry", {"data": {"mine": "bWluZQ=="}})
+    auth = {"serveraddress": "registry.plant", "username": "puller", "password": "s3cret-of-registry"}
+    assert (await ask(managed, "POST", "/modules", spec("Sensor", auth=auth)))[0] == 201
+
+    async def told() -> bool:
+        return "somebody else's" in (await managed.ready())[1]
+
+    await until("it is told", told)
+    assert (await ask(managed, "DELETE", "/modules/Sensor"))[0] == 204
+    await until("ready", managed.is_ready)
+    assert managed.api.objects[("secrets", "gw-sensor-registry")]["data"] == {"mine": "bWluZQ=="}
 
 
 async def test_the_machine_is_told_in_true_numbers(managed: Daemon) -> None:

@@ -68,6 +68,10 @@ def test_modules_come_in_their_order_and_their_options_whole() -> None:
         ({"modules": {}, "schemaVersion": "2.0"}, 412),
         (properties(m={}), 400),
         (properties(m={"settings": {"image": "i", "createOptions": "{"}}), 400),
+        (properties(m={"settings": {"image": "i", "createOptions": "[1]"}}), 400),
+        (properties() | {"modules": "none"}, 400),
+        (properties() | {"runtime": "docker"}, 400),
+        (properties() | {"runtime": {"settings": [1]}}, 400),
     ],
 )
 def test_what_is_no_deployment_is_told_by_its_code(document: dict[str, Any], code: int) -> None:

@@ -16,7 +16,8 @@ import pytest
 _LAB = Path(__file__).parents[3] / "lab"
 sys.path += [str(_LAB / "images" / "hub"), str(_LAB / "iothub-emulator")]
 
-from edge_hub import routes  # noqa: E402 - found on the path set above
+from edge_hub import __main__ as program  # noqa: E402 - found on the path set above
+from edge_hub import routes  # noqa: E402 - the same
 from edge_hub.store import UPSTREAM, Message, Store, StoreBusyError  # noqa: E402 - the same
 
 INPUT = "modules/b/inputs/in"
@@ -103,3 +104,46 @@ async def test_work_that_fails_takes_nothing_else_with_it_that_was_answered(tmp_
         await store.run(lambda database: database.execute("INSERT INTO nowhere VALUES (1)"))
     assert await payloads(store) == ["kept"]
     store.close()
+
+
+async def test_a_store_that_cannot_be_written_is_not_called_busy(tmp_path: Path) -> None:
+    (tmp_path / "hub.sqlite3-journal" / "in the way").mkdir(parents=True)
+    with pytest.raises(sqlite3.Error):
+        Store(tmp_path)
+
+
+async def test_everybody_is_told_when_not_even_a_rollback_works(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    class Broken:
+        """A database whose disk is gone."""
+
+        in_transaction = True
+
+        def execute(self, *_statement: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        close = store._database.close
+
+    store._database = Broken()  # type: ignore[assignment]
+    for _ in range(2):
+        with pytest.raises(sqlite3.OperationalError):
+            await asyncio.wait_for(store.append([message("lost?")]), 5)
+    store.close()
+
+
+async def test_a_hub_whose_store_breaks_says_so_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serve(*errors: Exception) -> None:
+        async def failing(_stop: asyncio.Event) -> None:
+            raise ExceptionGroup("tasks", errors)
+
+        monkeypatch.setattr(program, "_serve", failing)
+
+    serve(sqlite3.OperationalError("database or disk is full"))
+    assert await program._main() == 1
+    assert "OperationalError: database or disk is full" in capsys.readouterr().out
+    serve(sqlite3.OperationalError("full"), KeyError("a mistake of ours"))
+    with pytest.raises(ExceptionGroup):
+        await program._main()

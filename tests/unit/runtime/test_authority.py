@@ -236,6 +236,29 @@ def test_a_ca_that_cannot_be_used_is_told_before_a_module_asks(tmp_path: Path) -
     assert "CN=plant CA expired at" in told[0]
 
 
+def test_an_error_that_nobody_thought_of_is_told_and_the_look_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = edge_ca(Kept(), files=tls.issue("plant CA", ca=True).write(tmp_path))
+    read = authority._read
+    monkeypatch.setattr(authority, "LOOK_SECONDS", 0.01)
+
+    def odd(*_files: Path) -> authority.Authority:
+        raise ValueError("an extension that no library reads")
+
+    async def look() -> None:
+        follow = asyncio.create_task(ca.follow())
+        monkeypatch.setattr(authority, "_read", odd)
+        while not ca.not_ready():
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(authority, "_read", read)
+        while ca.not_ready():
+            await asyncio.sleep(0.01)
+        follow.cancel()
+
+    run(asyncio.wait_for(look(), 20))
+
+
 @pytest.mark.parametrize(
     ("key", "chain", "said"),
     [

@@ -8,7 +8,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from edgeha_runtime.daemon.callers import CACHE_SECONDS, Caller, CallerRefusedError, Callers, Review
+from edgeha_runtime.daemon.callers import (
+    CACHE_SECONDS,
+    Caller,
+    CallerRefusedError,
+    Callers,
+    Review,
+    ReviewUnavailableError,
+)
 
 GOOD = Review(True, "system:serviceaccount:edge-gw:gw-sensor", ("edgeha-gw",), "gw-sensor-abc")
 
@@ -87,3 +94,11 @@ async def test_a_caller_that_hangs_up_does_not_take_the_answer_from_the_others()
     impatient.cancel()
     assert (await patient).module == "Sensor"
     assert api.asked == 1
+
+
+async def test_before_the_module_set_is_known_nobody_is_told_to_be_a_stranger() -> None:
+    callers = Callers(ApiServer(t=GOOD), namespace="edge-gw", audience="edgeha-gw", modules=lambda: None)
+    with pytest.raises(ReviewUnavailableError, match="not seen yet"):
+        await callers.identify("Bearer t")
+    with pytest.raises(CallerRefusedError):
+        await callers.identify("Bearer x")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from edgeha_runtime.daemon import create_options
-from edgeha_runtime.daemon.create_options import Parts, Port, claim_name, translate
+from edgeha_runtime.daemon.create_options import Parts, Port, claim_name, literal, translate
 from edgeha_runtime.daemon.docker_schema import EXTENSIONS, OPTIONS, Verdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,6 +38,7 @@ def problems(options: dict[str, Any]) -> list[str]:
 CONTAINER: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),
     ({"Cmd": ["a", "$(b)"]}, {"args": ["a", "$$(b)"]}),
+    ({"Entrypoint": ["a$$b", "$c"]}, {"command": ["a$$$$b", "$c"]}),
     ({"Cmd": "a b"}, {"args": ["a b"]}),
     ({"Entrypoint": ["/x", "y"], "Cmd": ["z"]}, {"command": ["/x", "y"], "args": ["z"]}),
     ({"Entrypoint": "/x"}, {"command": ["/x"]}),
@@ -434,3 +435,24 @@ def test_whatever_comes_is_translated_or_refused(chosen: dict[str, Any]) -> None
 def test_the_table_for_operators_says_what_the_code_does() -> None:
     rows = re.findall(r"^\| `([^`]+)` \| (\w+) \| (.+) \|$", DOCS.read_text(), re.MULTILINE)
     assert rows == [(path, option.verdict.value, option.text) for path, option in OPTIONS.items()]
+
+
+def expanded(text: str) -> str:
+    """What Kubernetes makes of a value: $$ is one $, $(NAME) the value of NAME, all else as it is."""
+    found, position = "", 0
+    while position < len(text):
+        step = 1
+        if text.startswith("$$", position):
+            found, step = found + "$", 2
+        elif text.startswith("$(", position) and ")" in text[position:]:
+            found, step = found + "<value>", text.index(")", position) + 1 - position
+        else:
+            found += text[position]
+        position += step
+    return found
+
+
+@given(st.text("$()a", max_size=12))
+def test_a_text_stays_what_it_is_when_kubernetes_expands_it(text: str) -> None:
+    assert expanded(literal(text)) == text
+    assert literal("pa$word") == "pa$word", "where nothing has to change nothing does"

@@ -282,7 +282,7 @@ def test_a_module_of_edge_agent_has_its_variables_and_those_that_the_daemon_know
         "IOTEDGE_MODULEID": "$edgeHub",
         "IOTEDGE_WORKLOADURI": "http://127.0.0.1:35001",
         "NODE_NAME": "own",
-        "OwnText": "$$(B) $$",
+        "OwnText": "$$(B) $$$$",
     }
 
 

@@ -114,6 +114,33 @@ def test_a_module_cannot_take_the_daemons_name() -> None:
     assert "the daemon" in parse({"name": "daemon", "image": "i"}).refused["daemon"]
 
 
+def test_a_module_cannot_take_the_gateways_service() -> None:
+    found = parse({"name": "Gateway", "image": "i"}, {"name": "a", "image": "i"})
+    assert "the gateway's Service" in found.refused["Gateway"]
+    assert found.accounts == {"gw-a": "a"}
+
+
+def test_the_pods_of_a_refused_module_keep_their_identity() -> None:
+    found = parse({"name": "edgeAgent", "image": "i", "env": 1}, bound("a"), bound("b"))
+    assert set(found.refused) == {"edgeAgent", "a", "b"}
+    assert found.accounts == {"gw-edgeagent": "$edgeAgent", "gw-a": "a", "gw-b": "b"}
+    assert found.agent == "$edgeAgent"
+
+
+def test_an_account_of_two_names_is_nobodys() -> None:
+    found = parse({"name": "Sensor", "image": "i"}, {"name": "sensor"}, {"name": "daemon"}, {"name": "../x"})
+    assert set(found.refused) == {"sensor", "daemon", "../x"}
+    assert found.accounts == {"gw-sensor": "Sensor"}
+    assert parse({"name": "Sensor"}, {"name": "sensor"}).accounts == {}
+
+
+def test_modules_that_one_label_cannot_tell_apart_are_refused() -> None:
+    names = ["x" * 63 + end for end in "ab"]
+    found = parse(*({"name": name, "image": "i"} for name in names), {"name": "x" * 62, "image": "i"})
+    assert set(found.refused) == set(names)
+    assert "rename one" in found.refused[names[0]]
+
+
 @given(IDS)
 def test_object_names_are_dns_labels_that_leave_room_for_the_pods_suffix(name: str) -> None:
     made = moduleset.object_name("plant07-gw", name)
@@ -130,7 +157,8 @@ def test_no_two_accepted_modules_share_an_object_name(names: list[str]) -> None:
 
 def test_the_hub_calls_the_modules_of_the_runtime_by_names_with_a_dollar() -> None:
     found = parse(*({"name": name, "image": "i"} for name in ("edgeAgent", "edgeHub", "m")), {"name": "bad"})
-    assert found.accounts == {"gw-edgeagent": "$edgeAgent", "gw-edgehub": "$edgeHub", "gw-m": "m"}
+    accounts = {"gw-edgeagent": "$edgeAgent", "gw-edgehub": "$edgeHub", "gw-m": "m"}
+    assert found.accounts == accounts | {"gw-bad": "bad"}
     assert found.identities == {"$edgeAgent", "$edgeHub", "m", "bad"}
     assert found.agent == "$edgeAgent"
     assert parse({"name": "edgeagent", "image": "i"}).agent == ""

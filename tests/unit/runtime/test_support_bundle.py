@@ -96,7 +96,11 @@ SPEC = {
         "settings": {
             "image": "r/m:1",
             "auth": {"serveraddress": "r", "username": "robot", "password": "hidden-1"},
-            "createOptions": {"Env": ["A=hidden-2", "B=", "C=x=hidden-3"], "HostConfig": {"Memory": 5}},
+            "createOptions": {
+                "Env": ["A=hidden-2", "B=", "C=x=hidden-3"],
+                "HostConfig": {"Memory": 5},
+                "Labels": {"net.azure-devices.edge.env": '{"TOKEN": {"value": "hidden-5"}}'},
+            },
         },
         "env": [{"key": "PASSWORD", "value": "hidden-4"}],
     },
@@ -111,7 +115,11 @@ def test_values_of_variables_and_logins_are_left_out() -> None:
     assert shown["config"]["settings"] == {
         "image": "r/m:1",
         "auth": "...",
-        "createOptions": {"Env": ["A=...", "B=...", "C=..."], "HostConfig": {"Memory": 5}},
+        "createOptions": {
+            "Env": ["A=...", "B=...", "C=..."],
+            "HostConfig": {"Memory": 5},
+            "Labels": {"net.azure-devices.edge.env": "..."},
+        },
     }
     assert json.dumps(SPEC) == before, "the spec itself stays as it was"
 

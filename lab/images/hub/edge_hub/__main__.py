@@ -146,6 +146,12 @@ async def _main() -> int:
     except (StoreBusyError, WorkloadError, aiohttp.ClientError, OSError, sqlite3.Error) as error:
         say("ended", reason=f"{type(error).__name__}: {error}")
         return 1
+    except ExceptionGroup as errors:
+        broken, others = errors.split(sqlite3.Error)
+        if broken is None or others is not None:
+            raise
+        say("ended", reason=f"{type(broken.exceptions[0]).__name__}: {broken.exceptions[0]}")
+        return 1
     say("stopped")
     return 0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import ssl
 import time
 from collections.abc import Callable
@@ -35,7 +36,11 @@ from edge_hub.logs import say
 from edge_hub.scope import Key, RefusedError
 
 _CONNECT_SECONDS = 20.0
-_MAX_PACKET = 300 * 1024  # the hub's limit for a message is 256 KiB
+# The hub's limit. It cuts the connection on which more comes, and nothing behind such a message would arrive.
+_MAX_MESSAGE = 256 * 1024
+_MAX_PACKET = _MAX_MESSAGE + 70_000  # a topic of full length on top
+# Of a topic's 65,535; the topic of an input has longer words before the properties.
+_MAX_TOPIC = 60_000
 _BAD_PROTOCOL, _NOT_AUTHORIZED = 1, 5
 _FAILED = 0x80
 
@@ -79,6 +84,7 @@ class Session:
         self._unacknowledged: dict[int, Callable[[], None]] = {}
         self._next_id = 0
         self._end: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._expires: asyncio.TimerHandle | None = None
         self.key: Key = ("", "")
         self.persistent = False
         self.subscriptions: dict[str, int] = {}
@@ -93,9 +99,10 @@ class Session:
         if not self._end.done():
             self._end.set_result(reason)
 
-    def takes(self, topic: str) -> bool:
-        """Whether the client subscribed to a topic."""
-        return any(topic_matches(wanted, topic) for wanted in self.subscriptions)
+    @property
+    def ended(self) -> asyncio.Future[str]:
+        """Done once the connection is to end, or has."""
+        return self._end
 
     def publish(self, topic: str, payload: bytes, taken: Callable[[], None] | None = None) -> bool:
         """Send the client something it subscribed to; `taken` is called once it acknowledged."""
@@ -123,11 +130,14 @@ class Session:
             try:
                 reason = await self._work(packets, connect.keep_alive)
             finally:
-                self._owner.closed(self)
                 say("client-gone", identity=self.name, reason=reason)
-        except (EndedError, MalformedPacketError, TimeoutError, OSError) as error:
+        except (EndedError, MalformedPacketError, TimeoutError, OSError, sqlite3.Error) as error:
             say("client-refused", identity=self.name, reason=f"{type(error).__name__}: {error}")
         finally:
+            self._owner.closed(self)
+            self.close(reason)
+            if self._expires is not None:
+                self._expires.cancel()
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(2):
                     await self._writer.drain()
@@ -160,7 +170,7 @@ class Session:
         await self._owner.opened(self)
         self._send(Connack(0, session_present=bool(before)))
         await self._owner.subscribed(self)
-        asyncio.get_running_loop().call_later(
+        self._expires = asyncio.get_running_loop().call_later(
             max(0.0, ends - time.time()), self.close, "its token has expired"
         )
         say("client", identity=self.name, subscriptions=len(before))
@@ -173,14 +183,15 @@ class Session:
             done, _pending = await asyncio.wait(
                 (read, self._end), timeout=limit, return_when=asyncio.FIRST_COMPLETED
             )
-            if read not in done:
+            # The end comes first, however much the client has yet to say: none of it is acknowledged.
+            if self._end.done() or read not in done:
                 read.cancel()
                 await asyncio.gather(read, return_exceptions=True)
                 return self._end.result() if self._end.done() else "silent for too long"
             try:
                 if await self._handle(read.result()):
                     return "it said goodbye"
-            except (EndedError, MalformedPacketError, OSError) as error:
+            except (EndedError, MalformedPacketError, OSError, sqlite3.Error) as error:
                 return f"{type(error).__name__}: {error}"
             await self._writer.drain()
 
@@ -220,7 +231,11 @@ class Session:
         events = f"devices/{self.key[0]}{module}/messages/events"
         if packet.qos > 1:
             raise EndedError("QoS 2 is not known")
+        if len(packet.payload) > _MAX_MESSAGE:
+            raise EndedError(f"a message of {len(packet.payload)} bytes; the limit is {_MAX_MESSAGE}")
         if packet.topic == events or packet.topic.startswith(f"{events}/"):
+            if len(packet.topic.encode()) > _MAX_TOPIC:
+                raise EndedError(f"properties of more than {_MAX_TOPIC} bytes")
             await self._owner.telemetry(self.key, packet.topic[len(events) + 1 :], packet.payload)
         elif packet.topic.startswith("$iothub/"):
             self._owner.request(self, packet.topic, packet.payload)

@@ -10,13 +10,13 @@ import json
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from math import inf
 from typing import Any
 from urllib.parse import quote
 
 from edge_hub import routes
 from edge_hub.downstream import Session
 from edge_hub.logs import say
-from edge_hub.routes import Route
 from edge_hub.scope import REFRESH_SECONDS, Key, Scope
 from edge_hub.store import UPSTREAM, Message, Store
 from edge_hub.upstream import Upstream, Way
@@ -29,6 +29,10 @@ _TWIN_REPORT = "$iothub/twin/PATCH/properties/reported/?$rid="
 _METHOD = "$iothub/methods/POST/"
 _METHOD_RESULT = "$iothub/methods/res/"
 _DEFAULT_TTL = 7200.0
+# How long a request may wait for the connection to the hub; then the client is told (504).
+_REQUEST_SECONDS = 20.0
+# How long a client may keep a message without an acknowledgement.
+_TAKE_SECONDS = 20.0
 # Direct methods of modules carry this, so that an answer is not taken for one to the cloud.
 _LOCAL = "edge-"
 
@@ -102,7 +106,7 @@ class EdgeHub:
         self._sessions[session.key] = session
         if before is not None:
             before.close("another connection with its identity")
-        self._upstream(session.key)
+        self._upstream(session.key).client_is_new()
         self._clients_changed.set()
 
     def closed(self, session: Session) -> None:
@@ -115,7 +119,9 @@ class EdgeHub:
         """Have the hub's topics of a client relayed, and keep what it subscribed to."""
         inputs = f"devices/{session.key[0]}/modules/{session.key[1]}/inputs/"
         relayed = [topic for topic in session.subscriptions if not topic.startswith(inputs)]
-        self._upstream(session.key).subscribe(relayed)
+        upstream = self._upstream(session.key)
+        upstream.subscribe(relayed)
+        upstream.offer()
         for event in self._endpoints.values():
             event.set()
         kept = dict(session.subscriptions) if session.persistent else {}
@@ -144,15 +150,24 @@ class EdgeHub:
             call = self._calls.pop(query.partition("$rid=")[2], None)
             if call is not None:
                 if not call.done():
-                    call.set_result((int(status), payload))
+                    call.set_result((int(status) if status.isdecimal() else 500, payload))
                 return
-        if not self._upstream(session.key).publish(topic, payload):
-            say(
-                "request-lost",
-                identity=session.name,
-                topic=topic.partition("?")[0],
-                reason="the cloud is away",
-            )
+        upstream = self._upstream(session.key)
+        if not upstream.publish(topic, payload):
+            self._go(self._bring_request(session, upstream, topic, payload))
+
+    async def _bring_request(self, session: Session, upstream: Upstream, topic: str, payload: bytes) -> None:
+        """A client asks at once, while its connection to the hub is still being made: wait for that."""
+        try:
+            async with asyncio.timeout(_REQUEST_SECONDS):
+                while not upstream.publish(topic, payload):
+                    await upstream.connected.wait()
+        except TimeoutError:
+            kind, _question, query = topic.partition("?")
+            say("request-lost", identity=session.name, topic=kind, reason="the cloud is away")
+            if kind.startswith("$iothub/twin/"):
+                number = query.partition("$rid=")[2].partition("&")[0]
+                session.publish(f"{_TWIN_RESULT}504/?$rid={number}", b"")
 
     async def call(self, key: Key, name: str, payload: bytes, seconds: float) -> tuple[int, bytes]:
         """Call a direct method of a client of this gateway. Raises NotConnectedError, TimeoutError."""
@@ -238,23 +253,22 @@ class EdgeHub:
 
         if session is None or not session.publish(topic, message.payload, done):
             return False
-        try:
-            async with asyncio.timeout(20):
-                await taken
-        except TimeoutError:
+        await asyncio.wait((taken, session.ended), timeout=_TAKE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not taken.done():
             session.close("it did not acknowledge a message")
-            return False
-        return True
+        return taken.done()
 
     # Its own twin
 
     async def _watch_twin(self, own: Upstream) -> None:
+        seen = 0
         while True:
             await own.connected.wait()
-            own.publish(f"{_TWIN_GET}own", b"")
-            while own.connected.is_set():
-                await asyncio.sleep(1.0)
-            self._reported = {}
+            # Counted: a renewed connection is there in no time, and nobody tells what changed in between.
+            if own.connections != seen:
+                seen, self._reported = own.connections, {}
+                own.publish(f"{_TWIN_GET}own", b"")
+            await asyncio.sleep(1.0)
 
     def _own_twin(self, topic: str, payload: bytes) -> None:
         own = self._upstream(self._own)
@@ -263,24 +277,28 @@ class EdgeHub:
         elif topic.startswith(f"{_TWIN_RESULT}200/"):
             twin = json.loads(payload)
             desired = twin.get("desired") or {}
-            self._go(self._store.keep("desired", json.dumps(desired)))
             self._take_desired(desired)
+            if not self._problems:
+                self._go(self._store.keep("desired", json.dumps(desired)))
             self._clients_changed.set()
 
     def _take_desired(self, desired: dict[str, Any]) -> None:
+        """Do as the twin says; with routes that are not known all stays as it was, as with edgeHub."""
         self._version = int(desired.get("$version", 0))
-        found: list[Route]
-        if "routes" in desired:
-            found, self._problems = routes.read(desired["routes"] or {})
-        else:
-            found, self._problems = routes.read(routes.DEFAULT)
+        found, self._problems = routes.read(desired.get("routes", routes.DEFAULT))
+        if self._problems:
+            say("routes-refused", version=self._version, problems=self._problems)
+            return
         self._routes = found
-        keep = (desired.get("storeAndForwardConfiguration") or {}).get("timeToLiveSecs")
-        self._ttl = float(keep) if isinstance(keep, int | float) and keep > 0 else _DEFAULT_TTL
+        storing = desired.get("storeAndForwardConfiguration")
+        keep = storing.get("timeToLiveSecs") if isinstance(storing, dict) else None
+        self._ttl = float(keep) if isinstance(keep, int | float) and keep else _DEFAULT_TTL
+        if self._ttl < 0:
+            self._ttl = inf  # as with edgeHub: it keeps messages for ever
         if self._tasks is not None:
             for endpoint in {route.endpoint for route in found} - {UPSTREAM}:
                 self._endpoint(endpoint)
-        say("routes", version=self._version, routes=len(found), problems=self._problems)
+        say("routes", version=self._version, routes=len(found))
 
     async def _report_clients(self, own: Upstream) -> None:
         """Report who is connected, and whether the routes are known."""

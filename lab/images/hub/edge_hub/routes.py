@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import unquote
 
 from edge_hub.store import UPSTREAM
@@ -66,8 +65,10 @@ def parse(text: str) -> Route:
     return Route(module, output, sink[1])
 
 
-def read(routes: Mapping[str, Any]) -> tuple[list[Route], list[str]]:
+def read(routes: object) -> tuple[list[Route], list[str]]:
     """All routes of a twin (schema 1.0: texts, 1.1: objects), and what is wrong with some."""
+    if not isinstance(routes, Mapping):
+        return [], [f"routes: {routes!r} is no object"]
     found, problems = [], []
     for name, value in routes.items():
         text = value.get("route") if isinstance(value, Mapping) else value

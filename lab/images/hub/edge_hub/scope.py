@@ -48,6 +48,7 @@ class Scope:
         self._workload = workload
         self._ask = ask
         self._children: dict[Key, Child] = {}
+        self._stored: dict[Key, Child] = {}
         self._asked = 0.0
 
     async def load(self) -> None:
@@ -60,7 +61,7 @@ class Scope:
         except (WorkloadError, ValueError) as error:
             say("scope-not-read", reason=error)
             return
-        self._children = {
+        self._children = self._stored = {
             (device, module): Child(enabled, tuple(keys)) for device, module, enabled, keys in kept
         }
 
@@ -82,14 +83,19 @@ class Scope:
                 token = page.get("continuationLink", "").partition("continuationToken=")[2]
                 if not token:
                     break
-        except (aiohttp.ClientError, TimeoutError, OSError, KeyError, ValueError) as error:
+        except (aiohttp.ClientError, WorkloadError, TimeoutError, OSError, KeyError, ValueError) as error:
             say("scope-not-told", reason=f"{type(error).__name__}: {error}")
             return False
         if found != self._children:
             self._children = found
-            kept = [[*key, child.enabled, list(child.keys)] for key, child in found.items()]
-            await self._store.keep(_KEPT, await self._workload.seal(json.dumps(kept)))
             say("scope", children=len(found))
+        if found != self._stored:
+            kept = [[*key, child.enabled, list(child.keys)] for key, child in found.items()]
+            try:
+                await self._store.keep(_KEPT, await self._workload.seal(json.dumps(kept)))
+                self._stored = found
+            except WorkloadError as error:
+                say("scope-not-kept", reason=error)  # the next look tries again
         return True
 
     async def check(self, key: Key, password: bytes | None) -> float:

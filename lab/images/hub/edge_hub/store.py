@@ -11,6 +11,7 @@ hub on the same store ends at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -70,6 +71,8 @@ class Store:
             self._database.executescript(f"BEGIN EXCLUSIVE; {_TABLES} COMMIT;")
         except sqlite3.OperationalError as error:
             self._database.close()
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise  # a full or broken disk is nobody's fault but its own
             raise StoreBusyError(f"{folder} is used by another hub: {error}") from error
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
@@ -110,7 +113,9 @@ class Store:
         except Exception as raised:
             error = raised
             if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+                # When this fails, too, whatever follows does; each has to be told, or it would wait for ever.
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
         for job in jobs:
             job.loop.call_soon_threadsafe(_settle, job, error)
 

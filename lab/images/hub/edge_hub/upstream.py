@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from iothub_emulator.mqtt_codec import (
     Connack,
@@ -36,6 +36,8 @@ _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0)
 _ANSWER_SECONDS = 20.0
 # A new connection before the token ends, so that the hub never has to cut one.
 _RENEW_SECONDS = TOKEN_SECONDS * 0.8
+# In the topics of messages that the hub keeps for a device until it has acknowledged them.
+_DEVICE_BOUND = "/messages/devicebound/"
 
 Relay = Callable[[str, bytes, Callable[[], None]], bool]
 """(topic, payload, taken) -> whether somebody takes it; `taken` is called once it was."""
@@ -56,6 +58,15 @@ class Way:
     token: Callable[[str], Awaitable[str]]
 
 
+@dataclass
+class _Owed:
+    """A message for the client that is not acknowledged yet; `given`: its present connection has it."""
+
+    packet: Publish
+    taken: Callable[[], None]
+    given: bool = False
+
+
 class Upstream:
     """Keeps a connection to the hub for one identity, and sends what waits in the store.
 
@@ -73,7 +84,9 @@ class Upstream:
         self._next_id = 0
         self._more = asyncio.Event()
         self._sent_up_to = 0
+        self._owed: dict[int, _Owed] = {}
         self.connected = asyncio.Event()
+        self.connections = 0
 
     @property
     def name(self) -> str:
@@ -97,6 +110,19 @@ class Upstream:
             return False
         self._write(Publish(topic, payload, qos=1, packet_id=self._take_id()))
         return True
+
+    def client_is_new(self) -> None:
+        """The client has another connection, and on it nothing that it did not acknowledge on the last."""
+        for owed in self._owed.values():
+            owed.given = False
+
+    def offer(self) -> None:
+        """Relay what the client does not have, in order: on one connection the hub sends nothing twice."""
+        for owed in list(self._owed.values()):
+            if not owed.given:
+                owed.given = self._relay(owed.packet.topic, owed.packet.payload, owed.taken)
+                if not owed.given:
+                    return
 
     async def run(self) -> None:
         """Connect, serve, and connect again."""
@@ -150,6 +176,8 @@ class Upstream:
             code = first.return_code if isinstance(first, Connack) else "nothing of use"
             raise LostError(f"the hub answered CONNECT with {code}")
         self._next_id, self._sent_up_to = 0, 0
+        self._owed = {}
+        self.connections += 1
         if self._topics:
             self._write(Subscribe(self._take_id(), tuple((topic, 1) for topic in sorted(self._topics))))
         self.connected.set()
@@ -176,13 +204,21 @@ class Upstream:
                 if future is not None and not future.done():
                     future.set_result(None)
             elif isinstance(packet, Publish):
-                self._relay(packet.topic, packet.payload, self._acknowledging(packet))
+                taken = self._acknowledging(packet)
+                if packet.packet_id is not None and _DEVICE_BOUND in packet.topic:
+                    self._owed[packet.packet_id] = _Owed(packet, taken)
+                    self.offer()
+                else:
+                    self._relay(packet.topic, packet.payload, taken)
 
     def _acknowledging(self, packet: Publish) -> Callable[[], None]:
+        connection = self.connections
+
         def taken() -> None:
-            if packet.packet_id is not None:
-                with contextlib.suppress(LostError):
-                    self._write(Puback(packet.packet_id))
+            # Only on its own connection: on the next one the number is that of another message.
+            if packet.packet_id is not None and self.connected.is_set() and connection == self.connections:
+                self._owed.pop(packet.packet_id, None)
+                self._write(Puback(packet.packet_id))
 
         return taken
 
@@ -201,11 +237,21 @@ class Upstream:
                 continue
             futures = [self._send(message) for message in batch]
             assert self._writer is not None
-            await self._writer.drain()
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                await asyncio.gather(*futures)
-            self._sent_up_to = batch[-1].seq
-            await self._store.delete(message.seq for message in batch)
+            try:
+                await self._writer.drain()
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await asyncio.gather(*futures)
+            finally:
+                # Also when the rest is late: a slow hub would be sent the same messages for ever.
+                safe = [
+                    message.seq
+                    for message, _future in takewhile(
+                        lambda sent: _acknowledged(sent[1]), zip(batch, futures, strict=True)
+                    )
+                ]
+                if safe:
+                    self._sent_up_to = safe[-1]
+                    await self._store.delete(safe)
 
     def _send(self, message: Message) -> asyncio.Future[None]:
         module = f"/modules/{message.module}" if message.module else ""
@@ -226,6 +272,10 @@ class Upstream:
         if self._writer is None:
             raise LostError("no connection")
         self._writer.write(packet.encode())
+
+
+def _acknowledged(sent: asyncio.Future[None]) -> bool:
+    return sent.done() and not sent.cancelled() and sent.exception() is None
 
 
 class _Packets:

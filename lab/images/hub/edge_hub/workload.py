@@ -20,7 +20,7 @@ _VECTOR = base64.b64encode(b"edgeHub").decode()
 
 
 class WorkloadError(Exception):
-    """The daemon refused; the message is its own."""
+    """The daemon refused, and the message is its own; or it did not answer."""
 
 
 class Workload:
@@ -40,11 +40,14 @@ class Workload:
 
     async def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         url = f"{self._uri}{path}"
-        async with self._session.request(method, url, params=self._query, json=body) as answer:
-            document: dict[str, Any] = await answer.json(content_type=None)
-            if answer.status >= 400:
-                raise WorkloadError(f"{answer.status}: {document.get('message')}")
-            return document
+        try:
+            async with self._session.request(method, url, params=self._query, json=body) as answer:
+                document: dict[str, Any] = await answer.json(content_type=None)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise WorkloadError(f"no answer of use: {type(error).__name__}: {error}") from error
+        if answer.status >= 400:
+            raise WorkloadError(f"{answer.status}: {document.get('message')}")
+        return document
 
     async def token(self, resource: str) -> str:
         """A shared access signature of this module for `resource`."""

@@ -482,6 +482,15 @@ def test_passwords_show_only_that_they_differ() -> None:
     assert before == after
 
 
+def test_passwords_are_known_also_of_content_with_errors_and_of_text() -> None:
+    content = {"modulesContent": {"$edgeAgent": {"registryCredentials": {"r": {"password": "one"}}}}}
+    with pytest.raises(manifest_json.ManifestError):
+        edge_manifest.parse(content)
+    assert edge_manifest.secrets(content) == {"one"}
+    assert edge_manifest.secrets(json.dumps(content)) == {"one"}
+    assert edge_manifest.secrets('{"password": ') == set()
+
+
 KEYS = st.sampled_from(
     [
         *("modulesContent", "$edgeAgent", "$edgeHub", "properties.desired", "modules", "settings", "image"),

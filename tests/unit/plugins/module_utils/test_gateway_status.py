@@ -84,6 +84,10 @@ def test_what_is_wrong_is_said_in_words() -> None:
         "module b: failed",
         "module a is not connected",
     ]
+    pods = [running()["pods"][0] | {"ready": True}]
+    (record,) = gateway_status.records([GATEWAY], [running(daemon=None, pods=pods)], [], [])
+    [problem] = record["problems"]
+    assert problem.endswith("may get pods/proxy"), "nothing else is wrong with it"
     old = AGENT | {"reported_version": 2, "ready": False}
     (record,) = gateway_status.records([GATEWAY], [running()], [], [old])
     assert record["problems"] == ["edgeAgent has not taken version 3 of the deployment"]

@@ -1,0 +1,283 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The two loops outlive what goes wrong, lose no wish, and touch nothing that is somebody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from edgeha_runtime.daemon import modules
+from edgeha_runtime.daemon.hub import HubClient, Identity
+from edgeha_runtime.daemon.keystore import KeyStore, Owner
+from edgeha_runtime.daemon.kube import Cluster, ClusterError
+from edgeha_runtime.daemon.manifests import Manifest, OwnerReference
+from edgeha_runtime.daemon.modules import Modules
+from edgeha_runtime.daemon.settings import from_environment
+from lightkube import ApiError
+from lightkube.models.meta_v1 import Status
+
+ENVIRONMENT = {
+    "EDGEHA_RELEASE": "gw",
+    "EDGEHA_NAMESPACE": "edge-gw",
+    "EDGEHA_POD_NAME": "gw-daemon-1",
+    "EDGEHA_NODE_NAME": "node-a",
+    "EDGEHA_DEVICE_ID": "gw-1",
+    "EDGEHA_IOTHUB_HOSTNAME": "hub.example.net",
+    "EDGEHA_GATEWAY_SERVICE": "gw-gateway",
+    "EDGEHA_DEVICE_KEY_FILE": "/k",
+    "EDGEHA_STATE_DIR": "/s",
+    "EDGEHA_TRUST_BUNDLE_FILE": "/t",
+    "EDGEHA_WORKLOAD_PROXY_IMAGE": "r/workload-proxy:1",
+}
+AGENT = {"name": "edgeAgent", "image": "r/agent:1"}
+KNOWN = {"$edgeAgent": "1", "m": "2", "n": "3"}
+
+
+class FakeCluster:
+    """Objects by kind and name; `others` are Secrets of somebody else. `before` is called at each apply."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, set[str]] = {"Deployment": set(), "Service": set(), "ServiceAccount": set()}
+        self.others: set[str] = set()
+        self.applied: list[str] = []
+        self.deleted: list[tuple[str, str]] = []
+        self.gateway: str | None = "10.0.0.1"
+        self.before: Callable[[], None] = lambda: None
+
+    async def owner(self, name: str) -> OwnerReference:
+        return OwnerReference(name, "uid")
+
+    async def address(self, service: str) -> str:
+        if self.gateway is None:
+            raise ClusterError(f"Service {service} has no address")
+        return self.gateway
+
+    async def apply(self, manifest: Manifest, *, force: bool = True) -> int:
+        self.before()
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        if name in self.others and not force:
+            raise ApiError(status=Status(code=409, message="conflict with kubectl"))
+        self.applied.append(f"{kind}/{name}")
+        if kind in self.objects:
+            self.objects[kind].add(name)
+        return 1
+
+    async def object_names(self, _labels: Mapping[str, str]) -> dict[str, set[str]]:
+        return {kind: set(names) for kind, names in self.objects.items()}
+
+    async def delete(self, name: str, kinds: Iterable[str]) -> None:
+        for kind in kinds:
+            self.objects[kind].discard(name)
+            self.deleted.append((kind, name))
+
+    async def delete_service(self, name: str) -> None:
+        self.deleted.append(("Service", name))
+
+    async def delete_secret(self, name: str) -> None:
+        self.deleted.append(("Secret", name))
+
+    async def follow_config_map(self, *_: object) -> None:
+        await asyncio.Event().wait()
+
+    follow_deployments = follow_pods = follow_config_map
+
+
+class FakeHub:
+    """Identities by name. `asked` is called with each name that is asked for."""
+
+    def __init__(self) -> None:
+        self.generations = dict(KNOWN)
+        self.removed: list[str] = []
+        self.asked: Callable[[str], None] = lambda _name: None
+
+    async def get_module(self, name: str) -> Identity | None:
+        self.asked(name)
+        found = self.generations.get(name)
+        return Identity(name, found, "", "") if found else None
+
+    async def create_module(self, name: str) -> Identity:
+        self.generations[name] = "9"
+        return Identity(name, "9", "", "")
+
+    async def set_keys(self, name: str, *_keys: bytes) -> Identity:
+        return Identity(name, self.generations[name], "", "")
+
+    async def delete_module(self, name: str) -> None:
+        self.generations.pop(name, None)
+        self.removed.append(name)
+
+
+class Gateway:
+    """Modules on a real store, between a hub and a cluster that do what the test wants."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = KeyStore.open(folder, Owner("gw-1", "hub.example.net"))
+        for name, generation in KNOWN.items():
+            self.store.remember(name, generation)
+        self.store.keep_deployment({"identities": ["m", "n"]})
+        self.cluster, self.hub = FakeCluster(), FakeHub()
+        self.modules = Modules(
+            from_environment(ENVIRONMENT),
+            self.store,
+            cast(HubClient, self.hub),
+            cast(Cluster, self.cluster),
+        )
+        self.chart(AGENT)
+
+    def chart(self, *entries: Mapping[str, Any]) -> None:
+        self.modules.take({"modules.json": json.dumps(entries)})
+
+    async def running(self) -> asyncio.Task[None]:
+        return asyncio.create_task(self.modules.run())
+
+
+def spec(name: str, **settings: Any) -> dict[str, Any]:
+    return {"name": name, "type": "docker", "config": {"settings": {"image": "r/i:1", **settings}}}
+
+
+LOGIN = {"serveraddress": "registry.plant", "username": "u", "password": "p"}
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+    monkeypatch.setattr(modules, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(modules, "RETRY_SECONDS", (0.01,))
+    made = Gateway(tmp_path)
+    task = await made.running()
+    yield made
+    assert not task.done(), "the loops go on"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_full_disk_is_told_of_the_module_that_waits_for_it_and_ends_nothing(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.modules.deployment.create(spec("m", auth=LOGIN))
+    await gateway.modules.deployment.create(spec("n"))
+    keep = gateway.store.keep_deployment
+
+    def full(_content: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(gateway.store, "keep_deployment", full)
+    await until(lambda: any("No space left" in reason for reason in gateway.modules.not_ready()))
+    await until(lambda: "Deployment/gw-n" in gateway.cluster.applied)
+    assert [line[:9] for line in gateway.modules.not_ready()] == ["module m:"]
+    assert "Secret/gw-m-registry" not in gateway.cluster.applied, "what is not noted is not made"
+    monkeypatch.setattr(gateway.store, "keep_deployment", keep)
+    await until(lambda: gateway.modules.not_ready() == [])
+
+
+async def test_a_gateway_without_an_address_is_told_and_ends_nothing(gateway: Gateway) -> None:
+    gateway.cluster.gateway = None
+    await gateway.modules.deployment.create(spec("m"))
+    await until(lambda: any("has no address" in reason for reason in gateway.modules.not_ready()))
+    gateway.cluster.gateway = "10.0.0.1"
+    await until(lambda: gateway.modules.not_ready() == [])
+
+
+async def test_what_nobody_thought_of_ends_one_pass_only(gateway: Gateway) -> None:
+    def fail() -> None:
+        gateway.cluster.before = lambda: None
+        raise KeyError("Content-Type")
+
+    gateway.cluster.before = fail
+    await gateway.modules.deployment.create(spec("m"))
+    await until(lambda: gateway.modules.not_ready() == [])
+
+
+async def test_a_reprovision_during_a_pass_is_not_lost(gateway: Gateway) -> None:
+    await until(lambda: gateway.modules.not_ready() == [])
+
+    def again() -> None:
+        gateway.cluster.before = lambda: None
+        gateway.modules.reprovision()
+
+    gateway.cluster.applied.clear()
+    gateway.cluster.before = again
+    gateway.modules.reprovision()
+    await until(lambda: gateway.cluster.applied.count("Deployment/gw-edgeagent") == 2)
+
+
+async def test_a_secret_of_somebody_else_is_neither_written_nor_deleted(gateway: Gateway) -> None:
+    gateway.cluster.others.add("gw-m-registry")
+    await gateway.modules.deployment.create(spec("m", auth=LOGIN))
+    await until(lambda: any("conflict with kubectl" in reason for reason in gateway.modules.not_ready()))
+    await gateway.modules.deployment.remove("m")
+    await until(lambda: gateway.modules.not_ready() == [])
+    assert gateway.modules.deployment.pull_secrets == frozenset()
+    assert ("Secret", "gw-m-registry") not in gateway.cluster.deleted
+
+
+async def test_only_objects_with_the_labels_of_a_module_are_deleted(gateway: Gateway) -> None:
+    await gateway.modules.deployment.create(spec("m"))
+    await until(lambda: "gw-m" in gateway.cluster.objects["Deployment"])
+    await gateway.modules.deployment.remove("m")
+    await until(lambda: "gw-m" not in gateway.cluster.objects["Deployment"])
+    assert sorted(gateway.cluster.deleted) == [("Deployment", "gw-m"), ("ServiceAccount", "gw-m")]
+
+
+async def test_a_refused_edge_agent_takes_no_name_out_of_the_hosts_files(gateway: Gateway) -> None:
+    await gateway.modules.deployment.create(spec("m"))
+    await until(lambda: "Deployment/gw-m" in gateway.cluster.applied)
+    gateway.chart({**AGENT, "env": 1})
+    assert gateway.modules.agent == "$edgeAgent"
+    # As after a restart of the daemon, which then knows no address yet.
+    gateway.modules._address = ""
+    gateway.modules.reprovision()
+    gateway.cluster.applied.clear()
+    await until(lambda: "Deployment/gw-m" in gateway.cluster.applied)
+    assert gateway.modules._address == "10.0.0.1"
+
+
+async def test_an_identity_that_is_being_made_is_not_one_that_left_the_set(gateway: Gateway) -> None:
+    await until(lambda: all(gateway.modules.identities.is_checked(name) for name in KNOWN))
+    with gateway.modules.making("new"):
+        await gateway.modules.identities.ensure("new")
+        looked: list[str] = []
+        gateway.hub.asked = looked.append
+        gateway.modules.reprovision()
+        await until(lambda: set(looked) == set(KNOWN))
+        await asyncio.sleep(0.05)
+        assert gateway.hub.removed == []
+        await gateway.modules.deployment.keep_identity("new")
+    gateway.modules.reprovision()
+    await until(lambda: "new" in looked)
+    assert (gateway.hub.removed, gateway.modules.identities.known["new"]) == ([], "9")
+
+
+async def test_the_rest_of_a_removal_that_was_cut_short_goes(gateway: Gateway) -> None:
+    # The daemon ended after the hub and its own file had forgotten the identity.
+    gateway.store.forget("m")
+    del gateway.hub.generations["m"], gateway.hub.generations["n"]
+    gateway.modules.reprovision()
+    await until(lambda: gateway.modules.deployment.identities == {"n"})
+    assert gateway.modules.identities.known["n"] == "3", "one that modules sign with stays"
+
+
+async def test_one_modules_trouble_does_not_keep_the_daemon_from_looking_at_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "RESYNC_SECONDS", 0.1)
+    monkeypatch.setattr(modules, "RETRY_SECONDS", (0.01,))
+    made = Gateway(tmp_path)
+    made.cluster.others.add("gw-m-registry")
+    await made.modules.deployment.create(spec("m", auth=LOGIN))
+    task = await made.running()
+    await until(lambda: made.cluster.applied.count("Deployment/gw-edgeagent") > 2)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
