@@ -188,7 +188,10 @@ async def test_twins_methods_and_the_cloud_pass_through(gateway: Gateway) -> Non
     assert twin["reported"]["mood"] == "good"
     desired = {"properties": {"desired": {"interval": 7}}}
     await gateway.hub.service("PATCH", "/twins/gw-1/modules/m", desired)
-    assert (await asyncio.wait_for(patches.get(), LIMIT))["interval"] == 7
+    # After a connection the SDK may tell the whole twin as a patch, too.
+    async with asyncio.timeout(LIMIT):
+        while (await patches.get()).get("interval") != 7:
+            pass
     call = {"methodName": "hello", "payload": [1], "connectTimeoutInSeconds": 20}
     found = await gateway.hub.service("POST", "/twins/gw-1/modules/m/methods", call)
     assert found == {"status": 207, "payload": {"echo": [1]}}
