@@ -67,19 +67,13 @@ def _ask(client: Any, namespace: str, pod: str, port: int, path: str) -> str | N
     """Return what a pod answers; None when it does not, or when the way to it is not allowed."""
     url = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}"
     try:
-        answer = client.client.call_api(
-            url,
-            "GET",
-            response_type="str",
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _request_timeout=5,
-        )
+        answer = client.request("get", url, serialize=False, _request_timeout=5)
     except kubernetes.client.ApiException as error:
         return _of_pod(error.body) if error.status == 503 and error.body else None
     except urllib3.exceptions.HTTPError:
         return None
-    return str(answer)
+    text: str = answer.data.decode(errors="replace")
+    return text
 
 
 def _of_pod(body: bytes | str) -> str | None:

@@ -19,15 +19,15 @@ AWAY = json.dumps({"kind": "Status", "message": "error trying to reach service: 
 def told(**answers: str | tuple[int, str]) -> dict[str, Any]:
     """What pods tell, by path; with a status it is an error."""
 
-    def call(url: str, *_arguments: Any, **_options: Any) -> str:
+    def call(_method: str, url: str, **_options: Any) -> SimpleNamespace:
         answer = answers[url.rpartition("/")[2]]
         if isinstance(answer, str):
-            return answer
+            return SimpleNamespace(data=answer.encode())
         error = kubernetes.client.ApiException(status=answer[0])
         error.body = answer[1].encode()
         raise error
 
-    client = SimpleNamespace(client=SimpleNamespace(call_api=call))
+    client = SimpleNamespace(request=call)
     return gateway_objects.told_by_pods(client, GATEWAY)
 
 
