@@ -113,7 +113,7 @@ class Deployment:
     @property
     def modules(self) -> dict[str, Deployed]:
         """All modules that the management API shows, edgeAgent as the chart gives it among them."""
-        found = {name: module for name, module in self._content.modules.items() if self._counts(module)}
+        found = self._counting
         if self._agent is not None and EDGE_AGENT not in found:
             found[EDGE_AGENT] = Deployed(self._agent, running=True)
         return found
@@ -121,8 +121,7 @@ class Deployment:
     @property
     def candidates(self) -> list[Candidate]:
         """The modules to run besides those of the chart; edgeAgent where it updated itself."""
-        kept = {name: module for name, module in self._content.modules.items() if self._counts(module)}
-        return [self._candidate(name, module) for name, module in kept.items()]
+        return [self._candidate(name, module) for name, module in self._counting.items()]
 
     @property
     def identities(self) -> frozenset[str]:
@@ -134,9 +133,13 @@ class Deployment:
         """Names of the Secrets that were made to pull images."""
         return self._content.pull_secrets
 
-    def _counts(self, module: Deployed) -> bool:
+    @property
+    def _counting(self) -> dict[str, Deployed]:
         # Without edgeAgent its modules go too. Changed values of the chart win over what it made of them.
-        return self._agent is not None and module.basis in ("", self._basis)
+        if self._agent is None:
+            return {}
+        basis = ("", self._basis)
+        return {name: module for name, module in self._content.modules.items() if module.basis in basis}
 
     def _candidate(self, name: str, module: Deployed) -> Candidate:
         known = self._candidates.get(name)
@@ -155,18 +158,15 @@ class Deployment:
     async def update(self, name: str, spec: Spec, *, start: bool) -> None:
         """Replace a module, which then runs as `start` says."""
         async with self._lock:
-            self._known(name)
-            if spec.get("name") != name:
-                raise SpecError(f"name is not {name}, which the path says")
+            before = self._known(name)
+            _is_named(spec, name)
             is_agent = name == EDGE_AGENT
             basis = self._basis if is_agent else ""
-            restarts = self.modules[name].restarts
-            await self._put(name, Deployed(spec, start or is_agent, restarts, basis))
+            await self._put(name, Deployed(spec, start or is_agent, before.restarts, basis))
 
     def prepare(self, name: str, spec: Spec) -> None:
         """Judge a module that is to be created or updated, without doing it."""
-        if spec.get("name") != name:
-            raise SpecError(f"name is not {name}, which the path says")
+        _is_named(spec, name)
         self._judge(name, Deployed(spec))
 
     async def remove(self, name: str) -> None:
@@ -250,6 +250,11 @@ class Deployment:
         for name in touched:
             self._candidates.pop(name, None)
         self._changed()
+
+
+def _is_named(spec: Spec, name: str) -> None:
+    if spec.get("name") != name:
+        raise SpecError(f"name is not {name}, which the path says")
 
 
 def read(deployed: Deployed, release: str, own_secrets: frozenset[str]) -> Candidate:

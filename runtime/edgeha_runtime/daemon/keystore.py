@@ -92,6 +92,11 @@ def write_atomic(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def cannot_write(error: OSError) -> str:
+    """What to tell of a write that failed, and the way out."""
+    return f"the store cannot be written: {error.strerror}. Free the volume or make it writable"
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -25,6 +25,7 @@ from .callers import Caller, Callers
 from .deployment import Deployed, ModuleExistsError, SpecError, UnknownModuleError
 from .http_api import ApiError, application, json_body, refused, text
 from .hub import HubError, HubUnavailableError
+from .keystore import cannot_write
 from .kube import ERRORS, Cluster, describe
 from .log_options import LogOptionError, LogOptions
 from .logs import fields
@@ -275,20 +276,15 @@ class ManagementApi:
 
     async def _ensure(self, name: str) -> web.Response:
         known = self._identities.known.get(name)
-        with self._modules.making(name):
+        with self._modules.making(name), _answers():
             try:
                 generation = await self._identities.ensure(name)
-            except HubUnavailableError as error:
+            except HubUnavailableError:
                 # With the cloud away a module that is known goes on under the identity that it has.
                 if known is None:
-                    raise ApiError(503, str(error)) from None
+                    raise
                 generation = known
-            except HubError as error:
-                raise ApiError(502, str(error)) from None
-            except OSError as error:
-                raise _full(error) from None
-            with _answers():
-                await self._deployment.keep_identity(name)
+            await self._deployment.keep_identity(name)
         return web.json_response(self._identity(name, str(generation)))
 
     def _identity(self, name: str, generation: str) -> dict[str, str]:
@@ -306,15 +302,8 @@ class ManagementApi:
             raise ApiError(
                 409, f"{name} is the identity of a module of the chart, which makes and removes it"
             )
-        try:
-            await self._identities.remove(name)
-        except HubUnavailableError as error:
-            raise ApiError(503, str(error)) from None
-        except HubError as error:
-            raise ApiError(502, str(error)) from None
-        except OSError as error:
-            raise _full(error) from None
         with _answers():
+            await self._identities.remove(name)
             await self._deployment.drop_identity(name)
         return web.Response(status=204)
 
@@ -369,12 +358,8 @@ class ManagementApi:
     async def _reprovision(self, _request: web.Request) -> web.Response:
         _log.info("reprovision")
         if self._provision_again is not None:
-            try:
+            with _answers():
                 await self._provision_again()
-            except HubUnavailableError as error:
-                raise ApiError(503, str(error)) from None
-            except HubError as error:
-                raise ApiError(502, str(error)) from None
         self._modules.reprovision()
         return web.Response()
 
@@ -382,12 +367,6 @@ class ManagementApi:
 def _has_left(request: web.Request) -> bool:
     """Whether the client hung up, which aiohttp tells a handler only when it writes."""
     return request.transport is None or request.transport.is_closing()
-
-
-def _full(error: OSError) -> ApiError:
-    return ApiError(
-        503, f"the store cannot be written: {error.strerror}. Free the volume or make it writable"
-    )
 
 
 @contextlib.contextmanager
@@ -401,5 +380,9 @@ def _answers() -> Iterator[None]:
         raise ApiError(409, str(error)) from None
     except (SpecError, LogOptionError) as error:
         raise ApiError(400, str(error)) from None
+    except HubUnavailableError as error:
+        raise ApiError(503, str(error)) from None
+    except HubError as error:
+        raise ApiError(502, str(error)) from None
     except OSError as error:
-        raise _full(error) from None
+        raise ApiError(503, cannot_write(error)) from None

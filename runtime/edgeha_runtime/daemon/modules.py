@@ -23,7 +23,7 @@ from . import manifests, moduleset
 from .deployment import Deployment, read
 from .hub import HubClient, HubError, HubUnavailableError
 from .identities import Identities
-from .keystore import KeyStore
+from .keystore import KeyStore, cannot_write
 from .kube import ERRORS, REFUSED, Cluster, ClusterError, describe
 from .logs import fields
 from .manifests import Manifest, OwnerReference
@@ -266,7 +266,7 @@ class Modules:
             waiting = [name for name in wanted if not self.identities.is_checked(name)] or [""]
             problems.update(dict.fromkeys(waiting, str(error)))
         except OSError as error:
-            problems[""] = _full(error)
+            problems[""] = cannot_write(error)
         return problems
 
     async def _look_after(self, name: str, *, create: bool) -> None:
@@ -304,7 +304,7 @@ class Modules:
                 except TimeoutError:
                     raise
                 except OSError as error:
-                    problems[module.name] = _full(error)
+                    problems[module.name] = cannot_write(error)
             finished = True
             await self._remove_pull_secrets(desired)
             labels = manifests.selector(self._settings.release)
@@ -323,7 +323,7 @@ class Modules:
         except ClusterError as error:
             return problems | {"": str(error)}
         except OSError as error:
-            return problems | {"": _full(error)}
+            return problems | {"": cannot_write(error)}
         finally:
             self._apply_all |= everything and not finished
         return problems
@@ -388,7 +388,3 @@ class Modules:
             manifests.claims(module, self._settings),
         ]
         return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
-
-
-def _full(error: OSError) -> str:
-    return f"the store cannot be written: {error.strerror}. Free the volume or make it writable"
