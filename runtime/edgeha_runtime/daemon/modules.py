@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -36,6 +34,10 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 # Gathers changes that come together, and keeps a quarrel with another controller from spinning.
 SETTLE_SECONDS = 0.2
 
+# What a module's objects are made of besides the settings, which stay: the module, its generation, owner and
+# address of the gateway's Service.
+_Basis = tuple[Module, str, OwnerReference | None, str]
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,7 +56,7 @@ class Modules:
         self._owner: OwnerReference | None = None
         self._address = ""
         self._base: list[Candidate] = []
-        self._applied: dict[str, tuple[str, int]] = {}  # object name: digest of the manifest, generation
+        self._applied: dict[str, tuple[_Basis, int]] = {}  # object name: what it is made of, generation
         self._apply_all = False
         self._making: Counter[str] = Counter()
         self._problems: dict[str, dict[str, str]] = {"hub": {}, "cluster": {}}
@@ -109,7 +111,7 @@ class Modules:
             if module.identity not in self.identities.known:
                 reason = self._problems["hub"].get(module.identity, "waiting for its identity at the hub")
                 reasons.append(f"module {module.name}: {reason}")
-            elif self._applied.get(module.object_name, ("", 0))[0] != self._digest(module):
+            elif not self._is_applied(module):
                 problems = self._problems["cluster"]
                 reason = problems.get(module.name) or problems.get("", "waiting for its objects")
                 reasons.append(f"module {module.name}: {reason}")
@@ -332,9 +334,9 @@ class Modules:
         generation = self.identities.known.get(module.identity)
         if generation is None:
             return
-        digest = self._digest(module)
-        if not everything and self._applied.get(module.object_name, ("", 0))[0] == digest:
+        if not everything and self._is_applied(module):
             return
+        basis = self._basis(module)
         await self._cluster.apply(manifests.service_account(module, self._settings, owner))
         for claim in manifests.claims(module, self._settings):
             await self._cluster.ensure_claim(claim)
@@ -345,7 +347,7 @@ class Modules:
         if service is not None:
             await self._cluster.apply(service)
         number = await self._cluster.apply(self._manifest(module, generation, owner))
-        self._applied[module.object_name] = (digest, number)
+        self._applied[module.object_name] = (basis, number)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
 
     async def _apply_pull_secret(self, name: str, secret: Manifest) -> None:
@@ -377,14 +379,10 @@ class Modules:
             module, generation, self._settings, owner, self._certificate, self._address
         )
 
-    def _digest(self, module: Module) -> str:
-        """Tells one wanted state of a module's objects from another."""
-        owner = self._owner or OwnerReference("", "")
-        generation = self.identities.known.get(module.identity, "")
-        wanted = [
-            self._manifest(module, generation, owner),
-            manifests.service(module, self._settings, owner),
-            manifests.pull_secret(module, self._settings, owner),
-            manifests.claims(module, self._settings),
-        ]
-        return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    def _basis(self, module: Module) -> _Basis:
+        """Tells one wanted state of a module's objects from another, at no cost for who probes."""
+        return module, self.identities.known.get(module.identity, ""), self._owner, self._address
+
+    def _is_applied(self, module: Module) -> bool:
+        known = self._applied.get(module.object_name)
+        return known is not None and known[0] == self._basis(module)
