@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from . import metrics
 from .logs import fields
@@ -64,11 +65,16 @@ class Identity:
     secondary_key: str
 
 
+def quoted(text: str) -> str:
+    """`text` as one segment of a path."""
+    return urllib.parse.quote(text, safe="")
+
+
 def sas_token(resource: str, key: bytes, expiry: int) -> str:
     """Shared access signature for `resource` (host and path, not encoded), valid until `expiry` (Unix s)."""
-    encoded = urllib.parse.quote(resource, safe="")
+    encoded = quoted(resource)
     digest = hmac.digest(key, f"{encoded}\n{expiry}".encode(), "sha256")
-    signature = urllib.parse.quote(base64.b64encode(digest).decode(), safe="")
+    signature = quoted(base64.b64encode(digest).decode())
     return f"SharedAccessSignature sr={encoded}&sig={signature}&se={expiry}"
 
 
@@ -115,8 +121,7 @@ class HubClient:
         self._host = settings.iothub_hostname
         self._device = settings.device_id
         self._settings = settings
-        hostname = urllib.parse.urlsplit(f"//{self._host}").hostname or self._host
-        self._proxy = settings.proxy_for(hostname)
+        self._proxy = settings.proxy_for(self._host)
         self._clock = clock
         self._pause = pause
         # edgeAgent asks for all modules of a deployment at once, and waiting is none of the hub's time.
@@ -194,8 +199,8 @@ class HubClient:
         accept: tuple[int, ...],
         if_match: bool = False,
     ) -> tuple[int, bytes]:
-        quoted = [urllib.parse.quote(part, safe="") for part in (self._device, module)]
-        url = f"https://{self._host}/devices/{quoted[0]}/modules/{quoted[1]}?api-version={API_VERSION}"
+        path = f"devices/{quoted(self._device)}/modules/{quoted(module)}"
+        url = f"https://{self._host}/{path}?api-version={API_VERSION}"
         last, answered = "", False
         for attempt in range(ATTEMPTS_ANSWERED):
             if attempt >= ATTEMPTS and not answered:
@@ -213,7 +218,7 @@ class HubClient:
                     self._session.request(
                         method,
                         # Encoded already: a module id may hold characters that must not be decoded here.
-                        _encoded(url),
+                        URL(url, encoded=True),
                         json=document,
                         headers=headers,
                         proxy=self._proxy,
@@ -280,12 +285,6 @@ async def whole(answer: aiohttp.ClientResponse) -> bytes:
 
 
 _EPOCH = "Thu, 01 Jan 1970 00:00:00 GMT"
-
-
-def _encoded(url: str) -> Any:
-    from yarl import URL
-
-    return URL(url, encoded=True)
 
 
 def _without_password(url: str | None) -> str:

@@ -16,7 +16,6 @@ import json
 import logging
 import ssl
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,16 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from .hub import HubError, HubUnavailableError, device_key, sas_token, whole
+from .hub import (
+    REQUEST_TIMEOUT,
+    TOKEN_TTL,
+    HubError,
+    HubUnavailableError,
+    device_key,
+    quoted,
+    sas_token,
+    whole,
+)
 from .keystore import StoreError, write_atomic
 from .logs import fields
 from .settings import Dps, Settings
@@ -33,8 +41,6 @@ from .settings import Dps, Settings
 API_VERSION = "2021-06-01"
 FILE = "provisioning.json"
 FORMAT = "edgeha-provisioning"
-TOKEN_TTL = 600
-REQUEST_TIMEOUT = 15.0
 # Between two looks at a registration where the service does not say, and between two tries where it is away.
 POLL_SECONDS = 2.0
 RETRY_SECONDS = (2.0, 5.0, 10.0, 30.0, 60.0)
@@ -67,7 +73,7 @@ def kept(folder: Path, dps: Dps) -> Assignment | None:
         content = {
             name: document[name] for name in ("idScope", "registrationId", "deviceId", "iothubHostname")
         }
-        whole = document["format"] == FORMAT and document["sha256"] == _digest(content)
+        sound = document["format"] == FORMAT and document["sha256"] == _digest(content)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -76,7 +82,7 @@ def kept(folder: Path, dps: Dps) -> Assignment | None:
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} is torn or no provisioning result. {way_out}") from error
-    if not whole:
+    if not sound:
         raise StoreError(f"{path} is torn: its checksum does not match its content. {way_out}")
     if (content["idScope"], content["registrationId"]) != (dps.id_scope, dps.registration_id):
         raise StoreError(
@@ -133,8 +139,8 @@ async def ask(settings: Settings, trust: ssl.SSLContext, dps: Dps) -> Assignment
 
     Raises HubUnavailableError when it is away, ProvisioningError when it refuses.
     """
-    base = f"https://{dps.endpoint}/{_quoted(dps.id_scope)}/registrations/{_quoted(dps.registration_id)}"
-    proxy = settings.proxy_for(urllib.parse.urlsplit(f"//{dps.endpoint}").hostname or dps.endpoint)
+    base = f"https://{dps.endpoint}/{quoted(dps.id_scope)}/registrations/{quoted(dps.registration_id)}"
+    proxy = settings.proxy_for(dps.endpoint)
     deadline = time.monotonic() + LIMIT_SECONDS
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=trust),
@@ -175,12 +181,8 @@ async def ask(settings: Settings, trust: ssl.SSLContext, dps: Dps) -> Assignment
                     f"{LIMIT_SECONDS:g} s"
                 )
             await asyncio.sleep(pause)
-            document, pause = await call("GET", f"operations/{_quoted(str(document.get('operationId')))}")
+            document, pause = await call("GET", f"operations/{quoted(str(document.get('operationId')))}")
     return _assignment(dps, document)
-
-
-def _quoted(text: str) -> str:
-    return urllib.parse.quote(text, safe="")
 
 
 def _pause(answer: aiohttp.ClientResponse) -> float:

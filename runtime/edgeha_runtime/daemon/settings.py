@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -108,8 +109,9 @@ class Settings:
         )
 
     def proxy_for(self, host: str) -> str | None:
-        """URL of the proxy for an HTTPS request to `host`, None to go there directly."""
-        if not self.https_proxy or any(_matches(host, rule) for rule in self.no_proxy):
+        """URL of the proxy for an HTTPS request to `host` (with its port or without), None to go directly."""
+        name = urllib.parse.urlsplit(f"//{host}").hostname or host
+        if not self.https_proxy or any(_matches(name, rule) for rule in self.no_proxy):
             return None
         return self.https_proxy
 
