@@ -250,14 +250,6 @@ def assemble(candidates: Iterable[Candidate], release: str, *, shares_volumes: b
     return ModuleSet(tuple(module for module in read if module.name not in refused), refused, held)
 
 
-def parse(
-    text: str, release: str, *, shares_volumes: bool = True, own_secrets: frozenset[str] = frozenset()
-) -> ModuleSet:
-    """Read the ConfigMap's list of modules alone. Raises ModuleSetError when it is not such a list."""
-    found = [from_entry(entry, number, release, own_secrets) for number, entry in enumerate(entries(text))]
-    return assemble(found, release, shares_volumes=shares_volumes)
-
-
 def _translated(value: Any, release: str, own_secrets: frozenset[str]) -> tuple[Parts, list[str]]:
     try:
         options = create_options.read(value)

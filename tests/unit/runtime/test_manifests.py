@@ -36,10 +36,15 @@ def settings() -> Settings:
     return from_environment(ENVIRONMENT)
 
 
+def read(settings: Settings, entry: dict[str, Any]) -> moduleset.Module:
+    module = moduleset.from_entry(entry, 0, settings.release).module
+    assert module is not None
+    return module
+
+
 def rendered(settings: Settings, **changes: Any) -> dict[str, Any]:
     entry = {"name": "Sensor?", "image": "r/s:1", "env": {"A": "$(B)", "Z": ""}} | changes
-    (module,) = moduleset.parse(json.dumps([entry]), settings.release).modules
-    return manifests.deployment(module, "637", settings, OWNER, "PEM")
+    return manifests.deployment(read(settings, entry), "637", settings, OWNER, "PEM")
 
 
 def pod(settings: Settings) -> dict[str, Any]:
@@ -134,8 +139,7 @@ OPTIONS = {
 
 def with_options(settings: Settings) -> moduleset.Module:
     entry = {"name": "Sensor?", "image": "r/s:1", "createOptions": OPTIONS}
-    (module,) = moduleset.parse(json.dumps([entry]), settings.release).modules
-    return module
+    return read(settings, entry)
 
 
 def test_create_options_are_part_of_the_pod_beside_what_the_gateway_needs(settings: Settings) -> None:
@@ -174,7 +178,7 @@ def test_ports_are_a_service_and_no_ports_are_none(settings: Settings) -> None:
         ("tcp-8443", 8443, 443),
         ("tcp-8080", 8080, 8080),
     ]
-    (plain,) = moduleset.parse('[{"name": "m", "image": "i"}]', settings.release).modules
+    plain = read(settings, {"name": "m", "image": "i"})
     assert manifests.service(plain, settings, OWNER) is None
 
 

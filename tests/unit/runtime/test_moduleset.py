@@ -23,8 +23,11 @@ IDS = st.text(st.sampled_from("abcXYZ019-:.+%_#*?!(),=@;$'"), min_size=1, max_si
 )
 
 
-def parse(*modules: object) -> moduleset.ModuleSet:
-    return moduleset.parse(json.dumps(modules), "gw")
+def parse(*modules: object, shares_volumes: bool = True) -> moduleset.ModuleSet:
+    """The set of the ConfigMap's modules alone, as the daemon reads it."""
+    found = moduleset.entries(json.dumps(modules))
+    candidates = [moduleset.from_entry(entry, number, "gw") for number, entry in enumerate(found)]
+    return moduleset.assemble(candidates, "gw", shares_volumes=shares_volumes)
 
 
 def test_a_good_module_is_read_with_defaults() -> None:
@@ -56,9 +59,9 @@ def test_two_modules_cannot_have_one_port_of_the_host() -> None:
 
 
 def test_two_modules_share_a_volume_where_two_nodes_can_have_it() -> None:
-    modules = json.dumps([bound("a", "1"), bound("b", "2"), bound("c", "3", "other")])
-    assert moduleset.parse(modules, "gw").refused == {}
-    found = moduleset.parse(modules, "gw", shares_volumes=False)
+    modules = [bound("a", "1"), bound("b", "2"), bound("c", "3", "other")]
+    assert parse(*modules).refused == {}
+    found = parse(*modules, shares_volumes=False)
     assert set(found.refused) == {"a", "b"}
     assert "its volume data is that of b too: use ReadWriteMany" in found.refused["a"]
 
@@ -99,7 +102,7 @@ def test_a_wrong_module_is_refused_by_name_and_the_others_stand(entry: object, r
 @pytest.mark.parametrize("text", ["", "{", "{}", "null", "[" * 100_000])
 def test_what_is_no_list_is_no_module_set(text: str) -> None:
     with pytest.raises(ModuleSetError):
-        moduleset.parse(text, "gw")
+        moduleset.entries(text)
 
 
 @pytest.mark.parametrize("names", [("My.Module", "my-module"), ("same", "same"), ("daemon", "DAEMON")])
