@@ -54,6 +54,13 @@ async def until(what: str, condition: Callable[[], Any], limit: float = LIMIT) -
         await asyncio.sleep(0.05)
 
 
+def knowing(certificate: str) -> ssl.SSLContext:
+    """A client's TLS that knows a peer by this one certificate (PEM), whatever the address is called."""
+    context = ssl.create_default_context(cadata=certificate)
+    context.check_hostname = False
+    return context
+
+
 @contextlib.contextmanager
 def in_a_thread(application: Callable[[], web.Application]) -> Iterator[str]:
     """Serve an application from a thread of its own; yields its URL."""
@@ -71,6 +78,28 @@ def in_a_thread(application: Callable[[], web.Application]) -> Iterator[str]:
     asyncio.run_coroutine_threadsafe(server.close(), loop).result(30)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
+
+
+async def start_proxy(
+    binary: Path, environment: dict[str, str], limit: float = LIMIT
+) -> asyncio.subprocess.Process:
+    """A sidecar's proxy that serves: its startup probe passed."""
+    process = await asyncio.create_subprocess_exec(binary, env=environment)
+
+    async def checked() -> bool:
+        probe = await asyncio.create_subprocess_exec(
+            binary, "check", env=environment, stderr=asyncio.subprocess.DEVNULL
+        )
+        return await asyncio.wait_for(probe.wait(), 10) == 0
+
+    try:
+        await until("the sidecar's startup probe", checked, limit)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    return process
 
 
 class Cluster(Protocol):
@@ -108,13 +137,29 @@ class Daemon:
         return f"https://127.0.0.1:{self.workload_port}"
 
     @property
+    def master_key(self) -> bytes:
+        return base64.b64decode(json.loads((self.state / KEY_FILE).read_text())["masterKey"])
+
+    @property
+    def certificate(self) -> str:
+        """The daemon's one certificate, in PEM."""
+        return transport.derive(self.master_key)[1]
+
+    @property
     def tls(self) -> ssl.SSLContext:
         """What a sidecar knows the daemon by: its one certificate, whatever the address is called."""
-        master = json.loads((self.state / KEY_FILE).read_text())["masterKey"]
-        _key, certificate = transport.derive(base64.b64decode(master))
-        context = ssl.create_default_context(cadata=certificate)
-        context.check_hostname = False
-        return context
+        return knowing(self.certificate)
+
+    def container(self, deployment: str, which: str = "containers") -> dict[str, Any]:
+        """The first container of this kind that the daemon made, or `initContainers`."""
+        pod = self.api.objects[("deployments", deployment)]["spec"]["template"]["spec"]
+        found: dict[str, Any] = pod[which][0]
+        return found
+
+    def given(self, deployment: str, which: str = "containers") -> dict[str, str]:
+        """Variables that the daemon gives that container; those that a pod's fields fill are left out."""
+        described = self.container(deployment, which)["env"]
+        return {entry["name"]: entry["value"] for entry in described if "value" in entry}
 
     def session(self, token: str = "", port: int = 0) -> aiohttp.ClientSession:
         """A client of the workload API, as the sidecar of the module with this token is one."""

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
-from tests.integration.runtime.parts import Daemon, free_port, until
+from tests.integration.runtime.parts import Daemon, free_port, start_proxy, until
 
 TWIN = "/twins/gw-1/modules/%24edgeAgent"
 
@@ -55,21 +55,16 @@ class Gateway:
 
     async def start_agent(self) -> None:
         """Start proxy and agent with what the daemon gives their pod."""
-        pod = self.daemon.api.objects[("deployments", "gw-edgeagent")]["spec"]["template"]["spec"]
-        given = [
-            {entry["name"]: entry["value"] for entry in pod[which][0]["env"] if "value" in entry}
-            for which in ("initContainers", "containers")
-        ]
         (self.folder / "token").write_text("agent-token")
         ports = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-        sidecar = given[0] | {
+        sidecar = self.daemon.given("gw-edgeagent", "initContainers") | {
             "EDGEHA_WORKLOAD_URL": self.daemon.url,
             "EDGEHA_WORKLOAD_TOKEN_FILE": str(self.folder / "token"),
             "EDGEHA_WORKLOAD_LISTEN": ports[0],
             "EDGEHA_MANAGEMENT_URL": f"https://127.0.0.1:{self.daemon.management_port}",
             "EDGEHA_MANAGEMENT_LISTEN": ports[1],
         }
-        agent = given[1] | {
+        agent = self.daemon.given("gw-edgeagent") | {
             "PATH": os.environ["PATH"],
             "IOTEDGE_WORKLOADURI": f"http://{ports[0]}",
             "IOTEDGE_MANAGEMENTURI": f"http://{ports[1]}",
@@ -77,14 +72,7 @@ class Gateway:
             "IOTEDGE_GATEWAYHOSTNAME": HUB_IP,
             "LOOP_SECONDS": "0.3",
         }
-        self.started.append(await asyncio.create_subprocess_exec(self.proxy, env=sidecar))
-        async with asyncio.timeout(20):
-            while True:
-                probe = await asyncio.create_subprocess_exec(
-                    self.proxy, "check", env=sidecar, stderr=asyncio.subprocess.DEVNULL
-                )
-                if await probe.wait() == 0:
-                    break
+        self.started.append(await start_proxy(self.proxy, sidecar))
         program = REPOSITORY / "lab/images/agent/agent.py"
         with (self.folder / "agent.log").open("ab") as log:
             self.started.append(

@@ -21,7 +21,7 @@ from azure.iot.device.aio import IoTHubDeviceClient, IoTHubModuleClient
 from azure.iot.device.exceptions import ClientError
 
 from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
-from tests.integration.runtime.parts import Daemon, free_port, until
+from tests.integration.runtime.parts import Daemon, free_port, start_proxy, until
 
 GATEWAY_IP = HUB_IP.removesuffix("1") + "2"
 LEAF_KEY = "bGVhZi1rZXktb2YtdGhlLXRlc3RzLTAx"
@@ -40,28 +40,16 @@ class Gateway:
     proxies: list[asyncio.subprocess.Process] = field(default_factory=list)
     process: asyncio.subprocess.Process | None = None
 
-    def given(self, account: str, which: str) -> dict[str, str]:
-        """Variables that the daemon gives a container."""
-        pod = self.daemon.api.objects[("deployments", account)]["spec"]["template"]["spec"]
-        return {entry["name"]: entry["value"] for entry in pod[which][0]["env"] if "value" in entry}
-
     async def start_proxy(self, account: str) -> None:
         listen = f"127.0.0.1:{free_port()}"
         token = self.folder / f"{account}.token"
         token.write_text(f"{account}-token")
-        sidecar = self.given(account, "initContainers") | {
+        sidecar = self.daemon.given(account, "initContainers") | {
             "EDGEHA_WORKLOAD_URL": self.daemon.url,
             "EDGEHA_WORKLOAD_TOKEN_FILE": str(token),
             "EDGEHA_WORKLOAD_LISTEN": listen,
         }
-        self.proxies.append(await asyncio.create_subprocess_exec(self.proxy, env=sidecar))
-        async with asyncio.timeout(LIMIT):
-            while True:
-                probe = await asyncio.create_subprocess_exec(
-                    self.proxy, "check", env=sidecar, stderr=asyncio.subprocess.DEVNULL
-                )
-                if await probe.wait() == 0:
-                    break
+        self.proxies.append(await start_proxy(self.proxy, sidecar, LIMIT))
         self.uris[account] = f"http://{listen}"
 
     @property
@@ -72,7 +60,7 @@ class Gateway:
     async def start(self, *, wait: bool = True) -> None:
         """Start edgeHub and wait until clients may come."""
         paths = [REPOSITORY / "lab/images/hub", REPOSITORY / "lab/iothub-emulator"]
-        environment = self.given("gw-edgehub", "containers") | {
+        environment = self.daemon.given("gw-edgehub") | {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": ":".join(map(str, paths)),
             "IOTEDGE_WORKLOADURI": self.uris["gw-edgehub"],
@@ -101,7 +89,7 @@ class Gateway:
         """Microsoft's client, made from the variables of the module's container as a module makes it."""
         before = dict(os.environ)
         os.environ.update(
-            self.given("gw-m", "containers")
+            self.daemon.given("gw-m")
             | {"IOTEDGE_WORKLOADURI": self.uris["gw-m"], "IOTEDGE_GATEWAYHOSTNAME": GATEWAY_IP}
         )
         try:

@@ -15,26 +15,15 @@ import signal
 import urllib.parse
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from azure.iot.device import IoTHubModuleClient
 from edgeha_runtime.daemon.keystore import KEY_FILE, KeyStore, Owner
 from yarl import URL
 
-from tests.integration.runtime.parts import OTHER, SENSOR, Daemon, free_port, until
+from tests.integration.runtime.parts import OTHER, SENSOR, Daemon, free_port, start_proxy, until
 
 VERSION = {"api-version": "2020-07-07"}
-
-
-def container(daemon: Daemon, name: str, which: str) -> dict[str, Any]:
-    pod = daemon.api.objects[("deployments", name)]["spec"]["template"]["spec"]
-    found: dict[str, Any] = pod[which][0]
-    return found
-
-
-def environment(described: dict[str, Any]) -> dict[str, str]:
-    return {entry["name"]: entry["value"] for entry in described["env"] if "value" in entry}
 
 
 @pytest.fixture
@@ -42,25 +31,12 @@ async def sidecar(served: Daemon, proxy_binary: Path, tmp_path: Path) -> AsyncIt
     """The proxy as the sensor's pod runs it, at a port of this machine. Answers its URL."""
     token = tmp_path / "token"
     token.write_text("sensor-token")
-    given = environment(container(served, "gw-sensor", "initContainers"))
+    given = served.given("gw-sensor", "initContainers")
     assert given["EDGEHA_WORKLOAD_URL"] == f"https://gw-daemon.edge-gw.svc:{served.workload_port}"
     listen = f"127.0.0.1:{free_port()}"
     given |= {"EDGEHA_WORKLOAD_URL": served.url, "EDGEHA_WORKLOAD_TOKEN_FILE": str(token)}
-    process = await asyncio.create_subprocess_exec(
-        proxy_binary, env=given | {"EDGEHA_WORKLOAD_LISTEN": listen}, stderr=asyncio.subprocess.PIPE
-    )
+    process = await start_proxy(proxy_binary, given | {"EDGEHA_WORKLOAD_LISTEN": listen})
     try:
-
-        async def checked() -> bool:
-            probe = await asyncio.create_subprocess_exec(
-                proxy_binary,
-                "check",
-                env={"EDGEHA_WORKLOAD_LISTEN": listen},
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            return await asyncio.wait_for(probe.wait(), 10) == 0
-
-        await until("the sidecar's startup probe", checked)
         yield f"http://{listen}"
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -68,14 +44,10 @@ async def sidecar(served: Daemon, proxy_binary: Path, tmp_path: Path) -> AsyncIt
         await process.wait()
 
 
-def master_key(daemon: Daemon) -> bytes:
-    return base64.b64decode(json.loads((daemon.state / KEY_FILE).read_text())["masterKey"])
-
-
 async def test_the_sdk_signs_unmodified_with_the_environment_of_its_pod(
     served: Daemon, sidecar: str, monkeypatch: pytest.MonkeyPatch, certificates: Path
 ) -> None:
-    given = environment(container(served, "gw-sensor", "containers"))
+    given = served.given("gw-sensor")
     assert given["IOTEDGE_WORKLOADURI"] == "http://127.0.0.1:35001"
     for name, value in given.items():
         monkeypatch.setenv(name, value)
@@ -90,7 +62,7 @@ async def test_the_sdk_signs_unmodified_with_the_environment_of_its_pod(
         token = dict(part.split("=", 1) for part in str(configuration.sastoken).split(" ")[1].split("&"))
         resource = urllib.parse.quote(f"{served.hub}/devices/gw-1/modules/Sensor", safe="")
         assert token["sr"] == resource
-        key = hmac.new(master_key(served), b"Sensor:637:primary", hashlib.sha256).digest()
+        key = hmac.new(served.master_key, b"Sensor:637:primary", hashlib.sha256).digest()
         expected = hmac.new(key, f"{resource}\n{token['se']}".encode(), hashlib.sha256).digest()
         assert base64.b64decode(urllib.parse.unquote(token["sig"])) == expected
     finally:
@@ -195,9 +167,7 @@ async def test_killed_and_started_again_it_signs_alike_and_changes_nothing(serve
 async def test_a_change_to_one_module_leaves_the_others_untouched(served: Daemon) -> None:
     other = served.api.objects[("deployments", "gw-other")]["metadata"]["resourceVersion"]
     served.api.module_set(SENSOR | {"image": "r/sensor:2"}, OTHER)
-    await until(
-        "the new image", lambda: container(served, "gw-sensor", "containers")["image"] == "r/sensor:2"
-    )
+    await until("the new image", lambda: served.container("gw-sensor")["image"] == "r/sensor:2")
     await until("ready", served.is_ready)
     assert served.api.objects[("deployments", "gw-other")]["metadata"]["resourceVersion"] == other
     assert served.process is not None

@@ -20,12 +20,7 @@ from edgeha_runtime.daemon.settings import from_environment
 from edgeha_runtime.daemon.trust import TrustBundle
 
 from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, REPOSITORY, Hub
-from tests.integration.runtime.parts import Daemon, free_port, until
-
-
-def environment(daemon: Daemon, which: str) -> dict[str, str]:
-    pod = daemon.api.objects[("deployments", "gw-sensor")]["spec"]["template"]["spec"]
-    return {entry["name"]: entry["value"] for entry in pod[which][0]["env"] if "value" in entry}
+from tests.integration.runtime.parts import Daemon, free_port, start_proxy, until
 
 
 async def test_messages_of_the_sensor_arrive_and_go_on_after_the_hub_was_away(
@@ -35,28 +30,20 @@ async def test_messages_of_the_sensor_arrive_and_go_on_after_the_hub_was_away(
     await until("ready", online.is_ready)
     listen = f"127.0.0.1:{free_port()}"
     (tmp_path / "token").write_text("sensor-token")
-    sidecar = environment(online, "initContainers") | {
+    sidecar = online.given("gw-sensor", "initContainers") | {
         "EDGEHA_WORKLOAD_URL": online.url,
         "EDGEHA_WORKLOAD_TOKEN_FILE": str(tmp_path / "token"),
         "EDGEHA_WORKLOAD_LISTEN": listen,
     }
-    module = environment(online, "containers") | {
+    module = online.given("gw-sensor") | {
         "IOTEDGE_WORKLOADURI": f"http://{listen}",
         # The SDK has no way to name a port for REST and goes to 8883 for MQTT: the bare address.
         "IOTEDGE_GATEWAYHOSTNAME": HUB_IP,
         "NODE_NAME": "node-a",
     }
-    started = []
     with (tmp_path / "sensor.log").open("wb") as log:
-        started.append(await asyncio.create_subprocess_exec(proxy_binary, env=sidecar))
+        started = [await start_proxy(proxy_binary, sidecar)]
         try:
-            async with asyncio.timeout(20):
-                while True:
-                    probe = await asyncio.create_subprocess_exec(
-                        proxy_binary, "check", env=sidecar, stderr=asyncio.subprocess.DEVNULL
-                    )
-                    if await probe.wait() == 0:
-                        break
             started.append(
                 await asyncio.create_subprocess_exec(
                     sys.executable, str(REPOSITORY / "lab/images/sensor/sensor.py"), env=module, stdout=log
@@ -98,14 +85,14 @@ async def arrived(hub: Hub, count: int) -> list[dict[str, Any]]:
 async def test_state_outlives_the_daemon_and_the_hub_sees_one_identity(online: Daemon, hub: Hub) -> None:
     await online.start()
     await until("ready", online.is_ready)
-    generation = environment(online, "containers")["IOTEDGE_MODULEGENERATIONID"]
+    generation = online.given("gw-sensor")["IOTEDGE_MODULEGENERATIONID"]
     writes = list(online.api.writes)
     await online.stop(signal.SIGKILL)
     await hub.stop()
     (online.folder / "daemon.log").write_text("")
     await online.start()
     await until("ready from the claim, with the hub away", online.is_ready)
-    assert environment(online, "containers")["IOTEDGE_MODULEGENERATIONID"] == generation
+    assert online.given("gw-sensor")["IOTEDGE_MODULEGENERATIONID"] == generation
     assert online.api.writes == writes
 
 
