@@ -69,7 +69,8 @@ async def _serve(stop: asyncio.Event) -> None:
     device, hub_host = environ["IOTEDGE_DEVICEID"], environ["IOTEDGE_IOTHUBHOSTNAME"]
     name = environ["EdgeDeviceHostName"]
     listen = environ.get("LISTEN_ADDRESS", "")
-    store = Store(Path(environ.get("storageFolder", "/tmp/edgeHub")))  # noqa: S108 - as edgeHub
+    # The default of edgeHub itself; in a container of its own nobody else can lay a trap in /tmp.
+    store = Store(Path(environ.get("storageFolder", "/tmp/edgeHub")))  # noqa: S108 - said above
     workload = Workload(
         environ["IOTEDGE_WORKLOADURI"],
         environ["IOTEDGE_MODULEID"],

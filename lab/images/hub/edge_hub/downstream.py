@@ -33,6 +33,7 @@ from iothub_emulator.mqtt_codec import (
 )
 
 from edge_hub.logs import say
+from edge_hub.packets import Packets, next_id
 from edge_hub.scope import Key, RefusedError
 
 _CONNECT_SECONDS = 20.0
@@ -123,7 +124,9 @@ class Session:
         """Serve until either side ends it. Never raises for what a client does."""
         reason = "?"
         try:
-            packets = _Reader(self._reader)
+            packets = Packets(
+                self._reader, Decoder(_MAX_PACKET), EndedError("the client closed the connection")
+            )
             connect = await self._connect(packets)
             if connect is None:
                 return
@@ -143,7 +146,7 @@ class Session:
                     await self._writer.drain()
             self._writer.close()
 
-    async def _connect(self, packets: _Reader) -> Connect | None:
+    async def _connect(self, packets: Packets) -> Connect | None:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 connect = await anext(packets)
@@ -176,7 +179,7 @@ class Session:
         say("client", identity=self.name, subscriptions=len(before))
         return connect
 
-    async def _work(self, packets: _Reader, keep_alive: int) -> str:
+    async def _work(self, packets: Packets, keep_alive: int) -> str:
         limit = keep_alive * 1.5 if keep_alive else None
         while True:
             read = asyncio.ensure_future(anext(packets))
@@ -246,30 +249,11 @@ class Session:
             self._send(Puback(packet.packet_id))
 
     def _take_id(self) -> int:
-        while True:
-            self._next_id = self._next_id % 65535 + 1
-            if self._next_id not in self._unacknowledged:
-                return self._next_id
+        self._next_id = next_id(self._next_id, self._unacknowledged)
+        return self._next_id
 
     def _send(self, packet: Packet) -> None:
         self._writer.write(packet.encode())
-
-
-class _Reader:
-    """What a client sends, packet by packet."""
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
-        self._decoder = Decoder(_MAX_PACKET)
-        self._ready: list[Packet] = []
-
-    async def __anext__(self) -> Packet:
-        while not self._ready:
-            data = await self._reader.read(65536)
-            if not data:
-                raise EndedError("the client closed the connection")
-            self._ready.extend(self._decoder.feed(data))
-        return self._ready.pop(0)
 
 
 async def listen(owner: Owner, host: str, port: int, tls: ssl.SSLContext) -> asyncio.Server:

@@ -25,6 +25,7 @@ from iothub_emulator.mqtt_codec import (
 )
 
 from edge_hub.logs import say
+from edge_hub.packets import Packets, next_id
 from edge_hub.store import UPSTREAM, Message, Store
 from edge_hub.workload import TOKEN_SECONDS, WorkloadError
 
@@ -169,7 +170,9 @@ class Upstream:
         user = f"{self._way.host}/{self.name}/?api-version={API_VERSION}"
         # A session of its own each time: what was not acknowledged is sent again from the store.
         self._write(Connect(self.name, True, KEEP_ALIVE, user, token.encode()))
-        packets = _Packets(reader, Decoder())
+        # The hub answers a ping at least twice in this time.
+        closed = LostError("the hub closed the connection")
+        packets = Packets(reader, Decoder(), closed, patience=KEEP_ALIVE * 1.5)
         async with asyncio.timeout(_ANSWER_SECONDS):
             first = await anext(packets)
         if not isinstance(first, Connack) or first.return_code:
@@ -197,7 +200,7 @@ class Upstream:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _receive(self, packets: _Packets) -> None:
+    async def _receive(self, packets: Packets) -> None:
         async for packet in packets:
             if isinstance(packet, Puback):
                 future = self._waiting.pop(packet.packet_id, None)
@@ -263,10 +266,8 @@ class Upstream:
         return future
 
     def _take_id(self) -> int:
-        while True:
-            self._next_id = self._next_id % 65535 + 1
-            if self._next_id not in self._waiting:
-                return self._next_id
+        self._next_id = next_id(self._next_id, self._waiting)
+        return self._next_id
 
     def _write(self, packet: Packet) -> None:
         if self._writer is None:
@@ -276,25 +277,3 @@ class Upstream:
 
 def _acknowledged(sent: asyncio.Future[None]) -> bool:
     return sent.done() and not sent.cancelled() and sent.exception() is None
-
-
-class _Packets:
-    """What a peer sends, packet by packet. Raises LostError at its end."""
-
-    def __init__(self, reader: asyncio.StreamReader, decoder: Decoder) -> None:
-        self._reader = reader
-        self._decoder = decoder
-        self._ready: list[Packet] = []
-
-    def __aiter__(self) -> _Packets:
-        return self
-
-    async def __anext__(self) -> Packet:
-        while not self._ready:
-            # The peer answers a ping at least twice in this time.
-            async with asyncio.timeout(KEEP_ALIVE * 1.5):
-                data = await self._reader.read(65536)
-            if not data:
-                raise LostError("the hub closed the connection")
-            self._ready.extend(self._decoder.feed(data))
-        return self._ready.pop(0)
