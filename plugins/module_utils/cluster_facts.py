@@ -213,9 +213,11 @@ def right_problems(missing: Sequence[tuple[str, str, str, str]]) -> list[tuple[s
 
 
 def pod_view(pod: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{"name", "component", "module", "node", "phase", "ready", "trouble"}`` of a gateway's Pod.
+    """Return what matters of a gateway's Pod.
 
-    trouble: why it is not ready, as far as the pod tells, in one line; None when it tells nothing.
+    ``{"name", "component", "module", "slot", "standby", "node", "phase", "ready", "trouble"}``. standby: it
+    waits at its gate, as it is to. trouble: why it is not ready, as far as the pod tells, in one line; None
+    when it tells nothing, and of a standby.
     """
     metadata, status = pod.get("metadata") or {}, pod.get("status") or {}
     labels = metadata.get("labels") or {}
@@ -224,11 +226,20 @@ def pod_view(pod: Mapping[str, Any]) -> dict[str, Any]:
         "name": metadata.get("name"),
         "component": labels.get("app.kubernetes.io/component"),
         "module": labels.get("net.azure-devices.edge.module"),
+        "slot": labels.get("iotedge.edgeha.io/slot"),
+        "standby": _waits_at_gate(status),
         "node": (pod.get("spec") or {}).get("nodeName"),
         "phase": status.get("phase"),
         "ready": conditions.get("Ready") == "True" and not metadata.get("deletionTimestamp"),
-        "trouble": _trouble(status),
+        "trouble": None if _waits_at_gate(status) else _trouble(status),
     }
+
+
+def _waits_at_gate(status: Mapping[str, Any]) -> bool:
+    return any(
+        container.get("name") == "gate" and (container.get("state") or {}).get("running") is not None
+        for container in status.get("initContainerStatuses") or []
+    )
 
 
 def _trouble(status: Mapping[str, Any]) -> str | None:

@@ -36,6 +36,7 @@ GATEWAY_KEYS: Mapping[str, str] = {
     "device_id": "str",
     "name": "str",
     "parent": "str",
+    "standby": "bool",
     "state": "str",
     "storage": "dict",
     "tags": "dict",
@@ -174,9 +175,9 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
     """Return ``edge_gateways`` with the defaults applied.
 
     Each entry gets name, device_id (default: name), namespace (``edge-NAME``), state (default: present),
-    tags (None when not given), deployment and storage (``{"class": str, "size": str, "access_mode": str}``,
-    by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that are no mappings or have no
-    name are left out: `check_cluster` reports them.
+    tags (None when not given), deployment, standby (default: false) and storage (``{"class": str, "size":
+    str, "access_mode": str}``, by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that
+    are no mappings or have no name are left out: `check_cluster` reports them.
     """
     result = []
     base = defaults if isinstance(defaults, Mapping) else {}
@@ -194,6 +195,7 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
                 "state": merged.get("state", "present"),
                 "tags": merged.get("tags"),
                 "deployment": merged.get("deployment"),
+                "standby": _is_true(merged.get("standby")),
                 "storage": {key: storage[key] for key in STORAGE_KEYS},
             }
         )
@@ -432,6 +434,7 @@ class _Check:
             for error in twin_rules.errors(entry["tags"], "tags", nulls=True):
                 self.add(subject, error, "correct the tags")
         self.storage(subject, entry.get("storage"))
+        self.standby(subject, entry)
         state = entry.get("state", "present")
         if state not in ("present", "absent"):
             self.add(subject, f"state is {state!r}", "possible are present and absent")
@@ -457,6 +460,16 @@ class _Check:
                 )
             elif key == "size" and not _QUANTITY.fullmatch(str(value)):
                 self.add(subject, f"storage.size {value!r} is not a size", "write it like 1Gi")
+
+    def standby(self, subject: str, entry: Mapping[str, Any]) -> None:
+        storage = entry.get("storage") if isinstance(entry.get("storage"), Mapping) else {}
+        mode = (storage or {}).get("access_mode", STORAGE_DEFAULTS["access_mode"])
+        if _is_true(entry.get("standby")) and mode in ACCESS_MODES[1:]:
+            self.add(
+                subject,
+                f"has a standby, and its storage.access_mode is {mode}",
+                "a standby's machine mounts the volumes too: use ReadWriteMany, or leave standby out",
+            )
 
     def deployment(self, subject: str, path: Any) -> None:
         if path is None or path == "":
@@ -487,6 +500,10 @@ class _Check:
         match = nearest(key, known)
         fix = f"did you mean {match}?" if match else f"known are {', '.join(sorted(known))}"
         self.add(subject, f"the key {key} is not known", fix)
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() in ("true", "yes", "1")
 
 
 def _kind(value: Any) -> str:

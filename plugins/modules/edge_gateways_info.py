@@ -72,7 +72,9 @@ gateways:
       type: str
       returned: always
     pods:
-      description: Its pods with name, component, module, node, phase, ready, and trouble if there is any.
+      description:
+        - Its pods with name, component, module, slot, standby (it waits at its gate), node, phase, ready, and
+          trouble if there is any.
       type: list
       elements: dict
       returned: always

@@ -8,6 +8,7 @@
 //
 //	workload-proxy         serve
 //	workload-proxy check   exit 0 when the whole way to the daemon works (for the kubelet's exec probe)
+//	workload-proxy gate    exit 0 when the pod's slot may run (as the first init container)
 package main
 
 import (
@@ -33,6 +34,7 @@ const (
 	// Set beside edgeAgent only.
 	envManagementURL    = "EDGEHA_MANAGEMENT_URL"
 	envManagementListen = "EDGEHA_MANAGEMENT_LISTEN"
+	envSlot             = "EDGEHA_SLOT"
 	// The soft limit of the Go heap; the pod's hard limit leaves room for the probe's short-lived process.
 	memoryLimit = 10 << 20
 )
@@ -52,10 +54,12 @@ func main() {
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "check":
 		err = check(listen)
+	case len(os.Args) == 2 && os.Args[1] == "gate":
+		err = waitAtGate(os.Getenv(envSlot))
 	case len(os.Args) == 1:
 		err = run(listen)
 	default:
-		err = fmt.Errorf("usage: %s [check]", os.Args[0])
+		err = fmt.Errorf("usage: %s [check|gate]", os.Args[0])
 	}
 	if err != nil {
 		slog.Error(err.Error())
@@ -76,7 +80,7 @@ func run(listen string) error {
 		}
 		servers = append(servers, newServer(os.Getenv(envManagementListen), other, management))
 	}
-	stopped, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	stopped, cancel := untilStopped()
 	defer cancel()
 	failed := make(chan error, len(servers))
 	for _, server := range servers {
@@ -97,6 +101,10 @@ func run(listen string) error {
 		}
 	}
 	return nil
+}
+
+func untilStopped() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 }
 
 func check(listen string) error {

@@ -34,12 +34,12 @@ class Site:
     def run(self, *words: str, manifest: dict[str, Any] = MANIFEST) -> Run:
         """Run site.yml with a deployment."""
         self._file.write_text(json.dumps(manifest))
-        entry = {"name": self.gateway.name, "deployment": str(self._file)}
+        entry = {"name": self.gateway.name, "deployment": str(self._file), "standby": True}
         return self._playbooks.run("site.yml", *words, variables={"edge_gateways": [entry]})
 
     def status(self, folder: Path) -> Run:
         """Run status.yml."""
-        entry = {"name": self.gateway.name, "deployment": str(self._file)}
+        entry = {"name": self.gateway.name, "deployment": str(self._file), "standby": True}
         variables = {"edge_gateways": [entry], "edge_status_folder": str(folder)}
         return self._playbooks.run("playbooks/status.yml", variables=variables).finished()
 
@@ -50,15 +50,23 @@ class Site:
         ]
         return found
 
-    def pods(self) -> dict[str, tuple[str, int]]:
-        """Uid and restarts of each pod of a module, by the module's name."""
+    def in_slot(self, slot: str) -> dict[str, dict[str, Any]]:
+        """The pod of each module in a slot, by the module's name."""
         return {
-            pod["metadata"]["annotations"]["net.azure-devices.edge.module-id"]: (
+            pod["metadata"]["annotations"]["net.azure-devices.edge.module-id"]: pod
+            for pod in self.lab.pods(self.gateway, "module")
+            if not pod["metadata"].get("deletionTimestamp")
+            and pod["metadata"]["labels"]["iotedge.edgeha.io/slot"] == slot
+        }
+
+    def pods(self) -> dict[str, tuple[str, int]]:
+        """Uid and restarts of each pod of a module that works, by the module's name."""
+        return {
+            name: (
                 pod["metadata"]["uid"],
                 sum(one["restartCount"] for one in pod["status"].get("containerStatuses", [])),
             )
-            for pod in self.lab.pods(self.gateway, "module")
-            if not pod["metadata"].get("deletionTimestamp")
+            for name, pod in self.in_slot("a").items()
         }
 
     def messages(self, after: int, count: int = 3) -> list[Message]:
@@ -93,12 +101,62 @@ def test_the_deployment_is_carried_out_and_messages_come_through_edge_hub(site: 
     assert {"edgeAgent", "edgeHub", "sensor"} == set(site.pods())
     messages = site.messages(0)
     assert {message.module for message in messages} == {"sensor"}
-    sensor = site.lab.get("deployment", "e2e-agent-sensor", "--namespace", site.gateway.namespace)
-    (alias,) = sensor["spec"]["template"]["spec"]["hostAliases"]
-    service = site.lab.get("service", "e2e-agent-gateway", "--namespace", site.gateway.namespace)
-    assert alias == {"ip": service["spec"]["clusterIP"], "hostnames": ["e2e-agent"]}
+    namespace = site.gateway.namespace
+    sensor = site.lab.get("deployment", "e2e-agent-sensor-a", "--namespace", namespace)
+    daemon, hub = (
+        site.lab.get("service", f"e2e-agent-{name}", "--namespace", namespace)["spec"]["clusterIP"]
+        for name in ("daemon", "gateway")
+    )
+    assert sensor["spec"]["template"]["spec"]["hostAliases"] == [
+        {"ip": daemon, "hostnames": ["e2e-agent-daemon.edge-e2e-agent.svc"]},
+        {"ip": hub, "hostnames": ["e2e-agent"]},
+    ]
     clients = site.twin("$edgeHub")["reported"]["clients"]
     assert clients["e2e-agent/sensor"] == {"status": "Connected"}
+
+
+def test_the_standby_waits_whole_on_the_other_machine(site: Site) -> None:
+    def waits(pod: dict[str, Any]) -> bool:
+        found = {one["name"]: one["state"] for one in pod["status"].get("initContainerStatuses", [])}
+        return "running" in found.get("gate", {})
+
+    active, standby = site.in_slot("a"), site.in_slot("b")
+    assert active.keys() == standby.keys() == {"edgeAgent", "edgeHub", "sensor"}
+    daemons = {
+        pod["metadata"]["labels"]["iotedge.edgeha.io/slot"]: pod
+        for pod in site.lab.pods(site.gateway, "daemon")
+    }
+    wait_for("the standby at its gate", lambda: all(map(waits, site.in_slot("b").values())), 60)
+    assert waits(daemons["b"])
+    for slot, pods in (("a", active), ("b", standby)):
+        assert {pod["spec"]["nodeName"] for pod in pods.values()} == {daemons[slot]["spec"]["nodeName"]}
+    assert daemons["a"]["spec"]["nodeName"] != daemons["b"]["spec"]["nodeName"]
+    # Nothing of it writes, and nobody is led to it.
+    for pod in standby.values():
+        assert not [one for one in pod["status"]["containerStatuses"] if one["state"].get("running")]
+    for name in ("daemon", "gateway"):
+        slices = site.lab.get(
+            "endpointslices",
+            f"--namespace={site.gateway.namespace}",
+            f"--selector=kubernetes.io/service-name=e2e-agent-{name}",
+        )["items"]
+        targets = {one["targetRef"]["name"] for found in slices for one in found["endpoints"]}
+        assert targets <= {pod["metadata"]["name"] for pod in [*active.values(), daemons["a"]]}
+        assert targets
+
+
+def test_the_machine_of_either_slot_can_be_drained(site: Site) -> None:
+    namespace = site.gateway.namespace
+    for pod in site.lab.pods(site.gateway, "daemon"):
+        name = pod["metadata"]["name"]
+        eviction = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": name, "namespace": namespace},
+            "deleteOptions": {"dryRun": ["All"]},
+        }
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+        site.lab.kubectl("create", "--raw", path, "-f", "-", data=eviction)
 
 
 def test_a_second_run_changes_nothing(site: Site) -> None:
@@ -143,11 +201,7 @@ def test_what_edge_hub_acknowledged_arrives_after_its_end(site: Site) -> None:
     last = site.last()
     namespace = site.gateway.namespace
     site.messages(last)
-    (pod,) = [
-        pod["metadata"]["name"]
-        for pod in site.lab.pods(site.gateway, "module")
-        if pod["metadata"]["annotations"]["net.azure-devices.edge.module-id"] == "edgeHub"
-    ]
+    (pod,) = [pod["metadata"]["name"] for name, pod in site.in_slot("a").items() if name == "edgeHub"]
     site.lab.kubectl(
         "delete", "pod", pod, "--namespace", namespace, "--grace-period=0", "--force", "--wait=false"
     )

@@ -17,6 +17,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ .Release.Name }}-daemon
 {{- end }}
 
+{{/* The slots of the gateway: with a standby it is there twice. Pods of a slot are on one machine. */}}
+{{- define "edge-runtime.slots" -}}
+{{ include "edge-runtime.activeSlot" . }}{{ if .Values.standby.enabled }},b{{ end }}
+{{- end }}
+
+{{/* The slot that Services lead to. As long as nothing decides about a takeover, that is always the first. */}}
+{{- define "edge-runtime.activeSlot" -}}
+a
+{{- end }}
+
+{{/* Labels of the daemon of a slot. Argument: the slot. */}}
+{{- define "edge-runtime.slotLabels" -}}
+app.kubernetes.io/component: daemon
+iotedge.edgeha.io/slot: {{ . }}
+{{- end }}
+
 {{/* Objects that are not in a namespace carry it in their name: two gateways may share one. */}}
 {{- define "edge-runtime.clusterName" -}}
 {{ printf "%s-%s" .Release.Namespace .Release.Name | trunc 54 | trimSuffix "-" }}-gateway

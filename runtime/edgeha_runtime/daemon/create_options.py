@@ -590,6 +590,10 @@ class _Translator:
                 self.refuse(path("tolerations"), "is not a list of objects")
             self.parts.pod["tolerations"] = list(tolerations)
         if affinity := self._object(path("affinity"), more.get("affinity")):
+            pods = self._object(path("affinity.podAffinity"), affinity.get("podAffinity"))
+            # The daemon adds a term of its own.
+            required = "requiredDuringSchedulingIgnoredDuringExecution"
+            self._list(path(f"affinity.podAffinity.{required}"), pods.get(required))
             self.parts.pod["affinity"] = dict(affinity)
         for name, value in self._object(path("resources"), more.get("resources")).items():
             known = {"limits": self.limits, "requests": self.requests}.get(name)

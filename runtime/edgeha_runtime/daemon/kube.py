@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import httpx2
@@ -102,12 +102,12 @@ class Cluster:
         self._client = client
         self._namespace = namespace
 
-    async def owner(self, deployment: str) -> OwnerReference:
-        """Reference to the daemon's own Deployment."""
-        found = await self._client.get(Deployment, deployment, namespace=self._namespace)
+    async def owner(self, account: str) -> OwnerReference:
+        """Reference to the daemon's own ServiceAccount."""
+        found = await self._client.get(ServiceAccount, account, namespace=self._namespace)
         if found.metadata is None or not found.metadata.uid:
-            raise ClusterError(f"Deployment {deployment} has no uid")
-        return OwnerReference(deployment, found.metadata.uid)
+            raise ClusterError(f"ServiceAccount {account} has no uid")
+        return OwnerReference(account, found.metadata.uid)
 
     async def address(self, service: str) -> str:
         """Address of a Service in the cluster."""
@@ -152,24 +152,11 @@ class Cluster:
         listed = self._client.list(kind, namespace=self._namespace, labels=dict(labels))
         return {found.metadata.name async for found in listed if found.metadata and found.metadata.name}
 
-    async def delete(self, name: str, kinds: Iterable[str]) -> None:
-        """Delete a module's objects of these kinds, its Deployment with its pods; gone already is fine."""
-        for resource in _OF_MODULES:
-            if resource.__name__ in kinds:
-                await self._delete(resource, name)
-
-    async def delete_service(self, name: str) -> None:
-        """Delete a module's Service; gone already is fine."""
-        await self._delete(Service, name)
-
-    async def delete_secret(self, name: str) -> None:
-        """Delete a Secret of a module; gone already is fine."""
-        await self._delete(Secret, name)
-
-    async def _delete(self, resource: type[_OfModule | Secret], name: str) -> None:
+    async def delete(self, kind: str, name: str) -> None:
+        """Delete an object of a module, a Deployment with its pods; gone already is fine."""
         try:
             await self._client.delete(
-                resource, name, namespace=self._namespace, cascade=CascadeType.BACKGROUND
+                _RESOURCES[kind], name, namespace=self._namespace, cascade=CascadeType.BACKGROUND
             )
         except ApiError as error:
             if error.status.code != 404:

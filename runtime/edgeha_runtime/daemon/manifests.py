@@ -1,7 +1,9 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kubernetes objects of a module: Deployment of one pod, ServiceAccount, Service, claims.
+"""Kubernetes objects of a module: for each slot a Deployment of one pod; ServiceAccount, Service, claims.
+
+Pods of a slot are on one machine, that of the slot's daemon. Those of the standby wait at the gate.
 
 Same input, same objects.
 """
@@ -28,6 +30,7 @@ TOKEN_SECONDS = 600
 MODULE_LABEL = "net.azure-devices.edge.module"
 MODULE_ANNOTATION = "net.azure-devices.edge.module-id"
 RESTARTS_ANNOTATION = "net.azure-devices.edge.restarts"
+SLOT_LABEL = "iotedge.edgeha.io/slot"
 VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
 
@@ -36,14 +39,25 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True)
 class OwnerReference:
-    """The daemon's own Deployment: what belongs to it goes when it goes."""
+    """The daemon's ServiceAccount, which all slots have: what belongs to it goes when it goes."""
 
     name: str
     uid: str
 
     def manifest(self) -> Manifest:
         # Not blocking: that would need rights on finalizers where OwnerReferencesPermissionEnforcement is on.
-        return {"apiVersion": "apps/v1", "kind": "Deployment", "name": self.name, "uid": self.uid}
+        return {"apiVersion": "v1", "kind": "ServiceAccount", "name": self.name, "uid": self.uid}
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Addresses of the gateway's Services in the cluster; empty where there is none.
+
+    Pods know them by their hosts file and not by the cluster's DNS, which may be on a node that died.
+    """
+
+    daemon: str = ""
+    gateway: str = ""
 
 
 def selector(release: str) -> dict[str, str]:
@@ -80,22 +94,29 @@ def service_account(module: Module, settings: Settings, owner: OwnerReference) -
     }
 
 
+def deployment_name(object_name: str, slot: str) -> str:
+    """Name of the Deployment of a module in a slot."""
+    return f"{object_name}-{slot}"
+
+
 def deployment(
     module: Module,
     generation: str,
     settings: Settings,
     owner: OwnerReference,
     certificate: str,
-    address: str = "",
+    addresses: Addresses,
+    slot: str,
 ) -> Manifest:
-    """The module's Deployment: the sidecar that adds the token first, then the module itself.
+    """The module's Deployment in a slot: the gate, the sidecar that adds the token, then the module itself.
 
-    `certificate` (PEM) is what the sidecar knows the daemon by; `address` that of the gateway's Service, or
-    empty.
+    `certificate` (PEM) is what the sidecar knows the daemon by.
 
     `Recreate`, because the hub lets one client at a time connect with an identity.
     """
     metadata = _metadata(module, settings, owner)
+    metadata["name"] = deployment_name(module.object_name, slot)
+    metadata["labels"][SLOT_LABEL] = slot
     parts = dict(module.parts.pod)
     pod: Manifest = {
         "serviceAccountName": module.object_name,
@@ -122,7 +143,8 @@ def deployment(
             for condition in ("not-ready", "unreachable")
         ]
         + parts.pop("tolerations", []),
-        "initContainers": [_sidecar(module, settings, certificate)],
+        "affinity": _beside_daemon(parts.pop("affinity", {}), settings, slot),
+        "initContainers": [_gate(settings, slot), _sidecar(module, settings, certificate)],
         "containers": [_container(module, generation, settings)],
         "volumes": [
             {
@@ -144,10 +166,12 @@ def deployment(
         ],
         **parts,
     }
-    if address and module.name not in SYSTEM_MODULES:
-        # Not by the cluster's DNS, which may be on a node that died.
-        own = {"ip": address, "hostnames": [settings.gateway_hostname]}
-        pod["hostAliases"] = [own, *pod.get("hostAliases", [])]
+    names = {settings.daemon_host: addresses.daemon}
+    if module.name not in SYSTEM_MODULES:
+        names[settings.gateway_hostname] = addresses.gateway
+    own = [{"ip": address, "hostnames": [name]} for name, address in names.items() if address]
+    if own:
+        pod["hostAliases"] = [*own, *pod.get("hostAliases", [])]
     if settings.priority_class:
         pod["priorityClassName"] = settings.priority_class
     pull_secrets = [*settings.image_pull_secrets, *([pull_secret_name(module)] if module.registry else [])]
@@ -163,7 +187,10 @@ def deployment(
             "revisionHistoryLimit": 2,
             "strategy": {"type": "Recreate"},
             "selector": {
-                "matchLabels": {**selector(settings.release), MODULE_LABEL: metadata["labels"][MODULE_LABEL]}
+                "matchLabels": {
+                    **selector(settings.release),
+                    **{name: metadata["labels"][name] for name in (MODULE_LABEL, SLOT_LABEL)},
+                }
             },
             "template": {
                 "metadata": {
@@ -173,6 +200,36 @@ def deployment(
                 "spec": pod,
             },
         },
+    }
+
+
+def _beside_daemon(wanted: Manifest, settings: Settings, slot: str) -> Manifest:
+    """The affinity that the module's createOptions want, and the one to the daemon of its slot."""
+    daemon = {
+        "topologyKey": "kubernetes.io/hostname",
+        "labelSelector": {
+            "matchLabels": {
+                **selector(settings.release),
+                "app.kubernetes.io/component": "daemon",
+                SLOT_LABEL: slot,
+            }
+        },
+    }
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    pods = wanted.get("podAffinity") or {}
+    return {**wanted, "podAffinity": {**pods, required: [daemon, *(pods.get(required) or [])]}}
+
+
+def _gate(settings: Settings, slot: str) -> Manifest:
+    """Where the pods of a standby wait. Nothing of the gateway runs before it opens."""
+    return {
+        "name": "gate",
+        "image": settings.proxy_image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": ["gate"],
+        "env": [{"name": "EDGEHA_SLOT", "value": slot}],
+        "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "24Mi"}},
+        "securityContext": {**_RESTRICTED, "readOnlyRootFilesystem": True},
     }
 
 
@@ -299,7 +356,7 @@ def _container(module: Module, generation: str, settings: Settings) -> Manifest:
 
 
 def service(module: Module, settings: Settings, owner: OwnerReference) -> Manifest | None:
-    """The Service of a module that has ports."""
+    """The Service of a module that has ports. It leads to the slot of the daemon that works."""
     if not module.parts.ports:
         return None
     metadata = _metadata(module, settings, owner)
@@ -310,7 +367,11 @@ def service(module: Module, settings: Settings, owner: OwnerReference) -> Manife
         "spec": {
             "type": "ClusterIP",
             **module.parts.service,
-            "selector": {**selector(settings.release), MODULE_LABEL: metadata["labels"][MODULE_LABEL]},
+            "selector": {
+                **selector(settings.release),
+                MODULE_LABEL: metadata["labels"][MODULE_LABEL],
+                SLOT_LABEL: settings.slot,
+            },
             "ports": [
                 {
                     "name": port.name(),

@@ -24,7 +24,7 @@ from .identities import Identities
 from .keystore import KeyStore, cannot_write
 from .kube import ERRORS, REFUSED, Cluster, ClusterError, describe
 from .logs import fields
-from .manifests import Manifest, OwnerReference
+from .manifests import Addresses, Manifest, OwnerReference, deployment_name
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
 from .pods import Board, status
 from .settings import Settings
@@ -35,8 +35,8 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 SETTLE_SECONDS = 0.2
 
 # What a module's objects are made of besides the settings, which stay: the module, its generation, owner and
-# address of the gateway's Service.
-_Basis = tuple[Module, str, OwnerReference | None, str]
+# addresses of the gateway's Services.
+_Basis = tuple[Module, str, OwnerReference | None, Addresses]
 
 _log = logging.getLogger(__name__)
 
@@ -54,16 +54,17 @@ class Modules:
         self._desired: ModuleSet | None = None
         self._set_problem = f"ConfigMap {settings.modules_config_map} was not seen yet"
         self._owner: OwnerReference | None = None
-        self._address = ""
+        self._addresses = Addresses()
         self._base: list[Candidate] = []
-        self._applied: dict[str, tuple[_Basis, int]] = {}  # object name: what it is made of, generation
+        # Object name: what it is made of, and the generation of the Deployment in each slot.
+        self._applied: dict[str, tuple[_Basis, dict[str, int]]] = {}
         self._apply_all = False
         self._making: Counter[str] = Counter()
         self._problems: dict[str, dict[str, str]] = {"hub": {}, "cluster": {}}
         self._wake_hub = asyncio.Event()
         self._wake_cluster = asyncio.Event()
         self.identities = Identities(store, hub, self._wake_cluster.set)
-        self.pods = Board()
+        self.pods = Board(settings.slot)
         self.deployment = Deployment(
             store,
             read=lambda deployed: read(deployed, settings.release, frozenset(settings.own_secrets)),
@@ -195,9 +196,10 @@ class Modules:
         self._wake_cluster.set()
 
     def _object_changed(self, name: str, generation: int | None) -> None:
-        known = self._applied.get(name)
-        if known and known[1] != generation:
-            self._applied.pop(name)
+        module, _dash, slot = name.rpartition("-")
+        known = self._applied.get(module)
+        if known and known[1].get(slot) != generation:
+            self._applied.pop(module)
             self._wake_cluster.set()
 
     async def _loop(
@@ -292,8 +294,7 @@ class Modules:
         try:
             if self._owner is None:
                 self._owner = await self._cluster.owner(self._settings.daemon_name)
-            if self._settings.gateway_service and desired.agent:
-                self._address = await self._cluster.address(self._settings.gateway_service)
+            await self._look_for_addresses(with_gateway=bool(desired.agent), everything=everything)
             for module in desired.modules:
                 try:
                     await self._apply(module, self._owner, everything=everything)
@@ -309,17 +310,7 @@ class Modules:
                     problems[module.name] = cannot_write(error)
             finished = True
             await self._remove_pull_secrets(desired)
-            labels = manifests.selector(self._settings.release)
-            kept = {moduleset.object_name(self._settings.release, name) for name in desired.names}
-            without = {module.object_name for module in desired.modules if not module.parts.ports}
-            there = await self._cluster.object_names(labels)
-            for name in sorted(there["Service"] & without):
-                await self._cluster.delete_service(name)
-            for name in sorted(set().union(*there.values()) - kept):
-                self._applied.pop(name, None)
-                # Something else of that name, without the labels of a module, is somebody else's.
-                await self._cluster.delete(name, {kind for kind, names in there.items() if name in names})
-                _log.info("module objects removed", extra=fields(object=name))
+            await self._remove_what_is_over(desired)
         except ERRORS as error:
             return problems | {"": describe(error)}
         except ClusterError as error:
@@ -329,6 +320,33 @@ class Modules:
         finally:
             self._apply_all |= everything and not finished
         return problems
+
+    async def _look_for_addresses(self, *, with_gateway: bool, everything: bool) -> None:
+        daemon, gateway = self._addresses.daemon, self._addresses.gateway
+        if everything or not daemon:
+            daemon = await self._cluster.address(self._settings.daemon_name)
+        if self._settings.gateway_service and with_gateway:
+            gateway = await self._cluster.address(self._settings.gateway_service)
+        self._addresses = Addresses(daemon, gateway)
+
+    async def _remove_what_is_over(self, desired: ModuleSet) -> None:
+        """Delete objects of modules that are gone, and of slots and ports that modules have no more.
+
+        Something else of such a name, without the labels of a module, is somebody else's.
+        """
+        kept = {moduleset.object_name(self._settings.release, name) for name in desired.names}
+        without_ports = {module.object_name for module in desired.modules if not module.parts.ports}
+        wanted = {
+            "Deployment": {deployment_name(name, slot) for name in kept for slot in self._settings.slots},
+            "Service": kept - without_ports,
+            "ServiceAccount": kept,
+        }
+        there = await self._cluster.object_names(manifests.selector(self._settings.release))
+        for kind, names in there.items():
+            for name in sorted(names - wanted[kind]):
+                await self._cluster.delete(kind, name)
+                _log.info("object removed", extra=fields(kind=kind, object=name))
+        self._applied = {name: known for name, known in self._applied.items() if name in kept}
 
     async def _apply(self, module: Module, owner: OwnerReference, *, everything: bool) -> None:
         generation = self.identities.known.get(module.identity)
@@ -346,8 +364,14 @@ class Modules:
         service = manifests.service(module, self._settings, owner)
         if service is not None:
             await self._cluster.apply(service)
-        number = await self._cluster.apply(self._manifest(module, generation, owner))
-        self._applied[module.object_name] = (basis, number)
+        numbers = {}
+        for slot in self._settings.slots:
+            numbers[slot] = await self._cluster.apply(
+                manifests.deployment(
+                    module, generation, self._settings, owner, self._certificate, self._addresses, slot
+                )
+            )
+        self._applied[module.object_name] = (basis, numbers)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
 
     async def _apply_pull_secret(self, name: str, secret: Manifest) -> None:
@@ -370,18 +394,13 @@ class Modules:
         }
         old = self.deployment.pull_secrets - wanted
         for name in sorted(old):
-            await self._cluster.delete_secret(name)
+            await self._cluster.delete("Secret", name)
         if old:
             await self.deployment.keep_pull_secrets(self.deployment.pull_secrets - old)
 
-    def _manifest(self, module: Module, generation: str, owner: OwnerReference) -> Manifest:
-        return manifests.deployment(
-            module, generation, self._settings, owner, self._certificate, self._address
-        )
-
     def _basis(self, module: Module) -> _Basis:
         """Tells one wanted state of a module's objects from another, at no cost for who probes."""
-        return module, self.identities.known.get(module.identity, ""), self._owner, self._address
+        return module, self.identities.known.get(module.identity, ""), self._owner, self._addresses
 
     def _is_applied(self, module: Module) -> bool:
         known = self._applied.get(module.object_name)

@@ -16,8 +16,8 @@ from . import create_options
 from .create_options import Parts
 from .settings import DEVICE_ID
 
-# Room for the ReplicaSet's and the pod's suffixes (17 characters) within the 63 of a host name.
-MAX_OBJECT_NAME = 46
+# Room for the suffixes of slot (2 characters), ReplicaSet and pod (17) within the 63 of a host name.
+MAX_OBJECT_NAME = 44
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 RESERVED_ENV = "IOTEDGE_"
 EDGE_AGENT = "edgeAgent"
@@ -47,7 +47,7 @@ class Registry:
 
 @dataclass(frozen=True)
 class Module:
-    """One desired module. `object_name` names its Deployment, its ServiceAccount and its Service.
+    """One desired module. `object_name` names ServiceAccount and Service, with a slot its Deployment.
 
     `env` is the module's own, with that of createOptions under it; `parts` is what createOptions say else.
     `deployed`: by edgeAgent, which then gives it some variables of the contract. `running` is false for one

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .manifests import MODULE_ANNOTATION
+from .manifests import MODULE_ANNOTATION, SLOT_LABEL
 
 CONTAINER = "module"
+GATE = "gate"
 # Reasons for which a container waits that do not go away by waiting a little.
 _BROKEN = frozenset(
     {
@@ -48,6 +49,7 @@ class Pod:
 
     name: str
     module: str
+    slot: str
     node: str
     created: datetime
     going: bool = False
@@ -97,6 +99,7 @@ def view(found: Any) -> Pod | None:
     return Pod(
         name=metadata.name,
         module=module,
+        slot=(metadata.labels or {}).get(SLOT_LABEL, ""),
         node=(spec.nodeName if spec else None) or "",
         created=metadata.creationTimestamp,
         going=metadata.deletionTimestamp is not None,
@@ -130,7 +133,10 @@ def _waiting(status: Any, state: Any) -> tuple[str, bool]:
         if waits and waits.reason not in (None, "PodInitializing"):
             return f"{one.name}: {_said(waits)}", waits.reason in _BROKEN
         if one.state and one.state.running and not one.started:
-            return f"{one.name} waits for the daemon", False
+            what = (
+                "the gate of its slot is closed" if one.name == GATE else f"{one.name} waits for the daemon"
+            )
+            return what, False
     if state is not None and state.waiting:
         return _said(state.waiting), state.waiting.reason in _BROKEN
     return "", False
@@ -165,15 +171,16 @@ def newest(pods: list[Pod]) -> Pod:
 
 
 class Board:
-    """The pods of all modules as the watch last told."""
+    """The pods of all modules in one slot as the watch last told."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot: str) -> None:
+        self._slot = slot
         self._pods: dict[str, Pod] = {}
 
     def put(self, kind: str, found: Any) -> None:
         """Take an event of the watch: ADDED, MODIFIED or DELETED with its Pod."""
         pod = view(found)
-        if pod is None:
+        if pod is None or pod.slot != self._slot:
             return
         if kind == "DELETED":
             self._pods.pop(pod.name, None)

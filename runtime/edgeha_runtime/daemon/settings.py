@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+# A gateway is there once or twice, the second time as a standby.
+SLOTS = ("a", "b")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 # Rule of IoT Hub: 1-128 characters, ASCII letters and digits and - : . + % _ # * ? ! ( ) , = @ ; $ '
 DEVICE_ID = re.compile(r"[A-Za-z0-9\-:.+%_#*?!(),=@;$']{1,128}")
@@ -40,6 +42,7 @@ class Settings:
 
     Durations are in seconds. `https_proxy` is a URL or empty; `no_proxy` holds host names, suffixes with a
     leading dot, addresses and networks (CIDR). With `dps` device and hub are empty until it was asked.
+    `slots` are all that the gateway has, and `slot` is the daemon's own.
     """
 
     release: str
@@ -73,10 +76,12 @@ class Settings:
     health_port: int
     lock_timeout: int
     log_level: str
+    slot: str
+    slots: tuple[str, ...]
 
     @property
     def daemon_name(self) -> str:
-        """Name of the daemon's Deployment and Service."""
+        """Name of the daemon's ServiceAccount and Service."""
         return f"{self.release}-daemon"
 
     @property
@@ -90,14 +95,19 @@ class Settings:
         return f"edgeha-{self.release}"
 
     @property
+    def daemon_host(self) -> str:
+        """Host name of the daemon's Service in the cluster."""
+        return f"{self.daemon_name}.{self.namespace}.svc"
+
+    @property
     def workload_url(self) -> str:
         """Where the sidecars find the workload API."""
-        return f"https://{self.daemon_name}.{self.namespace}.svc:{self.workload_port}"
+        return f"https://{self.daemon_host}:{self.workload_port}"
 
     @property
     def management_url(self) -> str:
         """Where edgeAgent's sidecar finds the management API."""
-        return f"https://{self.daemon_name}.{self.namespace}.svc:{self.management_port}"
+        return f"https://{self.daemon_host}:{self.management_port}"
 
     def assigned(self, device_id: str, iothub_hostname: str) -> Settings:
         """These settings for the device and the hub that the provisioning service gave."""
@@ -224,7 +234,14 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         health_port=whole("EDGEHA_HEALTH_PORT", 35002, 1, 65535),
         lock_timeout=whole("EDGEHA_LOCK_TIMEOUT", 120, 1, 3600),
         log_level=text("EDGEHA_LOG_LEVEL", "INFO").upper(),
+        slot=text("EDGEHA_SLOT", SLOTS[0]),
+        slots=_listed(text("EDGEHA_SLOTS", SLOTS[0])),
     )
+    if settings.slots not in (SLOTS[:1], SLOTS) or settings.slot not in settings.slots:
+        problems.append(
+            f"EDGEHA_SLOTS is {','.join(settings.slots)!r} and EDGEHA_SLOT {settings.slot!r}: give a or a,b, "
+            "and one of these"
+        )
     if (settings.edge_ca_certificate_file is None) != (settings.edge_ca_key_file is None):
         problems.append("EDGEHA_EDGE_CA_CERTIFICATE_FILE and EDGEHA_EDGE_CA_KEY_FILE go together: give both")
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):

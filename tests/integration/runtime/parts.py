@@ -150,15 +150,18 @@ class Daemon:
         """What a sidecar knows the daemon by: its one certificate, whatever the address is called."""
         return knowing(self.certificate)
 
-    def container(self, deployment: str, which: str = "containers") -> dict[str, Any]:
-        """The first container of this kind that the daemon made, or `initContainers`."""
-        pod = self.api.objects[("deployments", deployment)]["spec"]["template"]["spec"]
-        found: dict[str, Any] = pod[which][0]
-        return found
+    def container(self, name: str, which: str = "module") -> dict[str, Any]:
+        """A container that the daemon made in slot a: `module`, `workload-proxy` or `gate`.
 
-    def given(self, deployment: str, which: str = "containers") -> dict[str, str]:
+        `name` is the object name of the module.
+        """
+        pod = self.api.objects[("deployments", f"{name}-a")]["spec"]["template"]["spec"]
+        containers: list[dict[str, Any]] = pod["initContainers"] + pod["containers"]
+        return next(found for found in containers if found["name"] == which)
+
+    def given(self, name: str, which: str = "module") -> dict[str, str]:
         """Variables that the daemon gives that container; those that a pod's fields fill are left out."""
-        described = self.container(deployment, which)["env"]
+        described = self.container(name, which)["env"]
         return {entry["name"]: entry["value"] for entry in described if "value" in entry}
 
     def session(self, token: str = "", port: int = 0) -> aiohttp.ClientSession:

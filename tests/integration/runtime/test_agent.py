@@ -57,7 +57,7 @@ class Gateway:
         """Start proxy and agent with what the daemon gives their pod."""
         (self.folder / "token").write_text("agent-token")
         ports = [f"127.0.0.1:{free_port()}" for _ in range(2)]
-        sidecar = self.daemon.given("gw-edgeagent", "initContainers") | {
+        sidecar = self.daemon.given("gw-edgeagent", "workload-proxy") | {
             "EDGEHA_WORKLOAD_URL": self.daemon.url,
             "EDGEHA_WORKLOAD_TOKEN_FILE": str(self.folder / "token"),
             "EDGEHA_WORKLOAD_LISTEN": ports[0],
@@ -108,7 +108,7 @@ class Gateway:
 
     def runs(self, name: str, restarts: int = 0) -> None:
         """A pod that runs, as the kubelet tells it."""
-        found = self.daemon.api.objects[("deployments", f"gw-{name}")]
+        found = self.daemon.api.objects[("deployments", f"gw-{name}-a")]
         own = {"name": "module", "image": "i", "imageID": "i", "ready": True, "restartCount": restarts}
         state = {"running": {"startedAt": "2026-01-01T00:00:05Z"}}
         self.daemon.api.put(
@@ -147,9 +147,10 @@ async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> Non
         a=module("r/a:1", env={"A": {"value": "1"}}), b=module("r/b:1") | {"settings": cut}, c=module("r/c:1")
     )
     await gateway.becomes(200, "a", "b", "c")
-    await until("their objects", lambda: {"gw-a", "gw-b", "gw-c"} < api.names("deployments"))
+    await until("their objects", lambda: {"gw-a-a", "gw-b-a", "gw-c-a"} < api.names("deployments"))
     await until(
-        "all are started", lambda: all(started(api.objects[("deployments", f"gw-{name}")]) for name in "abc")
+        "all are started",
+        lambda: all(started(api.objects[("deployments", f"gw-{name}-a")]) for name in "abc"),
     )
     for name in "abc":
         gateway.runs(name)
@@ -160,28 +161,28 @@ async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> Non
         return {entry["runtimeStatus"] for entry in modules.values()} == {"running"}
 
     await until("all are reported to run", all_run)
-    (container,) = api.objects[("deployments", "gw-b")]["spec"]["template"]["spec"]["containers"]
+    (container,) = api.objects[("deployments", "gw-b-a")]["spec"]["template"]["spec"]["containers"]
     assert {"A0", "A79"} < {entry["name"] for entry in container["env"]}, "createOptions came in two parts"
 
-    untouched = [dict(api.objects[("deployments", f"gw-{name}")]) for name in "bc"]
+    untouched = [dict(api.objects[("deployments", f"gw-{name}-a")]) for name in "bc"]
     api.writes.clear()
     await gateway.deploy(
         a=module("r/a:2", env={"A": {"value": "2"}}), b=module("r/b:1") | {"settings": cut}, c=module("r/c:1")
     )
 
     def image(name: str) -> str:
-        (container,) = api.objects[("deployments", f"gw-{name}")]["spec"]["template"]["spec"]["containers"]
+        (container,) = api.objects[("deployments", f"gw-{name}-a")]["spec"]["template"]["spec"]["containers"]
         return str(container["image"])
 
     await until("a is updated", lambda: image("a") == "r/a:2")
     await gateway.becomes(200, "a", "b", "c")
-    assert [api.objects[("deployments", f"gw-{name}")] for name in "bc"] == untouched
-    assert {name for _method, name in api.writes} == {"deployments/gw-a"}, "nothing else was touched"
+    assert [api.objects[("deployments", f"gw-{name}-a")] for name in "bc"] == untouched
+    assert {name for _method, name in api.writes} == {"deployments/gw-a-a"}, "nothing else was touched"
 
     await gateway.deploy(a=module("r/a:2", env={"A": {"value": "2"}}, status="stopped"))
     await gateway.becomes(200, "a")
-    await until("b and c are gone", lambda: not {"gw-b", "gw-c"} & api.names("deployments"))
-    await until("a stops", lambda: api.objects[("deployments", "gw-a")]["spec"]["replicas"] == 0)
+    await until("b and c are gone", lambda: not {"gw-b-a", "gw-c-a"} & api.names("deployments"))
+    await until("a stops", lambda: api.objects[("deployments", "gw-a-a")]["spec"]["replicas"] == 0)
     known = {entry["moduleId"] for entry in await gateway.hub.service("GET", "/devices/gw-1/modules")}
     assert known == {"$edgeAgent", "$edgeHub", "a"}
 
@@ -193,7 +194,7 @@ async def test_what_cannot_run_is_reported_with_its_reason_and_stops_nothing(gat
         "bad: 400: createOptions.HostConfig.Nonsense: no such option"
         in found["lastDesiredStatus"]["description"]
     )
-    await until("good's objects", lambda: ("deployments", "gw-good") in gateway.daemon.api.objects)
+    await until("good's objects", lambda: ("deployments", "gw-good-a") in gateway.daemon.api.objects)
     await gateway.deploy(good=module("r/good:1"), bad=module("r/bad:1"))
     await gateway.becomes(200, "good", "bad")
 
@@ -206,7 +207,7 @@ async def test_after_kills_of_agent_and_daemon_nothing_is_made_again(gateway: Ga
     await gateway.deploy(a=module("r/a:1"))
     await gateway.becomes(200, "a")
     api = gateway.daemon.api
-    await until("it is started", lambda: started(api.objects.get(("deployments", "gw-a"))))
+    await until("it is started", lambda: started(api.objects.get(("deployments", "gw-a-a"))))
     gateway.runs("a")
     kept = dict(api.objects)
     await gateway.stop_agent()
@@ -221,5 +222,5 @@ async def test_after_kills_of_agent_and_daemon_nothing_is_made_again(gateway: Ga
     await gateway.start_agent()
     await gateway.deploy(a=module("r/a:1"), b=module("r/b:1"))
     await gateway.becomes(200, "a", "b")
-    assert ("PUT", "deployments/gw-a") not in api.writes
-    assert api.objects[("deployments", "gw-a")] == kept[("deployments", "gw-a")]
+    assert ("PUT", "deployments/gw-a-a") not in api.writes
+    assert api.objects[("deployments", "gw-a-a")] == kept[("deployments", "gw-a-a")]

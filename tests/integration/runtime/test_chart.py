@@ -51,7 +51,7 @@ def objects(*sets: str) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def pod(*sets: str) -> dict[str, Any]:
-    found: dict[str, Any] = objects(*sets)[("Deployment", "gw-daemon")]["spec"]["template"]
+    found: dict[str, Any] = objects(*sets)[("Deployment", "gw-daemon-a")]["spec"]["template"]
     return found
 
 
@@ -82,6 +82,8 @@ def test_lint_is_clean() -> None:
         ("tolerationSeconds=-1", "tolerationSeconds"),
         ('dps.idScope="0ne1"', "dps.idScope stands beside gateway.deviceId"),
         ('dps.key="tpm"', "key"),
+        ('standby={"enabled":true,"slots":3}', "slots"),
+        ('nodeSelector={"plant":7}', "nodeSelector"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(change: str, reason: str) -> None:
@@ -186,7 +188,7 @@ def test_only_the_gateways_modules_reach_the_daemon_and_only_edge_agent_manages(
 
 
 def test_a_drain_never_waits_for_the_daemon_and_gateways_are_spread() -> None:
-    budget = objects()[("PodDisruptionBudget", "gw-daemon")]["spec"]
+    budget = objects()[("PodDisruptionBudget", "gw-daemon-a")]["spec"]
     assert budget["maxUnavailable"] == 1
     (term,) = pod()["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert term["podAffinityTerm"]["namespaceSelector"] == {}, "each gateway has a namespace of its own"
@@ -204,10 +206,53 @@ def test_the_edge_ca_comes_from_a_secret_and_from_nowhere_else() -> None:
     assert secrets[0]["defaultMode"] == 0o440
 
 
+STANDBY = "standby.enabled=true"
+
+
+def test_a_standby_is_a_second_daemon_on_another_machine() -> None:
+    found = objects(STANDBY)
+    a, b = (found[("Deployment", f"gw-daemon-{slot}")]["spec"] for slot in "ab")
+    assert ("Deployment", "gw-daemon-b") not in objects()
+    for slot, spec in (("a", a), ("b", b)):
+        labels = spec["template"]["metadata"]["labels"]
+        assert labels["iotedge.edgeha.io/slot"] == slot
+        assert spec["selector"]["matchLabels"].items() <= labels.items()
+        (gate,) = spec["template"]["spec"]["initContainers"]
+        assert (gate["args"], gate["env"]) == (["gate"], [{"name": "EDGEHA_SLOT", "value": slot}])
+        apart = spec["template"]["spec"]["affinity"]["podAntiAffinity"]
+        (term,) = apart["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert term["labelSelector"]["matchExpressions"][0]["values"] == [slot]
+        env = {
+            entry["name"]: entry.get("value") for entry in spec["template"]["spec"]["containers"][0]["env"]
+        }
+        assert (env["EDGEHA_SLOT"], env["EDGEHA_SLOTS"]) == (slot, "a,b")
+    # Both mount the claim, and so both machines can.
+    assert a["template"]["spec"]["volumes"] == b["template"]["spec"]["volumes"]
+    assert "standby.enabled with storage.accessMode ReadWriteOnce" in (
+        template(STANDBY, 'storage.accessMode="ReadWriteOnce"').stderr
+    )
+
+
+def test_services_lead_to_the_active_slot_and_each_slot_can_be_drained() -> None:
+    found = objects(STANDBY, 'edgeAgent.image="r/agent:1"')
+    for name in ("gw-daemon", "gw-gateway"):
+        assert found[("Service", name)]["spec"]["selector"]["iotedge.edgeha.io/slot"] == "a"
+    # A standby is not ready, and one budget for both would let nobody go.
+    for slot in "ab":
+        budget = found[("PodDisruptionBudget", f"gw-daemon-{slot}")]["spec"]
+        assert budget["selector"]["matchLabels"]["iotedge.edgeha.io/slot"] == slot
+        assert budget["maxUnavailable"] == 1
+
+
+def test_machines_of_the_gateway_are_chosen_by_their_labels() -> None:
+    assert "nodeSelector" not in pod()["spec"]
+    assert pod('nodeSelector={"plant":"7"}')["spec"]["nodeSelector"] == {"plant": "7"}
+
+
 def test_a_changed_chart_digest_is_visible_and_restarts_nothing() -> None:
     change = 'chartDigest="sha256:1"'
     assert pod(change) == pod()
-    annotations = objects(change)[("Deployment", "gw-daemon")]["metadata"]["annotations"]
+    annotations = objects(change)[("Deployment", "gw-daemon-a")]["metadata"]["annotations"]
     assert annotations == {"edgeha/chart-digest": "sha256:1"}
 
 

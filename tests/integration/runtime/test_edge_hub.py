@@ -44,7 +44,7 @@ class Gateway:
         listen = f"127.0.0.1:{free_port()}"
         token = self.folder / f"{account}.token"
         token.write_text(f"{account}-token")
-        sidecar = self.daemon.given(account, "initContainers") | {
+        sidecar = self.daemon.given(account, "workload-proxy") | {
             "EDGEHA_WORKLOAD_URL": self.daemon.url,
             "EDGEHA_WORKLOAD_TOKEN_FILE": str(token),
             "EDGEHA_WORKLOAD_LISTEN": listen,

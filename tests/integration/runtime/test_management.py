@@ -74,7 +74,7 @@ def pod(daemon: Daemon, module: str, name: str, state: dict[str, Any]) -> None:
         name,
         {
             "metadata": {
-                "labels": daemon.api.objects[("deployments", f"gw-{module.lower()}")]["metadata"]["labels"],
+                "labels": daemon.api.objects[("deployments", f"gw-{module.lower()}-a")]["metadata"]["labels"],
                 "annotations": {"net.azure-devices.edge.module-id": module},
                 "creationTimestamp": "2026-01-01T00:00:00Z",
             },
@@ -95,15 +95,14 @@ def pod(daemon: Daemon, module: str, name: str, state: dict[str, Any]) -> None:
 
 
 async def test_edge_agent_starts_with_what_a_stock_one_wants(managed: Daemon) -> None:
-    found = variables(managed, "gw-edgeagent")
+    found = variables(managed, "gw-edgeagent-a")
     assert {name: found.get(name) for name in EXPECTED_OF_AGENT} == EXPECTED_OF_AGENT | {
         "IOTEDGE_IOTHUBHOSTNAME": managed.hub,
         "EdgeDeviceHostName": managed.hub,
     }
     # The first is for nested gateways only, the others for daemons with sockets and networks of Docker.
     assert not {"IOTEDGE_GATEWAYHOSTNAME", "IOTEDGE_WORKLOADLISTEN_MNTURI", "NetworkId"} & found.keys()
-    (sidecar,) = made(managed, "gw-edgeagent")["template"]["spec"]["initContainers"]
-    given = {entry["name"]: entry["value"] for entry in sidecar["env"]}
+    given = managed.given("gw-edgeagent", "workload-proxy")
     assert given["EDGEHA_MANAGEMENT_URL"] == f"https://gw-daemon.edge-gw.svc:{managed.management_port}"
     assert given["EDGEHA_MANAGEMENT_LISTEN"] == "127.0.0.1:35000"
 
@@ -133,12 +132,12 @@ async def test_a_module_is_made_started_stopped_updated_and_removed(managed: Dae
     assert (status, details["config"]) == (201, given["config"])
     assert details["status"]["runtimeStatus"]["status"] == "stopped"
     assert (await ask(managed, "POST", "/modules", given))[0] == 409
-    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
-    assert made(managed, "gw-sensor")["replicas"] == 0
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
+    assert made(managed, "gw-sensor-a")["replicas"] == 0
 
     assert [await ask(managed, "POST", "/modules/Sensor/start") for _ in range(2)] == [(204, {}), (304, {})]
-    await until("it runs", lambda: made(managed, "gw-sensor")["replicas"] == 1)
-    found = variables(managed, "gw-sensor")
+    await until("it runs", lambda: made(managed, "gw-sensor-a")["replicas"] == 1)
+    found = variables(managed, "gw-sensor-a")
     assert found["A"] == "1"
     assert found["IOTEDGE_GATEWAYHOSTNAME"] == "gateway.plant", "the agent knows where its hub is"
     assert found["IOTEDGE_WORKLOADURI"] == "http://127.0.0.1:35001", "the daemon knows where the API is"
@@ -147,22 +146,22 @@ async def test_a_module_is_made_started_stopped_updated_and_removed(managed: Dae
     assert (await ask(managed, "POST", "/modules/Sensor/restart"))[0] == 204
     await until(
         "it restarts",
-        lambda: made(managed, "gw-sensor")["template"]["metadata"]["annotations"].get(RESTARTS) == "1",
+        lambda: made(managed, "gw-sensor-a")["template"]["metadata"]["annotations"].get(RESTARTS) == "1",
     )
     assert [await ask(managed, "POST", "/modules/Sensor/stop") for _ in range(2)] == [(204, {}), (304, {})]
-    await until("it stops", lambda: made(managed, "gw-sensor")["replicas"] == 0)
+    await until("it stops", lambda: made(managed, "gw-sensor-a")["replicas"] == 0)
 
     given["config"]["settings"]["image"] = "r/sensor:2"
     assert (await ask(managed, "POST", "/modules/Sensor/prepareupdate", given))[0] == 204
     status, details = await ask(managed, "PUT", "/modules/Sensor", given, start="true")
     assert (status, details["config"]["settings"]["image"]) == (200, "r/sensor:2")
-    await until("it runs again", lambda: made(managed, "gw-sensor")["replicas"] == 1)
-    (container,) = made(managed, "gw-sensor")["template"]["spec"]["containers"]
+    await until("it runs again", lambda: made(managed, "gw-sensor-a")["replicas"] == 1)
+    (container,) = made(managed, "gw-sensor-a")["template"]["spec"]["containers"]
     assert container["image"] == "r/sensor:2"
 
     assert [(await ask(managed, "DELETE", "/modules/Sensor"))[0] for _ in range(2)] == [204, 404]
-    await until("it is gone", lambda: ("deployments", "gw-sensor") not in managed.api.objects)
-    assert managed.api.names("deployments") == {"gw-daemon", "gw-edgeagent"}
+    await until("it is gone", lambda: ("deployments", "gw-sensor-a") not in managed.api.objects)
+    assert managed.api.names("deployments") == {"gw-edgeagent-a"}
 
 
 async def test_after_a_kill_all_goes_on_and_nothing_is_made_again(managed: Daemon) -> None:
@@ -230,11 +229,11 @@ async def test_edge_agent_replaces_itself_until_the_chart_says_another_one(manag
     assert (await ask(managed, "PUT", "/modules/edgeAgent", newer, start="true"))[0] == 200
 
     def image() -> str:
-        (container,) = made(managed, "gw-edgeagent")["template"]["spec"]["containers"]
+        (container,) = made(managed, "gw-edgeagent-a")["template"]["spec"]["containers"]
         return str(container["image"])
 
     await until("its new image", lambda: image() == "r/agent:2")
-    found = variables(managed, "gw-edgeagent")
+    found = variables(managed, "gw-edgeagent-a")
     assert {name: found.get(name) for name in EXPECTED_OF_AGENT if EXPECTED_OF_AGENT[name]} == {
         name: value for name, value in EXPECTED_OF_AGENT.items() if value
     }
@@ -250,11 +249,11 @@ async def test_edge_agent_replaces_itself_until_the_chart_says_another_one(manag
 
 async def test_without_edge_agent_its_modules_go_and_come_back_with_it(managed: Daemon) -> None:
     await ask(managed, "POST", "/modules", spec("Sensor"))
-    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
     managed.api.module_set()
-    await until("nothing is left", lambda: managed.api.names("deployments") == {"gw-daemon"})
+    await until("nothing is left", lambda: managed.api.names("deployments") == set())
     managed.api.module_set(AGENT)
-    await until("all is back", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    await until("all is back", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
 
 
 async def test_states_are_those_of_the_pods(managed: Daemon) -> None:
@@ -262,7 +261,7 @@ async def test_states_are_those_of_the_pods(managed: Daemon) -> None:
         await ask(managed, "POST", "/modules", spec(name))
         await ask(managed, "POST", f"/modules/{name}/start")
         await until(
-            "its objects", lambda name=name: ("deployments", f"gw-{name.lower()}") in managed.api.objects
+            "its objects", lambda name=name: ("deployments", f"gw-{name.lower()}-a") in managed.api.objects
         )
 
     async def states() -> dict[str, dict[str, Any]]:
@@ -309,7 +308,7 @@ def frames(raw: bytes) -> list[str]:
 
 async def test_logs(managed: Daemon) -> None:
     await ask(managed, "POST", "/modules", spec("Sensor"))
-    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
 
     async def log(**query: str) -> list[str]:
         async with (
@@ -350,7 +349,7 @@ async def test_logs(managed: Daemon) -> None:
 
 async def test_a_client_that_leaves_a_followed_log_costs_nothing(managed: Daemon) -> None:
     await ask(managed, "POST", "/modules", spec("Sensor"))
-    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
     managed.api.logs["gw-sensor-1"] = ["2026-01-01T00:00:01Z line"]
     pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
     for _ in range(3):
@@ -367,7 +366,7 @@ async def test_a_client_that_leaves_a_followed_log_costs_nothing(managed: Daemon
 async def logging(managed: Daemon) -> Daemon:
     """A daemon whose module Sensor has a pod that runs."""
     await ask(managed, "POST", "/modules", spec("Sensor"))
-    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
     pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
 
     async def seen() -> bool:
@@ -456,11 +455,11 @@ async def test_identities_with_the_hub_away(managed: Daemon) -> None:
 async def test_a_login_of_a_registry_becomes_a_secret_and_nothing_else(managed: Daemon) -> None:
     auth = {"serveraddress": "registry.plant", "username": "puller", "password": "s3cret-of-registry"}
     assert (await ask(managed, "POST", "/modules", spec("Sensor", auth=auth)))[0] == 201
-    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
     secret = managed.api.objects[("secrets", "gw-sensor-registry")]
     (login,) = json.loads(base64.b64decode(secret["data"][".dockerconfigjson"]))["auths"].items()
     assert (login[0], base64.b64decode(login[1]["auth"])) == ("registry.plant", b"puller:s3cret-of-registry")
-    assert made(managed, "gw-sensor")["template"]["spec"]["imagePullSecrets"] == [
+    assert made(managed, "gw-sensor-a")["template"]["spec"]["imagePullSecrets"] == [
         {"name": "gw-sensor-registry"}
     ]
     _status, shown = await ask(managed, "GET", "/modules/Sensor")
@@ -502,7 +501,7 @@ async def test_a_support_bundle_tells_much_and_no_secret(managed: Daemon) -> Non
     given = spec("Sensor", auth=auth, createOptions={"Env": ["KEY=s3cret-in-options"]})
     given["config"]["env"] = [{"key": "TOKEN", "value": "s3cret-in-env"}]
     assert (await ask(managed, "POST", "/modules", given))[0] == 201
-    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
     managed.api.logs["gw-sensor-1"] = ["2026-01-01T00:00:01Z hello"]
     pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
 
@@ -545,12 +544,16 @@ async def test_modules_find_the_gateway_by_their_hosts_file(managed: Daemon) -> 
     (managed.folder / "daemon.log").write_text("")
     await managed.start(EDGEHA_GATEWAY_SERVICE="gw-gateway", EDGEHA_GATEWAY_HOSTNAME="gateway.plant")
     await until("ready", managed.is_ready)
-    assert variables(managed, "gw-edgeagent")["EdgeDeviceHostName"] == "gateway.plant"
-    assert "hostAliases" not in made(managed, "gw-edgeagent")["template"]["spec"], "it goes to the hub itself"
+    assert variables(managed, "gw-edgeagent-a")["EdgeDeviceHostName"] == "gateway.plant"
+    daemon = {"ip": "10.96.7.1", "hostnames": ["gw-daemon.edge-gw.svc"]}
+    assert made(managed, "gw-edgeagent-a")["template"]["spec"]["hostAliases"] == [daemon], (
+        "it goes to the hub itself"
+    )
     given = spec("Sensor", createOptions={"HostConfig": {"ExtraHosts": ["plc:10.0.0.9"]}})
     assert (await ask(managed, "POST", "/modules", given))[0] == 201
-    await until("its objects", lambda: ("deployments", "gw-sensor") in managed.api.objects)
-    assert made(managed, "gw-sensor")["template"]["spec"]["hostAliases"] == [
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
+    assert made(managed, "gw-sensor-a")["template"]["spec"]["hostAliases"] == [
+        daemon,
         {"ip": "10.96.7.7", "hostnames": ["gateway.plant"]},
         {"ip": "10.0.0.9", "hostnames": ["plc"]},
     ]
@@ -601,8 +604,8 @@ async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon) -> No
     await until(
         "all run",
         lambda: all(
-            ("deployments", f"gw-{name}") in daemon.api.objects
-            and made(daemon, f"gw-{name}")["replicas"] == 1
+            ("deployments", f"gw-{name}-a") in daemon.api.objects
+            and made(daemon, f"gw-{name}-a")["replicas"] == 1
             for name in names
         ),
         60,
@@ -615,6 +618,6 @@ async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon) -> No
     before = daemon.api.requests
     newer = spec("m7", image="r/m7:2")
     assert (await ask(daemon, "PUT", "/modules/m7", newer, start="true"))[0] == 200
-    await until("the update", lambda: ("PUT", "deployments/gw-m7") in daemon.api.writes)
-    assert {name for _method, name in daemon.api.writes} == {"deployments/gw-m7"}
+    await until("the update", lambda: ("PUT", "deployments/gw-m7-a") in daemon.api.writes)
+    assert {name for _method, name in daemon.api.writes} == {"deployments/gw-m7-a"}
     assert daemon.api.requests - before <= 12, "one module's update costs nothing for the others"

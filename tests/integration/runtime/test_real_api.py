@@ -208,7 +208,7 @@ async def gateway(cluster: ControlPlane, tmp_path: Path, certificates: Path) -> 
 
 
 async def test_module_pods_pass_the_restricted_pod_standard(cluster: ControlPlane, gateway: Daemon) -> None:
-    assert cluster.listed("deployments") == {"gw-sensor", "gw-other-one"}
+    assert cluster.listed("deployments") == {"gw-sensor-a", "gw-other-one-a"}
     await until("a pod for each module and the daemon", lambda: len(cluster.get("pods")["items"]) == 3)
 
 
@@ -271,13 +271,16 @@ async def test_a_change_to_one_module_reaches_only_its_objects(
         metadata = cluster.get("deployment", name)["metadata"]
         return metadata["uid"], metadata["generation"]
 
-    before = version("gw-other-one"), version("gw-daemon"), version("gw-sensor")
+    before = version("gw-other-one-a"), version("gw-daemon-a"), version("gw-sensor-a")
     cluster.install(SENSOR | {"image": "r/sensor:2"}, OTHER)
     changed = before[2][0], before[2][1] + 1
-    await until("a new generation of the sensor", lambda: version("gw-sensor") == changed)
-    assert (version("gw-other-one"), version("gw-daemon")) == before[:2]
+    await until("a new generation of the sensor", lambda: version("gw-sensor-a") == changed)
+    assert (version("gw-other-one-a"), version("gw-daemon-a")) == before[:2]
     cluster.install(SENSOR)
-    await until("the other is gone", lambda: cluster.listed("deployments,serviceaccounts") == {"gw-sensor"})
+    await until(
+        "the other is gone",
+        lambda: cluster.listed("deployments,serviceaccounts") == {"gw-sensor-a", "gw-sensor"},
+    )
 
 
 RICH = {
@@ -335,7 +338,10 @@ async def test_create_options_make_objects_that_the_api_server_takes(
     cluster.install(SENSOR, OTHER, RICH | {"createOptions": {"HostConfig": {"Binds": ["data:/data"]}}})
     await until("no Service", lambda: "gw-historian" not in cluster.listed("services"))
     cluster.install(SENSOR, OTHER)
-    await until("no module", lambda: "gw-historian" not in cluster.listed("deployments,serviceaccounts"))
+    await until(
+        "no module",
+        lambda: not {"gw-historian", "gw-historian-a"} & cluster.listed("deployments,serviceaccounts"),
+    )
     assert cluster.get("pvc", "gw-volume-data")["metadata"]["uid"] == claim["metadata"]["uid"]
 
 
@@ -352,7 +358,7 @@ async def test_what_the_api_server_refuses_of_one_module_is_no_trouble_of_the_ot
     await until("the reason in /readyz", told)
     _, reasons = await gateway.ready()
     assert "module sensor" not in reasons
-    image = cluster.get("deployment", "gw-sensor")["spec"]["template"]["spec"]["containers"][0]["image"]
+    image = cluster.get("deployment", "gw-sensor-a")["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == "r/sensor:3"
 
 

@@ -31,7 +31,7 @@ async def sidecar(served: Daemon, proxy_binary: Path, tmp_path: Path) -> AsyncIt
     """The proxy as the sensor's pod runs it, at a port of this machine. Answers its URL."""
     token = tmp_path / "token"
     token.write_text("sensor-token")
-    given = served.given("gw-sensor", "initContainers")
+    given = served.given("gw-sensor", "workload-proxy")
     assert given["EDGEHA_WORKLOAD_URL"] == f"https://gw-daemon.edge-gw.svc:{served.workload_port}"
     listen = f"127.0.0.1:{free_port()}"
     given |= {"EDGEHA_WORKLOAD_URL": served.url, "EDGEHA_WORKLOAD_TOKEN_FILE": str(token)}
@@ -165,22 +165,22 @@ async def test_killed_and_started_again_it_signs_alike_and_changes_nothing(serve
 
 
 async def test_a_change_to_one_module_leaves_the_others_untouched(served: Daemon) -> None:
-    other = served.api.objects[("deployments", "gw-other")]["metadata"]["resourceVersion"]
+    other = served.api.objects[("deployments", "gw-other-a")]["metadata"]["resourceVersion"]
     served.api.module_set(SENSOR | {"image": "r/sensor:2"}, OTHER)
     await until("the new image", lambda: served.container("gw-sensor")["image"] == "r/sensor:2")
     await until("ready", served.is_ready)
-    assert served.api.objects[("deployments", "gw-other")]["metadata"]["resourceVersion"] == other
+    assert served.api.objects[("deployments", "gw-other-a")]["metadata"]["resourceVersion"] == other
     assert served.process is not None
     assert served.process.returncode is None
 
 
 async def test_what_leaves_the_set_is_removed_and_what_was_deleted_comes_back(served: Daemon) -> None:
-    served.api.remove("deployments", "gw-sensor")
-    await until("the Deployment is back", lambda: "gw-sensor" in served.api.names("deployments"))
+    served.api.remove("deployments", "gw-sensor-a")
+    await until("the Deployment is back", lambda: "gw-sensor-a" in served.api.names("deployments"))
     served.api.module_set(SENSOR)
     await until("other is gone", lambda: "gw-other" not in served.api.names("serviceaccounts"))
-    assert served.api.names("deployments") == {"gw-daemon", "gw-sensor"}
-    owner = served.api.objects[("deployments", "gw-sensor")]["metadata"]["ownerReferences"]
+    assert served.api.names("deployments") == {"gw-sensor-a"}
+    owner = served.api.objects[("deployments", "gw-sensor-a")]["metadata"]["ownerReferences"]
     assert [entry["name"] for entry in owner] == ["gw-daemon"]
 
 
@@ -195,7 +195,7 @@ async def test_a_broken_or_deleted_set_removes_nothing_and_shows_in_readyz(
     await until("readyz tells", lambda: says("modules.json is not"))
     served.api.remove("configmaps", "gw-modules")
     await until("readyz tells", lambda: says("was deleted; its last content stands"))
-    assert served.api.names("deployments") == {"gw-daemon", "gw-sensor", "gw-other"}
+    assert served.api.names("deployments") == {"gw-sensor-a", "gw-other-a"}
     served.api.module_set(SENSOR, OTHER)
     await until("ready", served.is_ready)
 
@@ -208,7 +208,7 @@ async def test_a_new_module_waits_for_the_hub_and_readyz_says_so(served: Daemon)
         return status == 503 and "module late: hub" in text and "does not answer" in text
 
     await until("readyz names module and hub", told)
-    assert "gw-late" not in served.api.names("deployments")
+    assert "gw-late-a" not in served.api.names("deployments")
 
 
 async def test_a_second_daemon_waits_and_names_the_first(served: Daemon, tmp_path: Path) -> None:

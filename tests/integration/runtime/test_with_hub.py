@@ -30,7 +30,7 @@ async def test_messages_of_the_sensor_arrive_and_go_on_after_the_hub_was_away(
     await until("ready", online.is_ready)
     listen = f"127.0.0.1:{free_port()}"
     (tmp_path / "token").write_text("sensor-token")
-    sidecar = online.given("gw-sensor", "initContainers") | {
+    sidecar = online.given("gw-sensor", "workload-proxy") | {
         "EDGEHA_WORKLOAD_URL": online.url,
         "EDGEHA_WORKLOAD_TOKEN_FILE": str(tmp_path / "token"),
         "EDGEHA_WORKLOAD_LISTEN": listen,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from edgeha_runtime.daemon import manifests, moduleset
-from edgeha_runtime.daemon.manifests import OwnerReference
+from edgeha_runtime.daemon.manifests import Addresses, OwnerReference
 from edgeha_runtime.daemon.settings import Settings, from_environment
 
 ENVIRONMENT = {
@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "EDGEHA_TOLERATION_SECONDS": "7",
 }
 OWNER = OwnerReference("gw-daemon", "uid-1")
+NOWHERE = Addresses()
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def read(settings: Settings, entry: dict[str, Any]) -> moduleset.Module:
 
 def rendered(settings: Settings, **changes: Any) -> dict[str, Any]:
     entry = {"name": "Sensor?", "image": "r/s:1", "env": {"A": "$(B)", "Z": ""}} | changes
-    return manifests.deployment(read(settings, entry), "637", settings, OWNER, "PEM")
+    return manifests.deployment(read(settings, entry), "637", settings, OWNER, "PEM", NOWHERE, "a")
 
 
 def pod(settings: Settings) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def test_the_module_gets_the_environment_of_the_edge_contract(settings: Settings
 
 def test_only_the_sidecar_sees_the_token_and_it_is_for_this_gateway_alone(settings: Settings) -> None:
     spec = pod(settings)
-    (sidecar,) = spec["initContainers"]
+    _gate, sidecar = spec["initContainers"]
     assert sidecar["restartPolicy"] == "Always"
     assert sidecar["volumeMounts"][0]["name"] == "workload-token"
     assert "volumeMounts" not in spec["containers"][0]
@@ -110,7 +111,7 @@ def test_labels_find_the_module_and_the_owner_takes_it_along(settings: Settings)
     }
     assert metadata["annotations"] == {manifests.MODULE_ANNOTATION: "Sensor?"}
     assert metadata["ownerReferences"] == [
-        {"apiVersion": "apps/v1", "kind": "Deployment", "name": "gw-daemon", "uid": "uid-1"}
+        {"apiVersion": "v1", "kind": "ServiceAccount", "name": "gw-daemon", "uid": "uid-1"}
     ]
     selector = rendered(settings)["spec"]["selector"]["matchLabels"]
     assert selector.items() <= rendered(settings)["spec"]["template"]["metadata"]["labels"].items()
@@ -143,7 +144,9 @@ def with_options(settings: Settings) -> moduleset.Module:
 
 
 def test_create_options_are_part_of_the_pod_beside_what_the_gateway_needs(settings: Settings) -> None:
-    template = manifests.deployment(with_options(settings), "637", settings, OWNER, "PEM")["spec"]["template"]
+    template = manifests.deployment(with_options(settings), "637", settings, OWNER, "PEM", NOWHERE, "a")[
+        "spec"
+    ]["template"]
     assert template["metadata"]["annotations"] == {"plant": "7", manifests.MODULE_ANNOTATION: "Sensor?"}
     spec = template["spec"]
     (container,) = spec["containers"]
@@ -166,7 +169,7 @@ def test_create_options_are_part_of_the_pod_beside_what_the_gateway_needs(settin
     assert spec["securityContext"]["supplementalGroups"] == [44]
     assert spec["securityContext"]["runAsUser"] == 10001
     # The sidecar has nothing of it.
-    assert len(spec["initContainers"][0]["volumeMounts"]) == 1
+    assert len(spec["initContainers"][1]["volumeMounts"]) == 1
 
 
 def test_ports_are_a_service_and_no_ports_are_none(settings: Settings) -> None:
@@ -202,7 +205,9 @@ def made(
     settings: Settings, name: str, env: dict[str, str] | None = None, **settings_of_it: Any
 ) -> dict[str, Any]:
     """The Deployment of a module that edgeAgent made."""
-    return manifests.deployment(deployed(name, env, **settings_of_it), "637", settings, OWNER, "PEM")
+    return manifests.deployment(
+        deployed(name, env, **settings_of_it), "637", settings, OWNER, "PEM", NOWHERE, "a"
+    )
 
 
 def deployed(
@@ -231,7 +236,7 @@ def variables(manifest: dict[str, Any]) -> dict[str, str | None]:
 
 
 def sidecar_of(manifest: dict[str, Any]) -> dict[str, str]:
-    (sidecar,) = manifest["spec"]["template"]["spec"]["initContainers"]
+    _gate, sidecar = manifest["spec"]["template"]["spec"]["initContainers"]
     return {entry["name"]: entry["value"] for entry in sidecar["env"]}
 
 
@@ -323,3 +328,62 @@ def test_credentials_of_a_registry_are_a_secret_that_only_its_module_pulls_with(
     ]
     assert "pä" not in json.dumps(found, ensure_ascii=False)
     assert manifests.pull_secret(deployed("m"), settings, OWNER) is None
+
+
+def test_pods_of_a_slot_are_beside_its_daemon_and_wait_at_its_gate(settings: Settings) -> None:
+    wanted = {
+        "nodeAffinity": {"n": {}},
+        "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []},
+    }
+    own = {"topologyKey": "zone", "labelSelector": {}}
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    wanted["podAffinity"][required] = [own]
+    entry = {"name": "m", "image": "i", "createOptions": {"k8s-extensions": {"affinity": wanted}}}
+    found = manifests.deployment(read(settings, entry), "637", settings, OWNER, "PEM", NOWHERE, "b")
+    assert found["metadata"]["name"] == "gw-m-b"
+    labels = found["spec"]["template"]["metadata"]["labels"]
+    assert labels[manifests.SLOT_LABEL] == "b"
+    assert found["spec"]["selector"]["matchLabels"].items() >= {(manifests.SLOT_LABEL, "b")}
+    spec = found["spec"]["template"]["spec"]
+    assert spec["affinity"].keys() == {"nodeAffinity", "podAffinity"}
+    daemon, theirs = spec["affinity"]["podAffinity"][required]
+    assert theirs == own
+    assert (daemon["topologyKey"], daemon["labelSelector"]["matchLabels"]) == (
+        "kubernetes.io/hostname",
+        {
+            "app.kubernetes.io/name": "edge-runtime",
+            "app.kubernetes.io/instance": "gw",
+            "app.kubernetes.io/component": "daemon",
+            manifests.SLOT_LABEL: "b",
+        },
+    )
+    gate = spec["initContainers"][0]
+    assert (gate["name"], gate["args"], gate["env"]) == (
+        "gate",
+        ["gate"],
+        [{"name": "EDGEHA_SLOT", "value": "b"}],
+    )
+    assert "restartPolicy" not in gate, "what comes after it waits for its end"
+
+
+def test_pods_know_daemon_and_gateway_without_the_clusters_dns(settings: Settings) -> None:
+    def aliases(name: str, addresses: Addresses, **changes: Any) -> Any:
+        module = read(settings, {"name": name, "image": "i"} | changes)
+        spec = manifests.deployment(module, "637", settings, OWNER, "PEM", addresses, "a")["spec"]["template"]
+        return spec["spec"].get("hostAliases")
+
+    daemon = {"ip": "10.0.0.2", "hostnames": ["gw-daemon.edge-gw.svc"]}
+    gateway = {"ip": "10.0.0.1", "hostnames": ["hub.example.net"]}
+    own = {"createOptions": {"HostConfig": {"ExtraHosts": ["plc:10.1.2.3"]}}}
+    both = Addresses("10.0.0.2", "10.0.0.1")
+    assert aliases("m", both, **own) == [daemon, gateway, {"ip": "10.1.2.3", "hostnames": ["plc"]}]
+    assert aliases("edgeHub", both) == [daemon], "edgeHub is the gateway"
+    assert aliases("m", Addresses("10.0.0.2")) == [daemon]
+    assert aliases("m", NOWHERE) is None
+
+
+def test_the_service_of_a_module_leads_to_the_slot_that_works() -> None:
+    standby = from_environment(ENVIRONMENT | {"EDGEHA_SLOTS": "a,b", "EDGEHA_SLOT": "b"})
+    service = manifests.service(with_options(standby), standby, OWNER)
+    assert service is not None
+    assert service["spec"]["selector"][manifests.SLOT_LABEL] == "b"

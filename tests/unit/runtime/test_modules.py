@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from edgeha_runtime.daemon import modules
 from edgeha_runtime.daemon.hub import HubClient, Identity
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 from edgeha_runtime.daemon.kube import Cluster, ClusterError
-from edgeha_runtime.daemon.manifests import Manifest, OwnerReference
+from edgeha_runtime.daemon.manifests import Addresses, Manifest, OwnerReference
 from edgeha_runtime.daemon.modules import Modules
 from edgeha_runtime.daemon.settings import from_environment
 from lightkube import ApiError
@@ -55,6 +55,8 @@ class FakeCluster:
         return OwnerReference(name, "uid")
 
     async def address(self, service: str) -> str:
+        if service == "gw-daemon":
+            return "10.0.0.2"
         if self.gateway is None:
             raise ClusterError(f"Service {service} has no address")
         return self.gateway
@@ -72,16 +74,9 @@ class FakeCluster:
     async def object_names(self, _labels: Mapping[str, str]) -> dict[str, set[str]]:
         return {kind: set(names) for kind, names in self.objects.items()}
 
-    async def delete(self, name: str, kinds: Iterable[str]) -> None:
-        for kind in kinds:
-            self.objects[kind].discard(name)
-            self.deleted.append((kind, name))
-
-    async def delete_service(self, name: str) -> None:
-        self.deleted.append(("Service", name))
-
-    async def delete_secret(self, name: str) -> None:
-        self.deleted.append(("Secret", name))
+    async def delete(self, kind: str, name: str) -> None:
+        self.objects.get(kind, set()).discard(name)
+        self.deleted.append((kind, name))
 
     async def follow_config_map(self, *_: object) -> None:
         await asyncio.Event().wait()
@@ -117,14 +112,14 @@ class FakeHub:
 class Gateway:
     """Modules on a real store, between a hub and a cluster that do what the test wants."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, slots: str = "a") -> None:
         self.store = KeyStore.open(folder, Owner("gw-1", "hub.example.net"))
         for name, generation in KNOWN.items():
             self.store.remember(name, generation)
         self.store.keep_deployment({"identities": ["m", "n"]})
         self.cluster, self.hub = FakeCluster(), FakeHub()
         self.modules = Modules(
-            from_environment(ENVIRONMENT),
+            from_environment(ENVIRONMENT | {"EDGEHA_SLOTS": slots}),
             self.store,
             cast(HubClient, self.hub),
             cast(Cluster, self.cluster),
@@ -175,7 +170,7 @@ async def test_a_full_disk_is_told_of_the_module_that_waits_for_it_and_ends_noth
 
     monkeypatch.setattr(gateway.store, "keep_deployment", full)
     await until(lambda: any("No space left" in reason for reason in gateway.modules.not_ready()))
-    await until(lambda: "Deployment/gw-n" in gateway.cluster.applied)
+    await until(lambda: "Deployment/gw-n-a" in gateway.cluster.applied)
     assert [line[:9] for line in gateway.modules.not_ready()] == ["module m:"]
     assert "Secret/gw-m-registry" not in gateway.cluster.applied, "what is not noted is not made"
     monkeypatch.setattr(gateway.store, "keep_deployment", keep)
@@ -210,7 +205,7 @@ async def test_a_reprovision_during_a_pass_is_not_lost(gateway: Gateway) -> None
     gateway.cluster.applied.clear()
     gateway.cluster.before = again
     gateway.modules.reprovision()
-    await until(lambda: gateway.cluster.applied.count("Deployment/gw-edgeagent") == 2)
+    await until(lambda: gateway.cluster.applied.count("Deployment/gw-edgeagent-a") == 2)
 
 
 async def test_a_secret_of_somebody_else_is_neither_written_nor_deleted(gateway: Gateway) -> None:
@@ -225,23 +220,23 @@ async def test_a_secret_of_somebody_else_is_neither_written_nor_deleted(gateway:
 
 async def test_only_objects_with_the_labels_of_a_module_are_deleted(gateway: Gateway) -> None:
     await gateway.modules.deployment.create(spec("m"))
-    await until(lambda: "gw-m" in gateway.cluster.objects["Deployment"])
+    await until(lambda: "gw-m-a" in gateway.cluster.objects["Deployment"])
     await gateway.modules.deployment.remove("m")
-    await until(lambda: "gw-m" not in gateway.cluster.objects["Deployment"])
-    assert sorted(gateway.cluster.deleted) == [("Deployment", "gw-m"), ("ServiceAccount", "gw-m")]
+    await until(lambda: "gw-m-a" not in gateway.cluster.objects["Deployment"])
+    assert sorted(gateway.cluster.deleted) == [("Deployment", "gw-m-a"), ("ServiceAccount", "gw-m")]
 
 
 async def test_a_refused_edge_agent_takes_no_name_out_of_the_hosts_files(gateway: Gateway) -> None:
     await gateway.modules.deployment.create(spec("m"))
-    await until(lambda: "Deployment/gw-m" in gateway.cluster.applied)
+    await until(lambda: "Deployment/gw-m-a" in gateway.cluster.applied)
     gateway.chart({**AGENT, "env": 1})
     assert gateway.modules.agent == "$edgeAgent"
     # As after a restart of the daemon, which then knows no address yet.
-    gateway.modules._address = ""
+    gateway.modules._addresses = Addresses()
     gateway.modules.reprovision()
     gateway.cluster.applied.clear()
-    await until(lambda: "Deployment/gw-m" in gateway.cluster.applied)
-    assert gateway.modules._address == "10.0.0.1"
+    await until(lambda: "Deployment/gw-m-a" in gateway.cluster.applied)
+    assert gateway.modules._addresses == Addresses("10.0.0.2", "10.0.0.1")
 
 
 async def test_an_identity_that_is_being_made_is_not_one_that_left_the_set(gateway: Gateway) -> None:
@@ -278,6 +273,37 @@ async def test_one_modules_trouble_does_not_keep_the_daemon_from_looking_at_the_
     made.cluster.others.add("gw-m-registry")
     await made.modules.deployment.create(spec("m", auth=LOGIN))
     task = await made.running()
-    await until(lambda: made.cluster.applied.count("Deployment/gw-edgeagent") > 2)
+    await until(lambda: made.cluster.applied.count("Deployment/gw-edgeagent-a") > 2)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_each_module_is_in_every_slot_and_a_slot_that_goes_takes_its_objects(tmp_path: Path) -> None:
+    both = Gateway(tmp_path, "a,b")
+    running = await both.running()
+    await until(lambda: {"gw-edgeagent-a", "gw-edgeagent-b"} == both.cluster.objects["Deployment"])
+    assert both.cluster.objects["ServiceAccount"] == {"gw-edgeagent"}
+    await until(lambda: not both.modules.not_ready())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    one = Gateway(tmp_path)
+    one.cluster.objects = both.cluster.objects
+    running = await one.running()
+    await until(lambda: {"gw-edgeagent-a"} == one.cluster.objects["Deployment"])
+    assert one.cluster.deleted == [("Deployment", "gw-edgeagent-b")]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_deployment_that_somebody_changed_is_put_right_in_each_slot(tmp_path: Path) -> None:
+    both = Gateway(tmp_path, "a,b")
+    running = await both.running()
+    await until(lambda: not both.modules.not_ready())
+    for slot in "ab":
+        both.cluster.applied.clear()
+        both.modules._object_changed(f"gw-edgeagent-{slot}", 1)
+        both.modules._object_changed(f"gw-edgeagent-{slot}", 7)
+        await until(lambda slot=slot: f"Deployment/gw-edgeagent-{slot}" in both.cluster.applied)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from edgeha_runtime.daemon import pods
-from edgeha_runtime.daemon.manifests import MODULE_ANNOTATION
+from edgeha_runtime.daemon.manifests import MODULE_ANNOTATION, SLOT_LABEL
 from edgeha_runtime.daemon.pods import Board, Ended
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,12 +62,14 @@ def sent(
     going: bool = False,
     conditions: list[dict[str, str]] | None = None,
     annotations: dict[str, str] | None = None,
+    slot: str = "a",
 ) -> Any:
     """A Pod as the API server sends it."""
     metadata = {
         "name": name,
         "creationTimestamp": created,
         "annotations": {MODULE_ANNOTATION: "m"} if annotations is None else annotations,
+        "labels": {SLOT_LABEL: slot},
     }
     if going:
         metadata["deletionTimestamp"] = ENDED
@@ -82,7 +84,7 @@ def sent(
 
 def told(*found: Any, running: bool = True) -> dict[str, Any]:
     """The contract's Status for a module with these pods."""
-    board = Board()
+    board = Board("a")
     for pod in found:
         board.put("ADDED", pod)
     return pods.status(board.of("m"), running=running).document()
@@ -210,11 +212,12 @@ def test_a_pod_of_no_module_is_not_seen() -> None:
 
 
 def test_the_board_follows_the_watch() -> None:
-    board = Board()
+    board = Board("a")
     board.put("ADDED", sent(CREATING))
     board.put("MODIFIED", sent())
     board.put("ADDED", sent(name="gw-n-1", annotations={MODULE_ANNOTATION: "n"}))
     board.put("ADDED", sent(name="other", annotations={"a": "b"}))
+    board.put("ADDED", sent(name="standby", slot="b"))
     (found,) = board.of("m")
     assert (found.name, found.node, found.module) == ("gw-m-1", "node-a", "m")
     assert found.started == datetime(2026, 3, 1, 10, 0, 5, tzinfo=UTC)

@@ -106,3 +106,11 @@ def test_with_a_provisioning_service_device_and_hub_are_told_later() -> None:
 def test_what_is_wrong_with_a_registration_is_named(change: dict[str, str], problem: str) -> None:
     with pytest.raises(settings.SettingsError, match=re.escape(problem)):
         settings.from_environment(GOOD | DPS | change)
+
+
+@pytest.mark.parametrize(
+    ("slots", "slot"), [("b", "b"), ("b,a", "a"), ("a,b,c", "a"), ("a", "b"), ("a,b", "c")]
+)
+def test_slots_that_there_are_not_are_refused(slots: str, slot: str) -> None:
+    with pytest.raises(settings.SettingsError, match=f"EDGEHA_SLOTS is '{slots}' and EDGEHA_SLOT '{slot}'"):
+        settings.from_environment(GOOD | {"EDGEHA_SLOTS": slots, "EDGEHA_SLOT": slot})

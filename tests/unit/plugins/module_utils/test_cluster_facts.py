@@ -207,3 +207,18 @@ def test_view_of_a_node_holds_what_labels_and_taints_are_compared_with() -> None
     assert view["labels"] == {"x": "y"}
     assert view["taints"] == [taint, {"key": "c", "effect": "NoExecute"}]
     assert view["annotations"] == {"edgeha.io/managed-labels": "[]"}
+
+
+def test_a_pod_that_waits_at_its_gate_is_a_standby_and_no_trouble() -> None:
+    waiting = {"name": "gate", "state": {"running": {"startedAt": "now"}}, "ready": False}
+    open_gate = {"name": "gate", "state": {"terminated": {"exitCode": 0}}, "ready": True}
+    behind = {"name": "daemon", "state": {"waiting": {"reason": "PodInitializing"}}, "ready": False}
+    labels = {"iotedge.edgeha.io/slot": "b"}
+    found = cluster_facts.pod_view(
+        {
+            "metadata": {"labels": labels},
+            "status": {"initContainerStatuses": [waiting], "containerStatuses": [behind]},
+        }
+    )
+    assert (found["slot"], found["standby"], found["trouble"]) == ("b", True, None)
+    assert not cluster_facts.pod_view({"status": {"initContainerStatuses": [open_gate]}})["standby"]

@@ -80,6 +80,12 @@ def test_good_inventory_has_no_problem() -> None:
             "did you mean storage.size?",
         ),
         ({"edge_gateways": [{**GATEWAY, "storage": {"size": "1 GB"}}]}, "gateway gw1", "not a size"),
+        ({"edge_gateways": [{**GATEWAY, "standby": "perhaps"}]}, "gateway gw1", "standby is a text"),
+        (
+            {"edge_gateways": [{**GATEWAY, "standby": True, "storage": {"access_mode": "ReadWriteOnce"}}]},
+            "gateway gw1",
+            "has a standby, and its storage.access_mode is ReadWriteOnce",
+        ),
         ({"edge_gateways": [{**GATEWAY, "state": "gone"}]}, "gateway gw1", "possible are present"),
         ({"edge_gateways": [{**GATEWAY, "state": "absent"}]}, "gateway gw1", "edge_confirm=plant07"),
         ({"edge_gateways": [{"name": "gw1"}]}, "gateway gw1", "has no deployment"),
@@ -232,6 +238,7 @@ def test_normalised_gateway() -> None:
         "state": "present",
         "tags": None,
         "deployment": "d.json",
+        "standby": False,
         "storage": {"class": "nfs", "size": "5Gi", "access_mode": "ReadWriteMany"},
     }
 
