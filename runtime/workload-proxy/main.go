@@ -9,6 +9,9 @@
 //	workload-proxy         serve
 //	workload-proxy check   exit 0 when the whole way to the daemon works (for the kubelet's exec probe)
 //	workload-proxy gate    exit 0 when the pod's slot may run (as the first init container)
+//	workload-proxy install FILE
+//	                       copy itself to FILE
+//	workload-proxy hold    wait (beside images that are to stay on the machine)
 package main
 
 import (
@@ -51,15 +54,19 @@ func main() {
 		listen = "127.0.0.1:35001"
 	}
 	var err error
-	switch {
-	case len(os.Args) == 2 && os.Args[1] == "check":
-		err = check(listen)
-	case len(os.Args) == 2 && os.Args[1] == "gate":
-		err = waitAtGate(os.Getenv(envSlot))
-	case len(os.Args) == 1:
+	switch arguments := os.Args[1:]; {
+	case len(arguments) == 0:
 		err = run(listen)
+	case len(arguments) == 1 && arguments[0] == "check":
+		err = check(listen)
+	case len(arguments) == 1 && arguments[0] == "gate":
+		err = waitAtGate(os.Getenv(envSlot))
+	case len(arguments) == 1 && arguments[0] == "hold":
+		hold()
+	case len(arguments) == 2 && arguments[0] == "install":
+		err = install(arguments[1])
 	default:
-		err = fmt.Errorf("usage: %s [check|gate]", os.Args[0])
+		err = fmt.Errorf("usage: %s [check | gate | hold | install FILE]", os.Args[0])
 	}
 	if err != nil {
 		slog.Error(err.Error())

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from . import moduleset
-from .moduleset import EDGE_AGENT, Candidate
+from .moduleset import EDGE_AGENT, Candidate, Module
 
 Spec = dict[str, Any]
 
@@ -164,10 +164,10 @@ class Deployment:
             basis = self._basis if is_agent else ""
             await self._put(name, Deployed(spec, start or is_agent, before.restarts, basis))
 
-    def prepare(self, name: str, spec: Spec) -> None:
-        """Judge a module that is to be created or updated, without doing it."""
+    def prepare(self, name: str, spec: Spec) -> Module:
+        """Judge a module that is to be created or updated, without doing it. Answers what it would be."""
         _is_named(spec, name)
-        self._judge(name, Deployed(spec))
+        return self._judge(name, Deployed(spec))[1]
 
     async def remove(self, name: str) -> None:
         """Take a module away."""
@@ -227,11 +227,11 @@ class Deployment:
             raise ModuleExistsError(f"{EDGE_AGENT} cannot be {what}: the daemon keeps it running")
 
     async def _put(self, name: str, module: Deployed) -> None:
-        candidate = self._judge(name, module)
+        candidate, _module = self._judge(name, module)
         await self._save(self._with(name, module), name)
         self._candidates[name] = candidate
 
-    def _judge(self, name: str, module: Deployed) -> Candidate:
+    def _judge(self, name: str, module: Deployed) -> tuple[Candidate, Module]:
         candidate = self._read(module)
         if candidate.module is None:
             raise SpecError("; ".join(candidate.problems))
@@ -239,7 +239,7 @@ class Deployment:
         refused = self._check([*others, candidate])
         if name in refused:
             raise SpecError(refused[name])
-        return candidate
+        return candidate, candidate.module
 
     def _with(self, name: str, module: Deployed) -> _Content:
         return replace(self._content, modules=self._content.modules | {name: module})

@@ -16,7 +16,7 @@ from lightkube import ApiError, AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ConfigError
 from lightkube.models.authentication_v1 import TokenReviewSpec
-from lightkube.resources.apps_v1 import Deployment
+from lightkube.resources.apps_v1 import DaemonSet, Deployment
 from lightkube.resources.authentication_v1 import TokenReview
 from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount
 from lightkube.types import CascadeType, PatchType
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 
 _OfModule = Deployment | ServiceAccount | Service
 _OF_MODULES: tuple[type[_OfModule], ...] = (Deployment, Service, ServiceAccount)
-_RESOURCES: Mapping[str, type[_OfModule | PersistentVolumeClaim | Secret]] = {
-    kind.__name__: kind for kind in (*_OF_MODULES, PersistentVolumeClaim, Secret)
+_RESOURCES: Mapping[str, type[_OfModule | DaemonSet | PersistentVolumeClaim | Pod | Secret]] = {
+    kind.__name__: kind for kind in (*_OF_MODULES, DaemonSet, PersistentVolumeClaim, Pod, Secret)
 }
 
 # What a call raises when the API server refuses or is away.
@@ -65,7 +65,9 @@ def connect(namespace: str) -> AsyncClient:
 
 
 def describe(error: BaseException) -> str:
-    """One line for an error of ERRORS."""
+    """One line for an error of ERRORS, or a ClusterError."""
+    if isinstance(error, ClusterError):
+        return str(error)
     if isinstance(error, ApiError):
         return f"API server: {error.status.message or error.status.reason} ({error.status.code})"
     return f"API server does not answer: {error or type(error).__name__}"
@@ -152,6 +154,10 @@ class Cluster:
         listed = self._client.list(kind, namespace=self._namespace, labels=dict(labels))
         return {found.metadata.name async for found in listed if found.metadata and found.metadata.name}
 
+    async def pod_names(self, labels: Mapping[str, str]) -> set[str]:
+        """Names of all pods with these labels."""
+        return await self._names(Pod, labels)
+
     async def delete(self, kind: str, name: str) -> None:
         """Delete an object of a module, a Deployment with its pods; gone already is fine."""
         try:
@@ -196,6 +202,15 @@ class Cluster:
             there(await self._names(Pod, labels))
 
         await self._follow(Pod, changed, before, labels=dict(labels))
+
+    async def follow_pod(self, name: str, changed: Callable[[Any], None]) -> None:
+        """Call `changed` with the Pod (of lightkube) now and at each change. Never returns."""
+
+        def event(kind: str, found: Pod) -> None:
+            if kind != "DELETED":
+                changed(found)
+
+        await self._follow(Pod, event, fields={"metadata.name": name})
 
     async def log(
         self, pod: str, container: str, *, follow: bool, since: int | None, tail: int | None

@@ -25,6 +25,7 @@ from .callers import Caller, Callers
 from .deployment import Deployed, ModuleExistsError, SpecError, UnknownModuleError
 from .http_api import ApiError, application, json_body, refused, text
 from .hub import HubError, HubUnavailableError
+from .images import ImageError, ImageTimeoutError
 from .keystore import cannot_write
 from .kube import ERRORS, Cluster, describe
 from .log_options import LogOptionError, LogOptions
@@ -134,7 +135,8 @@ class ManagementApi:
         # edgeAgent prepares modules that do not exist yet too; what cannot be is told before anything stops.
         spec = await json_body(request)
         with _answers():
-            self._deployment.prepare(request.match_info["name"], spec)
+            module = self._deployment.prepare(request.match_info["name"], spec)
+            await self._modules.pull(module)
         return web.Response(status=204)
 
     async def _remove(self, request: web.Request) -> web.Response:
@@ -380,9 +382,9 @@ def _answers() -> Iterator[None]:
         raise ApiError(409, str(error)) from None
     except (SpecError, LogOptionError) as error:
         raise ApiError(400, str(error)) from None
-    except HubUnavailableError as error:
+    except (HubUnavailableError, ImageTimeoutError) as error:
         raise ApiError(503, str(error)) from None
-    except HubError as error:
+    except (HubError, ImageError) as error:
         raise ApiError(502, str(error)) from None
     except OSError as error:
         raise ApiError(503, cannot_write(error)) from None

@@ -60,13 +60,18 @@ class Addresses:
     gateway: str = ""
 
 
-def selector(release: str) -> dict[str, str]:
-    """Labels that all module objects of a gateway carry."""
+def labels(release: str, component: str) -> dict[str, str]:
+    """Labels that tell what an object of a gateway is."""
     return {
         "app.kubernetes.io/name": "edge-runtime",
         "app.kubernetes.io/instance": release,
-        "app.kubernetes.io/component": "module",
+        "app.kubernetes.io/component": component,
     }
+
+
+def selector(release: str) -> dict[str, str]:
+    """Labels that all module objects of a gateway carry."""
+    return labels(release, "module")
 
 
 def _metadata(module: Module, settings: Settings, owner: OwnerReference) -> Manifest:
@@ -118,17 +123,13 @@ def deployment(
     metadata["name"] = deployment_name(module.object_name, slot)
     metadata["labels"][SLOT_LABEL] = slot
     parts = dict(module.parts.pod)
+    base = pod_base(settings)
     pod: Manifest = {
+        **base,
         "serviceAccountName": module.object_name,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
         "terminationGracePeriodSeconds": 10,
         "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": RUN_AS,
-            "runAsGroup": RUN_AS,
-            "fsGroup": RUN_AS,
-            "seccompProfile": {"type": "RuntimeDefault"},
+            **base["securityContext"],
             **module.parts.pod_security,
             **_sysctls(module),
         },
@@ -172,11 +173,8 @@ def deployment(
     own = [{"ip": address, "hostnames": [name]} for name, address in names.items() if address]
     if own:
         pod["hostAliases"] = [*own, *pod.get("hostAliases", [])]
-    if settings.priority_class:
-        pod["priorityClassName"] = settings.priority_class
-    pull_secrets = [*settings.image_pull_secrets, *([pull_secret_name(module)] if module.registry else [])]
-    if pull_secrets:
-        pod["imagePullSecrets"] = [{"name": name} for name in pull_secrets]
+    if module.registry:
+        pod["imagePullSecrets"] = [*base.get("imagePullSecrets", []), {"name": pull_secret_name(module)}]
     restarts = {RESTARTS_ANNOTATION: str(module.restarts)} if module.restarts else {}
     return {
         "apiVersion": "apps/v1",
@@ -203,14 +201,33 @@ def deployment(
     }
 
 
+def pod_base(settings: Settings) -> Manifest:
+    """What all pods that the daemon makes have in common: the restricted pod standard, priority, logins."""
+    pod: Manifest = {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": RUN_AS,
+            "runAsGroup": RUN_AS,
+            "fsGroup": RUN_AS,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    if settings.priority_class:
+        pod["priorityClassName"] = settings.priority_class
+    if settings.image_pull_secrets:
+        pod["imagePullSecrets"] = [{"name": name} for name in settings.image_pull_secrets]
+    return pod
+
+
 def _beside_daemon(wanted: Manifest, settings: Settings, slot: str) -> Manifest:
     """The affinity that the module's createOptions want, and the one to the daemon of its slot."""
     daemon = {
         "topologyKey": "kubernetes.io/hostname",
         "labelSelector": {
             "matchLabels": {
-                **selector(settings.release),
-                "app.kubernetes.io/component": "daemon",
+                **labels(settings.release, "daemon"),
                 SLOT_LABEL: slot,
             }
         },
@@ -229,7 +246,7 @@ def _gate(settings: Settings, slot: str) -> Manifest:
         "args": ["gate"],
         "env": [{"name": "EDGEHA_SLOT", "value": slot}],
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "24Mi"}},
-        "securityContext": {**_RESTRICTED, "readOnlyRootFilesystem": True},
+        "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
     }
 
 
@@ -250,8 +267,8 @@ def pull_secret_name(module: Module) -> str:
     return f"{module.object_name}-registry"
 
 
-def pull_secret(module: Module, settings: Settings, owner: OwnerReference) -> Manifest | None:
-    """The Secret of a module whose deployment brings credentials of its registry."""
+def pull_secret(module: Module, settings: Settings, owner: OwnerReference, name: str = "") -> Manifest | None:
+    """The Secret of a module whose deployment brings credentials of its registry, under a name of its own."""
     if module.registry is None:
         return None
     login = f"{module.registry.username}:{module.registry.password}".encode()
@@ -259,7 +276,7 @@ def pull_secret(module: Module, settings: Settings, owner: OwnerReference) -> Ma
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": {**_metadata(module, settings, owner), "name": pull_secret_name(module)},
+        "metadata": {**_metadata(module, settings, owner), "name": name or pull_secret_name(module)},
         "type": "kubernetes.io/dockerconfigjson",
         "data": {".dockerconfigjson": base64.b64encode(json.dumps(config).encode()).decode()},
     }
@@ -292,12 +309,12 @@ def _sidecar(module: Module, settings: Settings, certificate: str) -> Manifest:
             "failureThreshold": 600,
         },
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "24Mi"}},
-        "securityContext": {**_RESTRICTED, "readOnlyRootFilesystem": True},
+        "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
         "volumeMounts": [{"name": "workload-token", "mountPath": TOKEN_FOLDER, "readOnly": True}],
     }
 
 
-_RESTRICTED: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+RESTRICTED: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 def _contract(module: Module, generation: str, settings: Settings) -> dict[str, str]:
@@ -343,7 +360,7 @@ def _container(module: Module, generation: str, settings: Settings) -> Manifest:
         "env": env,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **module.parts.container,
-        "securityContext": {**_RESTRICTED, **module.parts.container.get("securityContext", {})},
+        "securityContext": {**RESTRICTED, **module.parts.container.get("securityContext", {})},
     }
     if module.parts.mounts:
         container["volumeMounts"] = module.parts.mounts

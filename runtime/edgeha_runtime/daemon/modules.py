@@ -21,6 +21,7 @@ from . import manifests, moduleset
 from .deployment import Deployment, read
 from .hub import HubClient, HubError, HubUnavailableError
 from .identities import Identities
+from .images import Images
 from .keystore import KeyStore, cannot_write
 from .kube import ERRORS, REFUSED, Cluster, ClusterError, describe
 from .logs import fields
@@ -33,6 +34,8 @@ RESYNC_SECONDS = 600.0
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 # Gathers changes that come together, and keeps a quarrel with another controller from spinning.
 SETTLE_SECONDS = 0.2
+# A changed set of images costs a pod on each machine; what edgeAgent makes one by one is one change.
+IMAGES_SETTLE_SECONDS = 3.0
 
 # What a module's objects are made of besides the settings, which stay: the module, its generation, owner and
 # addresses of the gateway's Services.
@@ -60,9 +63,13 @@ class Modules:
         self._applied: dict[str, tuple[_Basis, dict[str, int]]] = {}
         self._apply_all = False
         self._making: Counter[str] = Counter()
-        self._problems: dict[str, dict[str, str]] = {"hub": {}, "cluster": {}}
+        self._problems: dict[str, dict[str, str]] = {"hub": {}, "cluster": {}, "images": {}}
         self._wake_hub = asyncio.Event()
         self._wake_cluster = asyncio.Event()
+        self._wake_images = asyncio.Event()
+        self._keep_all = False
+        self._leftovers_gone = False
+        self.images = Images(settings, cluster)
         self.identities = Identities(store, hub, self._wake_cluster.set)
         self.pods = Board(settings.slot)
         self.deployment = Deployment(
@@ -141,6 +148,7 @@ class Modules:
             )
             group.create_task(self._loop("hub", self._wake_hub, self._identities))
             group.create_task(self._loop("cluster", self._wake_cluster, self._objects))
+            group.create_task(self._loop("images", self._wake_images, self._images, IMAGES_SETTLE_SECONDS))
 
     def take(self, data: dict[str, str] | None) -> None:
         """Take the data of the ConfigMap with the module set; None when it was deleted."""
@@ -194,6 +202,7 @@ class Modules:
             _log.error("module refused", extra=fields(module=name, reason=reason))
         self._wake_hub.set()
         self._wake_cluster.set()
+        self._wake_images.set()
 
     def _object_changed(self, name: str, generation: int | None) -> None:
         module, _dash, slot = name.rpartition("-")
@@ -203,7 +212,11 @@ class Modules:
             self._wake_cluster.set()
 
     async def _loop(
-        self, side: str, wake: asyncio.Event, work: Callable[[], Awaitable[dict[str, str]]]
+        self,
+        side: str,
+        wake: asyncio.Event,
+        work: Callable[[], Awaitable[dict[str, str]]],
+        settle: float | None = None,
     ) -> None:
         failures = 0
         clock = asyncio.get_running_loop().time
@@ -229,7 +242,7 @@ class Modules:
             except TimeoutError:
                 pass
             else:
-                await asyncio.sleep(SETTLE_SECONDS)
+                await asyncio.sleep(SETTLE_SECONDS if settle is None else settle)
             wake.clear()
             if clock() >= resync:
                 # Whatever else goes on: one module's trouble is no reason to look at no other one.
@@ -240,8 +253,41 @@ class Modules:
         """At a resync everything is looked at again: a watch or the hub may have moved unseen."""
         if side == "hub":
             self.identities.forget_checks()
+        elif side == "images":
+            self._keep_all = True
         else:
             self._apply_all = True
+
+    async def _images(self) -> dict[str, str]:
+        """One pass over the images. Its problem stands under ''; the gateway works without it."""
+        desired, everything = self._desired, self._keep_all
+        if desired is None:
+            return {}
+        try:
+            if not self._leftovers_gone:
+                await self.images.remove_leftovers()
+                self._leftovers_gone = True
+            await self.images.keep(desired.modules, await self._known_owner(), everything=everything)
+        except (*ERRORS, ClusterError) as error:
+            return {"": describe(error)}
+        self._keep_all = False
+        return {}
+
+    async def _known_owner(self) -> OwnerReference:
+        if self._owner is None:
+            self._owner = await self._cluster.owner(self._settings.daemon_name)
+        return self._owner
+
+    async def pull(self, module: Module) -> None:
+        """See that the image of a module is there before it is made or updated. Raises ImageError."""
+        if self.pods.runs(module.image, self._settings.node_name):
+            return
+        try:
+            owner = await self._known_owner()
+        except (*ERRORS, ClusterError) as error:
+            _log.warning("image not looked for", extra=fields(image=module.image, reason=describe(error)))
+            return
+        await self.images.pull(module, owner)
 
     async def _identities(self) -> dict[str, str]:
         """One pass at the hub. Answers the problems by module id."""
@@ -292,12 +338,11 @@ class Modules:
         everything, self._apply_all = self._apply_all, False
         finished = False
         try:
-            if self._owner is None:
-                self._owner = await self._cluster.owner(self._settings.daemon_name)
+            owner = await self._known_owner()
             await self._look_for_addresses(with_gateway=bool(desired.agent), everything=everything)
             for module in desired.modules:
                 try:
-                    await self._apply(module, self._owner, everything=everything)
+                    await self._apply(module, owner, everything=everything)
                 except ApiError as error:
                     # What the API server does not take of one module is no trouble of the others.
                     if error.status.code not in REFUSED:
@@ -311,10 +356,8 @@ class Modules:
             finished = True
             await self._remove_pull_secrets(desired)
             await self._remove_what_is_over(desired)
-        except ERRORS as error:
+        except (*ERRORS, ClusterError) as error:
             return problems | {"": describe(error)}
-        except ClusterError as error:
-            return problems | {"": str(error)}
         except OSError as error:
             return problems | {"": cannot_write(error)}
         finally:

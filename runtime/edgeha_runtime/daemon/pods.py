@@ -50,6 +50,7 @@ class Pod:
     name: str
     module: str
     slot: str
+    image: str
     node: str
     created: datetime
     going: bool = False
@@ -100,6 +101,9 @@ def view(found: Any) -> Pod | None:
         name=metadata.name,
         module=module,
         slot=(metadata.labels or {}).get(SLOT_LABEL, ""),
+        image=next(
+            (one.image or "" for one in (spec.containers if spec else ()) if one.name == CONTAINER), ""
+        ),
         node=(spec.nodeName if spec else None) or "",
         created=metadata.creationTimestamp,
         going=metadata.deletionTimestamp is not None,
@@ -190,6 +194,10 @@ class Board:
     def keep(self, names: set[str]) -> None:
         """Forget pods that are gone, after a watch that may have missed their end."""
         self._pods = {name: pod for name, pod in self._pods.items() if name in names}
+
+    def runs(self, image: str, node: str) -> bool:
+        """Whether a module of this image runs on a node."""
+        return any(pod.started and (pod.image, pod.node) == (image, node) for pod in self._pods.values())
 
     def of(self, module: str) -> list[Pod]:
         """The pods of one module."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -42,7 +43,8 @@ class Settings:
 
     Durations are in seconds. `https_proxy` is a URL or empty; `no_proxy` holds host names, suffixes with a
     leading dot, addresses and networks (CIDR). With `dps` device and hub are empty until it was asked.
-    `slots` are all that the gateway has, and `slot` is the daemon's own.
+    `slots` are all that the gateway has, and `slot` is the daemon's own. `pull_seconds`: how long an update
+    waits for its image, 0 not at all.
     """
 
     release: str
@@ -78,6 +80,10 @@ class Settings:
     log_level: str
     slot: str
     slots: tuple[str, ...]
+    daemon_image: str
+    node_selector: tuple[tuple[str, str], ...]
+    keep_images: bool
+    pull_seconds: int
 
     @property
     def daemon_name(self) -> str:
@@ -137,6 +143,17 @@ def _matches(host: str, rule: str) -> bool:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _selector(text: str, problems: list[str]) -> tuple[tuple[str, str], ...]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        problems.append(f"EDGEHA_NODE_SELECTOR is {text!r}: give labels as a JSON object of texts")
+        return ()
+    return tuple(sorted(found.items()))
 
 
 def _dps(environ: Mapping[str, str], text: Callable[[str, str], str], problems: list[str]) -> Dps | None:
@@ -236,6 +253,10 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         log_level=text("EDGEHA_LOG_LEVEL", "INFO").upper(),
         slot=text("EDGEHA_SLOT", SLOTS[0]),
         slots=_listed(text("EDGEHA_SLOTS", SLOTS[0])),
+        daemon_image=environ.get("EDGEHA_IMAGE", "").strip(),
+        node_selector=_selector(environ.get("EDGEHA_NODE_SELECTOR", ""), problems),
+        keep_images=text("EDGEHA_KEEP_IMAGES", "true") == "true",
+        pull_seconds=whole("EDGEHA_PULL_SECONDS", 240, 0, 3600),
     )
     if settings.slots not in (SLOTS[:1], SLOTS) or settings.slot not in settings.slots:
         problems.append(

@@ -201,6 +201,8 @@ class Daemon:
             "EDGEHA_WORKLOAD_PORT": str(self.workload_port),
             "EDGEHA_MANAGEMENT_PORT": str(self.management_port),
             "EDGEHA_HEALTH_PORT": str(self.health_port),
+            # No kubelet pulls anything here; test_images.py plays one.
+            "EDGEHA_PULL_SECONDS": "0",
             **extra,
         }
         with (self.folder / "daemon.log").open("ab") as log:

@@ -19,6 +19,7 @@ from aiohttp import web
 Object = dict[str, Any]
 KINDS = {
     "configmaps": "ConfigMap",
+    "daemonsets": "DaemonSet",
     "deployments": "Deployment",
     "persistentvolumeclaims": "PersistentVolumeClaim",
     "pods": "Pod",

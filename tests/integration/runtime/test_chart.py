@@ -83,6 +83,7 @@ def test_lint_is_clean() -> None:
         ('dps.idScope="0ne1"', "dps.idScope stands beside gateway.deviceId"),
         ('dps.key="tpm"', "key"),
         ('standby={"enabled":true,"slots":3}', "slots"),
+        ("moduleImages.pullSeconds=-1", "pullSeconds"),
         ('nodeSelector={"plant":7}', "nodeSelector"),
     ],
 )
@@ -277,7 +278,8 @@ def test_rights_are_the_least_and_in_the_namespace_of_the_gateway() -> None:
         ("", "serviceaccounts"): ({"get", "list", "create", "patch", "delete"}, None),
         ("", "services"): ({"get", "list", "create", "patch", "delete"}, None),
         ("", "persistentvolumeclaims"): ({"get", "create", "patch"}, None),
-        ("", "pods"): ({"list", "watch"}, None),
+        ("", "pods"): ({"list", "watch", "create", "patch", "delete"}, None),
+        ("apps", "daemonsets"): ({"create", "patch", "delete"}, None),
         ("", "pods/log"): ({"get"}, None),
         ("", "secrets"): ({"create", "patch", "delete"}, None),
     }

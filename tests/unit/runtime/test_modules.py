@@ -78,6 +78,9 @@ class FakeCluster:
         self.objects.get(kind, set()).discard(name)
         self.deleted.append((kind, name))
 
+    async def pod_names(self, _labels: Mapping[str, str]) -> set[str]:
+        return set()
+
     async def follow_config_map(self, *_: object) -> None:
         await asyncio.Event().wait()
 
