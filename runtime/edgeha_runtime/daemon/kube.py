@@ -9,16 +9,25 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import httpx2
 from lightkube import ApiError, AsyncClient
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ConfigError
 from lightkube.models.authentication_v1 import TokenReviewSpec
+from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.apps_v1 import DaemonSet, Deployment
 from lightkube.resources.authentication_v1 import TokenReview
-from lightkube.resources.core_v1 import ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount
+from lightkube.resources.core_v1 import (
+    ConfigMap,
+    Event,
+    PersistentVolumeClaim,
+    Pod,
+    Secret,
+    Service,
+    ServiceAccount,
+)
 from lightkube.types import CascadeType, PatchType
 
 from .callers import Review, ReviewUnavailableError
@@ -97,6 +106,13 @@ class TokenReviewer:
         )
 
 
+class Applied(NamedTuple):
+    """What became of an object. `generation` moves only when its spec does; 0 where it has none."""
+
+    generation: int
+    uid: str
+
+
 class Cluster:
     """Objects of one gateway in its namespace."""
 
@@ -119,11 +135,15 @@ class Cluster:
             raise ClusterError(f"Service {service} has no address")
         return address
 
-    async def apply(self, manifest: Manifest, *, force: bool = True) -> int:
+    async def create_event(self, manifest: Manifest) -> None:
+        """Write an event."""
+        # lightkube's types leave out kinds that can be listed in all namespaces.
+        await self._client.create(Event.from_dict(manifest), namespace=self._namespace)  # type: ignore[call-overload]
+
+    async def apply(self, manifest: Manifest, *, force: bool = True) -> Applied:
         """Server-side apply; changes nothing when nothing differs.
 
-        Answers the object's generation (0 where it has none), which moves only when its spec does. Without
-        `force` an object whose content is somebody else's stays as it is: the API server answers 409.
+        Without `force` an object whose content is somebody else's stays as it is: the API server answers 409.
         """
         applied = await self._client.patch(
             _RESOURCES[manifest["kind"]],
@@ -133,7 +153,8 @@ class Cluster:
             patch_type=PatchType.APPLY,
             force=force,
         )
-        return (applied.metadata.generation or 0) if applied.metadata else 0
+        metadata = applied.metadata or ObjectMeta()
+        return Applied(metadata.generation or 0, metadata.uid or "")
 
     async def ensure_claim(self, manifest: Manifest) -> None:
         """Make a claim that is not there. One that is stays as it is: most of it cannot be changed."""

@@ -23,6 +23,7 @@ from aiohttp import web
 from . import log_options, pods, support_bundle, system_info
 from .callers import Caller, Callers
 from .deployment import Deployed, ModuleExistsError, SpecError, UnknownModuleError
+from .events import NORMAL, WARNING
 from .http_api import ApiError, application, json_body, refused, text
 from .hub import HubError, HubUnavailableError
 from .images import ImageError, ImageTimeoutError
@@ -129,6 +130,7 @@ class ManagementApi:
         with _answers():
             await self._deployment.update(name, spec, start=start)
         _log.info("module updated", extra=fields(module=name, started=start))
+        self._modules.tell(NORMAL, name, "Updated", f"edgeAgent updated module {name}")
         return web.json_response(self._details(name, self._known(name)))
 
     async def _prepare(self, request: web.Request) -> web.Response:
@@ -136,7 +138,11 @@ class ManagementApi:
         spec = await json_body(request)
         with _answers():
             module = self._deployment.prepare(request.match_info["name"], spec)
-            await self._modules.pull(module)
+            try:
+                await self._modules.pull(module)
+            except ImageError as error:
+                self._modules.tell(WARNING, module.name, "ImageNotPulled", str(error))
+                raise
         return web.Response(status=204)
 
     async def _remove(self, request: web.Request) -> web.Response:
@@ -156,7 +162,9 @@ class ManagementApi:
         with _answers():
             changed = await self._deployment.run(name, running)
         if changed:
-            _log.info("module started" if running else "module stopped", extra=fields(module=name))
+            what = "started" if running else "stopped"
+            _log.info("module %s", what, extra=fields(module=name))
+            self._modules.tell(NORMAL, name, what.capitalize(), f"edgeAgent {what} module {name}")
         return web.Response(status=204 if changed else 304)
 
     async def _restart(self, request: web.Request) -> web.Response:
@@ -164,6 +172,7 @@ class ManagementApi:
         with _answers():
             await self._deployment.restart(name)
         _log.info("module restarted", extra=fields(module=name))
+        self._modules.tell(NORMAL, name, "Restarted", f"edgeAgent restarted module {name}")
         return web.Response(status=204)
 
     def _known(self, name: str) -> Deployed:

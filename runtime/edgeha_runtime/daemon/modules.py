@@ -19,6 +19,7 @@ from lightkube import ApiError
 
 from . import manifests, moduleset
 from .deployment import Deployment, read
+from .events import WARNING, Events
 from .hub import HubClient, HubError, HubUnavailableError
 from .identities import Identities
 from .images import Images
@@ -70,6 +71,7 @@ class Modules:
         self._keep_all = False
         self._leftovers_gone = False
         self.images = Images(settings, cluster)
+        self.events = Events(settings, cluster)
         self.identities = Identities(store, hub, self._wake_cluster.set)
         self.pods = Board(settings.slot)
         self.deployment = Deployment(
@@ -148,6 +150,7 @@ class Modules:
             )
             group.create_task(self._loop("hub", self._wake_hub, self._identities))
             group.create_task(self._loop("cluster", self._wake_cluster, self._objects))
+            group.create_task(self.events.run())
             group.create_task(self._loop("images", self._wake_images, self._images, IMAGES_SETTLE_SECONDS))
 
     def take(self, data: dict[str, str] | None) -> None:
@@ -175,6 +178,10 @@ class Modules:
         self.deployment.set_agent(next(agents, None))
         self._desire(self._together(self.deployment.candidates))
 
+    def tell(self, kind: str, name: str, reason: str, message: str) -> None:
+        """Tell a Kubernetes event about a module."""
+        self.events.tell(kind, moduleset.object_name(self._settings.release, name), reason, message)
+
     def reprovision(self) -> None:
         """Look at everything anew, at the hub and in the cluster."""
         self.identities.forget_checks()
@@ -200,6 +207,7 @@ class Modules:
         _log.info("module set", extra=fields(modules=sorted(desired.names)))
         for name, reason in desired.refused.items():
             _log.error("module refused", extra=fields(module=name, reason=reason))
+            self.tell(WARNING, name, "Refused", f"module {name} is refused: {reason}")
         self._wake_hub.set()
         self._wake_cluster.set()
         self._wake_images.set()
@@ -231,6 +239,9 @@ class Modules:
             if problems != self._problems[side]:
                 for name, reason in problems.items():
                     _log.error("%s: %s", side, reason, extra=fields(**({"module": name} if name else {})))
+                    if name:
+                        what = "Identity" if side == "hub" else "Objects"
+                        self.tell(WARNING, name, f"{what}NotMade", f"module {name}: {reason}")
                 if not problems:
                     _log.info("%s: all well", side)
                 self._problems[side] = problems
@@ -389,7 +400,9 @@ class Modules:
             for name in sorted(names - wanted[kind]):
                 await self._cluster.delete(kind, name)
                 _log.info("object removed", extra=fields(kind=kind, object=name))
-        self._applied = {name: known for name, known in self._applied.items() if name in kept}
+        for name in self._applied.keys() - kept:
+            del self._applied[name]
+            self.events.forget(name)
 
     async def _apply(self, module: Module, owner: OwnerReference, *, everything: bool) -> None:
         generation = self.identities.known.get(module.identity)
@@ -409,11 +422,13 @@ class Modules:
             await self._cluster.apply(service)
         numbers = {}
         for slot in self._settings.slots:
-            numbers[slot] = await self._cluster.apply(
-                manifests.deployment(
-                    module, generation, self._settings, owner, self._certificate, self._addresses, slot
-                )
+            wanted = manifests.deployment(
+                module, generation, self._settings, owner, self._certificate, self._addresses, slot
             )
+            applied = await self._cluster.apply(wanted)
+            numbers[slot] = applied.generation
+            if slot == self._settings.slot:
+                self.events.know(module.object_name, wanted["metadata"]["name"], applied.uid)
         self._applied[module.object_name] = (basis, numbers)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
 

@@ -50,6 +50,7 @@ class Settings:
     release: str
     namespace: str
     pod_name: str
+    pod_uid: str
     node_name: str
     device_id: str
     iothub_hostname: str
@@ -222,6 +223,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         release=release,
         namespace=namespace,
         pod_name=text("EDGEHA_POD_NAME"),
+        pod_uid=environ.get("EDGEHA_POD_UID", "").strip(),
         node_name=text("EDGEHA_NODE_NAME"),
         device_id=device_id,
         iothub_hostname=hub,

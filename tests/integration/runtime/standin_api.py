@@ -21,6 +21,7 @@ KINDS = {
     "configmaps": "ConfigMap",
     "daemonsets": "DaemonSet",
     "deployments": "Deployment",
+    "events": "Event",
     "persistentvolumeclaims": "PersistentVolumeClaim",
     "pods": "Pod",
     "secrets": "Secret",
@@ -43,6 +44,7 @@ class ApiServer:
         self.followers = 0
         self.reviews = 0
         self.requests = 0
+        self.events: list[Object] = []
         self.writes: list[tuple[str, str]] = []  # method and object, of what changed something
         self._version = 0
         self._watchers: list[tuple[str, asyncio.Queue[tuple[str, Object]]]] = []
@@ -57,6 +59,7 @@ class ApiServer:
             app.router.add_get(base, self._list)
             app.router.add_get(base + "/{name}", self._get)
             app.router.add_get(base + "/{name}/log", self._log)
+            app.router.add_post(base, self._create)
             app.router.add_patch(base + "/{name}", self._apply)
             app.router.add_delete(base + "/{name}", self._delete)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -225,6 +228,13 @@ class ApiServer:
         if request.query.get("force") != "true" and not ours:
             return self._status(409, f"conflict: {plural}/{name} is somebody else's")
         return web.json_response(self.put(plural, name, await request.json()))
+
+    async def _create(self, request: web.Request) -> web.Response:
+        """Events alone are made so. They are no writes of the daemon's objects."""
+        assert request.match_info["plural"] == "events"
+        event = await request.json()
+        self.events.append(event)
+        return web.json_response(event, status=201)
 
     async def _delete(self, request: web.Request) -> web.Response:
         missing = self._missing(request)

@@ -97,7 +97,9 @@ async def test_an_image_that_cannot_be_had_stops_the_update_and_nothing_else(
         pulling, spec("Sensor", image="r/wrong:9"), {"waiting": {"reason": reason, "message": message}}
     )
     assert status == 502
-    assert body == {"message": f"image r/wrong:9 cannot be pulled on node node-a: {reason}: {message}"}
+    said = f"image r/wrong:9 cannot be pulled on node node-a: {reason}: {message}"
+    assert body == {"message": said}
+    await until("an event", lambda: [event["message"] for event in pulling.api.events] == [said])
 
 
 @pytest.mark.parametrize(

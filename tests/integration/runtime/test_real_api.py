@@ -92,6 +92,10 @@ class ControlPlane:
         found: dict[str, Any] = json.loads(self.kubectl("get", *what, "-o", "json"))
         return found
 
+    def events(self, deployment: str) -> str:
+        """What `kubectl describe` says of a Deployment: its events are those of its uid."""
+        return self.kubectl("describe", "deployment", deployment).partition("\nEvents:")[2]
+
     def listed(self, kind: str, labels: str = "app.kubernetes.io/component=module") -> set[str]:
         return {item["metadata"]["name"] for item in self.get(kind, "-l", labels)["items"]}
 
@@ -359,6 +363,7 @@ async def test_what_the_api_server_refuses_of_one_module_is_no_trouble_of_the_ot
     await until("the reason in /readyz", told)
     _, reasons = await gateway.ready()
     assert "module sensor" not in reasons
+    await until("an event at its Deployment", lambda: "not a label!" in cluster.events("gw-other-one-a"))
     image = cluster.get("deployment", "gw-sensor-a")["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == "r/sensor:3"
 

@@ -16,7 +16,7 @@ import pytest
 from edgeha_runtime.daemon import modules
 from edgeha_runtime.daemon.hub import HubClient, Identity
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
-from edgeha_runtime.daemon.kube import Cluster, ClusterError
+from edgeha_runtime.daemon.kube import Applied, Cluster, ClusterError
 from edgeha_runtime.daemon.manifests import Addresses, Manifest, OwnerReference
 from edgeha_runtime.daemon.modules import Modules
 from edgeha_runtime.daemon.settings import from_environment
@@ -27,6 +27,7 @@ ENVIRONMENT = {
     "EDGEHA_RELEASE": "gw",
     "EDGEHA_NAMESPACE": "edge-gw",
     "EDGEHA_POD_NAME": "gw-daemon-1",
+    "EDGEHA_POD_UID": "uid-7",
     "EDGEHA_NODE_NAME": "node-a",
     "EDGEHA_DEVICE_ID": "gw-1",
     "EDGEHA_IOTHUB_HOSTNAME": "hub.example.net",
@@ -47,6 +48,7 @@ class FakeCluster:
         self.objects: dict[str, set[str]] = {"Deployment": set(), "Service": set(), "ServiceAccount": set()}
         self.others: set[str] = set()
         self.applied: list[str] = []
+        self.events: list[Manifest] = []
         self.deleted: list[tuple[str, str]] = []
         self.gateway: str | None = "10.0.0.1"
         self.before: Callable[[], None] = lambda: None
@@ -61,7 +63,10 @@ class FakeCluster:
             raise ClusterError(f"Service {service} has no address")
         return self.gateway
 
-    async def apply(self, manifest: Manifest, *, force: bool = True) -> int:
+    async def create_event(self, manifest: Manifest) -> None:
+        self.events.append(manifest)
+
+    async def apply(self, manifest: Manifest, *, force: bool = True) -> Applied:
         self.before()
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         if name in self.others and not force:
@@ -69,7 +74,7 @@ class FakeCluster:
         self.applied.append(f"{kind}/{name}")
         if kind in self.objects:
             self.objects[kind].add(name)
-        return 1
+        return Applied(1, f"uid of {name}")
 
     async def object_names(self, _labels: Mapping[str, str]) -> dict[str, set[str]]:
         return {kind: set(names) for kind, names in self.objects.items()}
@@ -310,3 +315,49 @@ async def test_a_deployment_that_somebody_changed_is_put_right_in_each_slot(tmp_
         await until(lambda slot=slot: f"Deployment/gw-edgeagent-{slot}" in both.cluster.applied)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_is_wrong_with_a_module_is_an_event_at_its_deployment(gateway: Gateway) -> None:
+    await gateway.modules.deployment.create(spec("m", auth=LOGIN))
+    await until(lambda: "Deployment/gw-m-a" in gateway.cluster.applied)
+    gateway.cluster.others.add("gw-m-registry")
+    gateway.modules.reprovision()
+    await until(lambda: gateway.cluster.events)
+    (event,) = gateway.cluster.events
+    assert (event["type"], event["reason"]) == ("Warning", "ObjectsNotMade")
+    assert event["message"] == "module m: API server: conflict with kubectl (409)"
+    assert event["involvedObject"] == {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "name": "gw-m-a",
+        "namespace": "edge-gw",
+        "uid": "uid of gw-m-a",
+    }
+
+
+async def test_what_a_module_without_objects_is_told_stands_at_the_daemons_pod(gateway: Gateway) -> None:
+    gateway.chart(AGENT, {"name": "new", "image": ""})
+    await until(lambda: gateway.cluster.events)
+    gateway.chart(AGENT)
+    gateway.chart(AGENT, {"name": "new", "image": ""})
+    await asyncio.sleep(0.05)
+    (event,) = gateway.cluster.events  # the same is not told again and again
+    assert event["reason"] == "Refused"
+    assert event["message"] == "module new is refused: image is missing"
+    assert event["involvedObject"]["kind"] == "Pod"
+    assert (event["involvedObject"]["name"], event["involvedObject"]["uid"]) == ("gw-daemon-1", "uid-7")
+
+
+async def test_events_that_cannot_be_written_keep_nobody_waiting(gateway: Gateway) -> None:
+    failing = [ApiError(status=Status(code=403, message="quota"))]
+
+    async def create_event(event: Manifest) -> None:
+        if failing:
+            raise failing.pop()
+        gateway.cluster.events.append(event)
+
+    gateway.cluster.create_event = create_event  # type: ignore[method-assign]
+    for number in range(1000):
+        gateway.modules.tell("Normal", "m", "Started", f"{number}")
+    await until(lambda: len(gateway.cluster.events) > 100)
+    assert gateway.cluster.events[0]["message"] == "1", "one was refused, the next one was written"
