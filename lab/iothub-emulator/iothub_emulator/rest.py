@@ -19,6 +19,7 @@ from aiohttp import web
 
 from iothub_emulator import registry
 from iothub_emulator.auth import POLICY_RIGHTS, Authenticator, Right, SasToken
+from iothub_emulator.client_tls import peer_certificates
 from iothub_emulator.clock import HubClock, http_date
 from iothub_emulator.connections import Connections
 from iothub_emulator.errors import HubError, UnauthorizedError, argument_invalid, unauthorized
@@ -26,6 +27,7 @@ from iothub_emulator.identity import Identity
 from iothub_emulator.logs import event
 from iothub_emulator.operations import OperationClass
 from iothub_emulator.store import Store
+from iothub_emulator.trust import DeviceAuthorities, check_certificate
 from iothub_emulator.twins import Document, Twin
 
 T = TypeVar("T")
@@ -71,9 +73,15 @@ class RestApi:
     """Request handlers; `application` is what a server runs."""
 
     def __init__(
-        self, authenticator: Authenticator, store: Store, connections: Connections, clock: HubClock
+        self,
+        authenticator: Authenticator,
+        store: Store,
+        connections: Connections,
+        clock: HubClock,
+        authorities: DeviceAuthorities,
     ) -> None:
         self._authenticator = authenticator
+        self._authorities = authorities
         self._store = store
         self._connections = connections
         self._clock = clock
@@ -169,6 +177,15 @@ class RestApi:
                 )
             request["caller"] = await self._bearer(header[len("bearer ") :].strip(), right)
             request["entra"] = True
+            return
+        chain = peer_certificates(request.transport)
+        if not header and chain and own_device:
+            device_id = request.match_info["id"]
+            device = await self._store.run(
+                lambda database: registry.require_enabled_device(database, device_id)
+            )
+            check_certificate(device.authentication, chain, device_id, self._authorities, self._clock.now())
+            request["caller"] = f"device {device_id}"
             return
         token = SasToken.parse(header)
         path = [unquote(segment) for segment in request.rel_url.raw_path.strip("/").split("/")]

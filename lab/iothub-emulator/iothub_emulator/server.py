@@ -13,7 +13,7 @@ from aiohttp import web
 
 from iothub_emulator import registry, tls
 from iothub_emulator.auth import Authenticator
-from iothub_emulator.client_tls import client_tls_context
+from iothub_emulator.client_tls import client_tls_context, serve_client_tls
 from iothub_emulator.clock import HubClock
 from iothub_emulator.connections import Connections
 from iothub_emulator.feature import Context
@@ -44,27 +44,32 @@ async def _serve(state: State, names: list[str], options: ServeOptions) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    https_tls, mqtt_tls = tls.server_context(state), client_tls_context(state)
+    client_tls = client_tls_context(state)
     authenticator = Authenticator(names, state.policies())
     try:
         store = Store(state.database, [part for feature in FEATURES for part in feature.schema])
     except sqlite3.Error as error:
         raise StateError(f"{state.database} cannot be opened: {error}") from error
     connections = Connections()
-    mqtt = MqttServer(authenticator, store, connections, clock, DeviceAuthorities(state.device_ca))
-    rest = RestApi(authenticator, store, connections, clock)
+    authorities = DeviceAuthorities(state.device_ca)
+    mqtt = MqttServer(authenticator, store, connections, clock, authorities)
+    rest = RestApi(authenticator, store, connections, clock, authorities)
     context = Context(state, options, authenticator, store, connections, clock, rest, mqtt)
     runner = web.AppRunner(rest.application, access_log=None, shutdown_timeout=2)
     features = AsyncExitStack()
+    https: asyncio.Server | None = None
     try:
         await store.run(lambda database: registry.mark_all_disconnected(database, clock.now()))
         for feature in FEATURES:
             await features.enter_async_context(feature.run(context))
         rest.complete()
         await runner.setup()
-        site = web.TCPSite(runner, listen, options.https_port, ssl_context=https_tls)
-        await tls.listen(site.start(), listen, options.https_port)
-        await tls.listen(mqtt.start(listen, options.mqtt_port, mqtt_tls), listen, options.mqtt_port)
+        if runner.server is None:
+            raise RuntimeError("the application has no server")
+        # Devices may come with a certificate, also to the REST calls that are theirs.
+        start = serve_client_tls(runner.server, listen, options.https_port, client_tls)
+        https = await tls.listen(start, listen, options.https_port)
+        await tls.listen(mqtt.start(listen, options.mqtt_port, client_tls), listen, options.mqtt_port)
         write_private(state.pid_file, f"{os.getpid()}\n".encode())
         event(
             "listening",
@@ -78,6 +83,8 @@ async def _serve(state: State, names: list[str], options: ServeOptions) -> None:
         event("stopping")
     finally:
         await mqtt.stop()
+        if https is not None:
+            https.close()
         await runner.cleanup()
         await features.aclose()
         await store.close()

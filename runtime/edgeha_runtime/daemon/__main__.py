@@ -21,7 +21,9 @@ from edgeha_runtime import __version__
 from . import kube, logs, metrics, provisioning, settings, transport, trust
 from .authority import EdgeCa
 from .callers import Callers
-from .hub import HubClient, HubError
+from .credential import Credential
+from .hub import HubClient
+from .hub_errors import HubError
 from .keystore import KeyStore, Owner, StoreError, StoreLock, StoreLockedError
 from .kube import Cluster, ClusterError, TokenReviewer
 from .logs import fields
@@ -84,6 +86,7 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
     """
     health = Health()
     bundle = trust.load(config.trust_bundle_file)
+    credential = Credential(config, bundle.context())
     manifest_trust = trust.load_manifest(config.manifest_trust_file)
     lock = StoreLock(config.state_dir, pod=config.pod_name, node=config.node_name)
     runners = [await _listen(health.application(), config.health_port)]
@@ -92,13 +95,13 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
         if stop.is_set():
             return
         if config.dps is not None:
-            config = await _provisioned(config, config.dps, bundle.context(), health, stop)
+            config = await _provisioned(config, config.dps, credential, health, stop)
             if stop.is_set():
                 return
         owner = Owner(config.device_id, config.iothub_hostname)
         store = await asyncio.to_thread(KeyStore.open, config.state_dir, owner)
         client = kube.connect(config.namespace)
-        hub = HubClient(config, bundle.context())
+        hub = HubClient(config, credential)
         try:
             cluster = Cluster(client, config.namespace)
             modules = Modules(config, store, hub, cluster)
@@ -122,10 +125,10 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
                 modules,
                 cluster,
                 state=config.state_dir,
-                provisioning="manual.sas" if dps is None else "dps.symmetric_key",
+                provisioning=credential.kind,
                 reprovision=None
                 if dps is None
-                else functools.partial(provisioning.again, config, bundle.context(), dps),
+                else functools.partial(provisioning.again, config, credential, dps),
             )
             health.gateway = metrics.GatewayCollector(
                 config.device_id,
@@ -156,7 +159,7 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
 
 
 async def _provisioned(
-    config: Settings, dps: Dps, tls: ssl.SSLContext, health: Health, stop: asyncio.Event
+    config: Settings, dps: Dps, credential: Credential, health: Health, stop: asyncio.Event
 ) -> Settings:
     """The settings with the device and the hub that the provisioning service gives; as they are at a stop."""
     health.not_ready = lambda: [f"waiting for the provisioning service {dps.endpoint}"]
@@ -167,7 +170,7 @@ async def _provisioned(
     found: list[provisioning.Assignment] = []
 
     async def ask() -> None:
-        found.append(await provisioning.first(config, tls, dps, waits))
+        found.append(await provisioning.first(config, credential, dps, waits))
 
     await _or_stop(ask(), stop)
     return config.assigned(found[0].device_id, found[0].iothub_hostname) if found else config

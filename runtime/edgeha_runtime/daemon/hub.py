@@ -1,7 +1,7 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The device's own door to IoT Hub: module identities over HTTPS, signed with the device's SAS key.
+"""The device's own door to IoT Hub: module identities over HTTPS, with the device's own credential.
 
 REST paths and the rule that `PUT` replaces the whole identity: "Azure IoT Hub service API, modules". Devices
 may manage their own modules with their own credentials, as Azure's identity service does.
@@ -11,24 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import email.utils
-import hmac
 import json
 import logging
 import random
-import ssl
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from . import metrics
+from .credential import Credential, quoted
+from .hub_errors import HubError, HubUnavailableError
 from .logs import fields
 from .settings import Settings
 
@@ -39,20 +37,11 @@ ATTEMPTS = 4
 ATTEMPTS_ANSWERED = 7
 REQUEST_TIMEOUT = 15.0
 PARALLEL = 4
-TOKEN_TTL = 600
 MAX_ANSWER = 256 * 1024
 # A hub refuses tokens of a clock that is this far off; below it is not worth a word.
 CLOCK_TOLERANCE = 120.0
 
 _log = logging.getLogger(__name__)
-
-
-class HubError(Exception):
-    """The hub refused, and asking again would not help; the message says why and what to do."""
-
-
-class HubUnavailableError(HubError):
-    """The hub did not answer, or asked to come back later."""
 
 
 @dataclass(frozen=True)
@@ -65,69 +54,37 @@ class Identity:
     secondary_key: str
 
 
-def quoted(text: str) -> str:
-    """`text` as one segment of a path."""
-    return urllib.parse.quote(text, safe="")
-
-
-def sas_token(resource: str, key: bytes, expiry: int) -> str:
-    """Shared access signature for `resource` (host and path, not encoded), valid until `expiry` (Unix s)."""
-    encoded = quoted(resource)
-    digest = hmac.digest(key, f"{encoded}\n{expiry}".encode(), "sha256")
-    signature = quoted(base64.b64encode(digest).decode())
-    return f"SharedAccessSignature sr={encoded}&sig={signature}&se={expiry}"
-
-
-def read_device_key(path: Path) -> bytes:
-    """The device's symmetric key. Raises HubError when the file is missing or holds no base64."""
-    try:
-        text = path.read_text(encoding="ascii").strip()
-        key = base64.b64decode(text, validate=True)
-    except (OSError, UnicodeDecodeError, binascii.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not base64"
-        raise HubError(
-            f"device key {path}: {reason}. Put the device's symmetric key into the Secret"
-        ) from error
-    if not 16 <= len(key) <= 64:
-        raise HubError(
-            f"device key {path} has {len(key)} bytes: IoT Hub keys have 16 to 64. Check the Secret"
-        )
-    return key
-
-
-def device_key(settings: Settings) -> bytes:
-    """The device's own key; that of an enrollment group is only what it is derived from. Raises HubError."""
-    key = read_device_key(settings.device_key_file)
-    if settings.dps is None or not settings.dps.group:
-        return key
-    return hmac.digest(key, settings.dps.registration_id.encode(), "sha256")
-
-
 class HubClient:
     """Module identities of one device. Every call makes at most `ATTEMPTS` requests with growing pauses, and
     `ATTEMPTS_ANSWERED` while the hub answers.
 
-    The device key is read for each request, so a rotated Secret works without a restart.
+    The credential is looked at for each request, so a rotated Secret works without a restart.
     """
 
     def __init__(
         self,
         settings: Settings,
-        trust: ssl.SSLContext,
+        credential: Credential,
         *,
         clock: Callable[[], float] = time.time,
         pause: float = 0.5,
     ) -> None:
         self._host = settings.iothub_hostname
         self._device = settings.device_id
-        self._settings = settings
+        self._credential = credential
         self._proxy = settings.proxy_for(self._host)
         self._clock = clock
         self._pause = pause
         # edgeAgent asks for all modules of a deployment at once, and waiting is none of the hub's time.
         self._slots = asyncio.Semaphore(PARALLEL)
+        # A connection stands for the certificate that it was opened with, so a renewed one needs others.
+        connector = (
+            aiohttp.TCPConnector(ssl=credential.tls, limit=PARALLEL, force_close=True)
+            if credential.is_certificate
+            else aiohttp.TCPConnector(ssl=credential.tls, limit=PARALLEL, keepalive_timeout=30)
+        )
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=trust, limit=PARALLEL, keepalive_timeout=30),
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=REQUEST_TIMEOUT / 2),
             trust_env=False,  # the proxy comes from the settings, with their no_proxy rules
         )
@@ -207,9 +164,7 @@ class HubClient:
                 break
             if attempt:
                 await asyncio.sleep(self._pause * 2 ** (attempt - 1) * random.uniform(0.7, 1.3))  # noqa: S311 - spreads retries, protects nothing
-            expiry = int(self._clock()) + TOKEN_TTL
-            key = device_key(self._settings)
-            headers = {"Authorization": sas_token(f"{self._host}/devices/{self._device}", key, expiry)}
+            headers = self._credential.headers(f"{self._host}/devices/{self._device}", self._clock())
             if if_match:
                 headers["If-Match"] = '"*"'
             try:
@@ -273,7 +228,7 @@ class HubClient:
         if there and abs(offset) > CLOCK_TOLERANCE:
             return f"the clock of this node is {offset:+.0f} s off the hub's. Correct the node's time"
         # The hub answers the same for a wrong key, a disabled device and one that does not exist.
-        return "wrong device key in the Secret, or the device is disabled or missing at the hub"
+        return f"{self._credential.doubts()}, or the device is disabled or missing at the hub"
 
 
 async def whole(answer: aiohttp.ClientResponse) -> bytes:

@@ -25,7 +25,7 @@ from .callers import Caller, Callers
 from .deployment import Deployed, ModuleExistsError, SpecError, UnknownModuleError
 from .events import NORMAL, WARNING
 from .http_api import ApiError, application, json_body, refused, text
-from .hub import HubError, HubUnavailableError
+from .hub_errors import HubError, HubUnavailableError
 from .images import ImageError, ImageTimeoutError
 from .keystore import cannot_write
 from .kube import ERRORS, Cluster, describe

@@ -20,7 +20,8 @@ from lightkube import ApiError
 from . import manifests, moduleset
 from .deployment import Deployment, read
 from .events import WARNING, Events
-from .hub import HubClient, HubError, HubUnavailableError
+from .hub import HubClient
+from .hub_errors import HubError, HubUnavailableError
 from .identities import Identities
 from .images import Images
 from .keystore import KeyStore, cannot_write

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which device this gateway is and at which hub, as the Device Provisioning Service says.
 
-REST and keys: "Device Provisioning Service, runtime registration" and "symmetric key attestation". What the
+REST and proofs: "Device Provisioning Service, runtime registration", "symmetric key attestation" and "X.509
+certificate attestation". What the
 service once answered is kept beside the key store, so that a gateway starts with the cloud away; it is asked
 again only by `ask`, or when nothing is kept.
 """
@@ -14,7 +15,6 @@ import asyncio
 import hashlib
 import json
 import logging
-import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,16 +24,9 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from .hub import (
-    REQUEST_TIMEOUT,
-    TOKEN_TTL,
-    HubError,
-    HubUnavailableError,
-    device_key,
-    quoted,
-    sas_token,
-    whole,
-)
+from .credential import Credential, quoted
+from .hub import REQUEST_TIMEOUT, whole
+from .hub_errors import HubError, HubUnavailableError
 from .keystore import StoreError, write_atomic
 from .logs import fields
 from .settings import Dps, Settings
@@ -110,7 +103,7 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 async def first(
-    settings: Settings, trust: ssl.SSLContext, dps: Dps, waits: Callable[[str], None]
+    settings: Settings, credential: Credential, dps: Dps, waits: Callable[[str], None]
 ) -> Assignment:
     """The assignment: what is kept, else what the service answers, asked until it does.
 
@@ -122,7 +115,7 @@ async def first(
     failures = 0
     while True:
         try:
-            assignment = await ask(settings, trust, dps)
+            assignment = await ask(settings, credential, dps)
         except HubUnavailableError as error:
             pause = RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]
             failures += 1
@@ -134,7 +127,7 @@ async def first(
         return assignment
 
 
-async def ask(settings: Settings, trust: ssl.SSLContext, dps: Dps) -> Assignment:
+async def ask(settings: Settings, credential: Credential, dps: Dps) -> Assignment:
     """Register with the service and wait for its answer.
 
     Raises HubUnavailableError when it is away, ProvisioningError when it refuses.
@@ -143,26 +136,24 @@ async def ask(settings: Settings, trust: ssl.SSLContext, dps: Dps) -> Assignment
     proxy = settings.proxy_for(dps.endpoint)
     deadline = time.monotonic() + LIMIT_SECONDS
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=trust),
+        connector=aiohttp.TCPConnector(ssl=credential.tls),
         timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT),
         trust_env=False,
     ) as session:
 
         async def call(method: str, path: str, body: object = None) -> tuple[dict[str, Any], float]:
-            expiry = int(time.time()) + TOKEN_TTL
             resource = f"{dps.id_scope}/registrations/{dps.registration_id}"
-            token = sas_token(resource, device_key(settings), expiry)
             try:
                 async with session.request(
                     method,
                     URL(f"{base}/{path}?api-version={API_VERSION}", encoded=True),
                     json=body,
-                    headers={"Authorization": f"{token}&skn=registration"},
+                    headers=credential.headers(resource, time.time(), "&skn=registration"),
                     proxy=proxy,
                     allow_redirects=False,
                 ) as answer:
                     raw = await whole(answer)
-                    return _document(dps, answer, raw), _pause(answer)
+                    return _document(dps, credential, answer, raw), _pause(answer)
             except aiohttp.ClientConnectorCertificateError as error:
                 raise ProvisioningError(
                     f"provisioning service {dps.endpoint}: its certificate is not trusted "
@@ -193,7 +184,7 @@ def _pause(answer: aiohttp.ClientResponse) -> float:
         return POLL_SECONDS
 
 
-def _document(dps: Dps, answer: aiohttp.ClientResponse, raw: bytes) -> dict[str, Any]:
+def _document(dps: Dps, credential: Credential, answer: aiohttp.ClientResponse, raw: bytes) -> dict[str, Any]:
     try:
         document = json.loads(raw)
     except ValueError:
@@ -207,8 +198,9 @@ def _document(dps: Dps, answer: aiohttp.ClientResponse, raw: bytes) -> dict[str,
             ": "
         )
         if answer.status == 401:
+            doubts = credential.doubts()
             raise ProvisioningError(
-                f"{reason}. Wrong key in the Secret, another id scope, or nothing is enrolled for it"
+                f"{reason}. {doubts[:1].upper()}{doubts[1:]}, another id scope, or nothing is enrolled for it"
             )
         raise ProvisioningError(reason)
     if not isinstance(document, dict):
@@ -230,12 +222,12 @@ def _assignment(dps: Dps, document: Mapping[str, Any]) -> Assignment:
     return Assignment(device, hub)
 
 
-async def again(settings: Settings, trust: ssl.SSLContext, dps: Dps) -> None:
+async def again(settings: Settings, credential: Credential, dps: Dps) -> None:
     """Ask the service anew. Raises HubUnavailableError, ProvisioningError; this for another assignment too.
 
     Keys and identities of this store belong to its device and hub, so moving is a person's decision.
     """
-    found = await ask(settings, trust, dps)
+    found = await ask(settings, credential, dps)
     if found != Assignment(settings.device_id, settings.iothub_hostname):
         raise ProvisioningError(
             f"the provisioning service now assigns device {found.device_id} at hub {found.iothub_hostname}; "

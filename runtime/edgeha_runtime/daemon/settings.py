@@ -26,7 +26,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Dps:
-    """A registration at the Device Provisioning Service, by symmetric key.
+    """A registration at the Device Provisioning Service.
 
     `group`: the key is that of an enrollment group, and the device's own key is derived from it.
     """
@@ -57,7 +57,9 @@ class Settings:
     gateway_hostname: str
     gateway_service: str
     dps: Dps | None
-    device_key_file: Path
+    device_key_file: Path | None
+    device_certificate_file: Path | None
+    device_private_key_file: Path | None
     state_dir: Path
     trust_bundle_file: Path
     manifest_trust_file: Path | None
@@ -231,7 +233,9 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         gateway_hostname=text("EDGEHA_GATEWAY_HOSTNAME", hub),
         gateway_service=environ.get("EDGEHA_GATEWAY_SERVICE", "").strip(),
         dps=dps,
-        device_key_file=Path(text("EDGEHA_DEVICE_KEY_FILE")),
+        device_key_file=file("EDGEHA_DEVICE_KEY_FILE"),
+        device_certificate_file=file("EDGEHA_DEVICE_CERTIFICATE_FILE"),
+        device_private_key_file=file("EDGEHA_DEVICE_PRIVATE_KEY_FILE"),
         state_dir=Path(text("EDGEHA_STATE_DIR")),
         trust_bundle_file=Path(text("EDGEHA_TRUST_BUNDLE_FILE")),
         manifest_trust_file=file("EDGEHA_MANIFEST_TRUST_FILE"),
@@ -264,6 +268,14 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         problems.append(
             f"EDGEHA_SLOTS is {','.join(settings.slots)!r} and EDGEHA_SLOT {settings.slot!r}: give a or a,b, "
             "and one of these"
+        )
+    if (settings.device_certificate_file is None) != (settings.device_private_key_file is None):
+        problems.append(
+            "EDGEHA_DEVICE_CERTIFICATE_FILE and EDGEHA_DEVICE_PRIVATE_KEY_FILE go together: give both"
+        )
+    if (settings.device_certificate_file is None) == (settings.device_key_file is None):
+        problems.append(
+            "give EDGEHA_DEVICE_KEY_FILE or EDGEHA_DEVICE_CERTIFICATE_FILE: a device proves itself in one way"
         )
     if (settings.edge_ca_certificate_file is None) != (settings.edge_ca_key_file is None):
         problems.append("EDGEHA_EDGE_CA_CERTIFICATE_FILE and EDGEHA_EDGE_CA_KEY_FILE go together: give both")

@@ -240,12 +240,13 @@ class Hub:
         if_match: str | None = None,
         api_version: str | None = API_VERSION,
         headers: dict[str, str] | None = None,
+        certificate: tuple[Path, Path] | None = None,
     ) -> requests.Response:
-        """A bare HTTPS request, by default as iothubowner."""
-        headers = {
-            "Authorization": token if token is not None else self.token(policy="iothubowner"),
-            **(headers or {}),
-        }
+        """A bare HTTPS request, by default as iothubowner; with a certificate and its key without a token."""
+        if certificate is None:
+            token = token if token is not None else self.token(policy="iothubowner")
+            headers = {"Authorization": token, **(headers or {})}
+        headers = dict(headers or {})
         if if_match is not None:
             headers["If-Match"] = if_match
         return requests.request(
@@ -256,6 +257,7 @@ class Hub:
             json=body,
             data=raw_body,
             verify=str(self.state / "ca.pem"),
+            cert=None if certificate is None else (str(certificate[0]), str(certificate[1])),
             timeout=10,
         )
 

@@ -6,6 +6,7 @@
 import ssl
 import time
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from socket import create_connection
 
 import pytest
@@ -13,6 +14,7 @@ from azure.iot.hub import IoTHubRegistryManager
 from msrest.exceptions import HttpOperationError
 
 from tests.integration.hub.conftest import API_VERSION, Hub, HubFactory, free_port
+from tests.tls import issue
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
@@ -127,6 +129,31 @@ def test_device_manages_its_own_modules_only(hub: Hub, device_key: str) -> None:
     assert hub.request("GET", "/devices/neighbour/modules", token=other).status_code == 401
     wrong = hub.token(key=KEY, path="/devices/own")
     assert hub.request("GET", "/devices/own/modules", token=wrong).status_code == 401
+
+
+def test_a_certificate_opens_what_is_its_devices_own_and_nothing_else(hub: Hub, tmp_path: Path) -> None:
+    known, other = issue("certified"), issue("certified")
+    thumbprints = {"primaryThumbprint": known.thumbprint, "secondaryThumbprint": known.thumbprint}
+    document = {
+        "deviceId": "certified",
+        "status": "enabled",
+        "capabilities": {"iotEdge": True},
+        "authentication": {"type": "selfSigned", "x509Thumbprint": thumbprints},
+    }
+    assert hub.request("PUT", "/devices/certified", body=document).status_code == 200
+    hub.create_device("stranger")
+    own, wrong = known.write(tmp_path, "known"), other.write(tmp_path, "other")
+    body = {"deviceId": "certified", "moduleId": "m", "managedBy": "iotEdge"}
+    path = "/devices/certified/modules/m"
+    assert hub.request("PUT", path, certificate=own, body=body).status_code == 200
+    assert hub.request("GET", path, certificate=own).json()["moduleId"] == "m"
+    assert hub.request("GET", path, certificate=wrong).status_code == 401
+    # No policy, no other device, and no token where there is a certificate that proves nothing.
+    assert hub.request("GET", "/devices/certified", certificate=own).status_code == 401
+    assert hub.request("GET", "/devices/stranger/modules", certificate=own).status_code == 401
+    assert hub.request("GET", "/twins/certified", certificate=own).status_code == 401
+    owner = {"Authorization": hub.token(policy="iothubowner")}
+    assert hub.request("GET", path, certificate=wrong, headers=owner).status_code == 200
 
 
 @pytest.mark.parametrize("version", [None, "2016-11-14", "latest"])

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from edgeha_runtime.daemon.hub import sas_token
+from edgeha_runtime.daemon.credential import sas_token
 from edgeha_runtime.daemon.trust import TrustBundle
 from yarl import URL
 
@@ -76,8 +76,8 @@ class Hub:
             await self.process.wait()
             self.process = None
 
-    async def service(self, method: str, path: str, body: object = None) -> Any:
-        """Call the service's REST as its owner. Answers the document."""
+    async def service(self, method: str, path: str, body: object = None, *, change: bool = False) -> Any:
+        """Call the service's REST as its owner; `change`: what is there already. Answers the document."""
         policies = json.loads((self.state / "policies.json").read_text())
         owner = base64.b64decode(policies["iothubowner"])
         token = sas_token(self.host, owner, int(time.time()) + 600) + "&skn=iothubowner"
@@ -89,7 +89,7 @@ class Hub:
                 # Encoded already: $ stands in names of modules.
                 URL(f"https://{self.host}{path}?api-version=2021-04-12", encoded=True),
                 json=body,
-                headers={"Authorization": token},
+                headers={"Authorization": token} | ({"If-Match": '"*"'} if change else {}),
             ) as answer,
         ):
             text = await answer.text()

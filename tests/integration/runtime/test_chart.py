@@ -70,6 +70,7 @@ def test_lint_is_clean() -> None:
         ('gateway.iothubHostname="https://hub"', "iothubHostname"),
         ('credential.existingSecret=""', "credential.existingSecret"),
         ('credential.deviceKey="c2VjcmV0"', "deviceKey"),
+        ('credential.type="tpm"', "type"),
         ('trustBundle="-----BEGIN PRIVATE KEY-----"', "trustBundle"),
         ('manifestTrustBundle="-----BEGIN PRIVATE KEY-----"', "manifestTrustBundle"),
         ('edgeCa.existingSecret="A b"', "existingSecret"),
@@ -166,6 +167,20 @@ def test_the_key_comes_from_a_secret_or_from_a_secret_store() -> None:
     assert volumes["credential"]["csi"]["volumeAttributes"] == {"secretProviderClass": "vault"}
     assert (
         "give either credential.existingSecret" in template('credential.secretProviderClass="vault"').stderr
+    )
+
+
+def test_a_device_may_prove_itself_by_a_certificate() -> None:
+    def proof(*sets: str) -> tuple[set[str], list[str]]:
+        spec = pod(*sets)["spec"]
+        names = {entry["name"] for entry in spec["containers"][0]["env"] if "_DEVICE_" in entry["name"]}
+        volume = next(volume for volume in spec["volumes"] if volume["name"] == "credential")
+        return names - {"EDGEHA_DEVICE_ID"}, [item["key"] for item in volume["secret"]["items"]]
+
+    assert proof() == ({"EDGEHA_DEVICE_KEY_FILE"}, ["device-key"])
+    assert proof('credential.type="x509"') == (
+        {"EDGEHA_DEVICE_CERTIFICATE_FILE", "EDGEHA_DEVICE_PRIVATE_KEY_FILE"},
+        ["tls.crt", "tls.key"],
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from edgeha_runtime.daemon.hub import sas_token
+from edgeha_runtime.daemon.credential import sas_token
 from edgeha_runtime.daemon.provisioning import FILE
 from edgeha_runtime.daemon.trust import TrustBundle
 
@@ -148,5 +148,5 @@ async def test_a_service_that_is_away_is_waited_for_and_one_that_refuses_is_not(
     assert daemon.process is not None
     # Nothing is enrolled for it: a person has to act.
     assert await daemon.process.wait() == 78
-    assert "Wrong key in the Secret, another id scope, or nothing is enrolled" in daemon.log[-1]["msg"]
+    assert "Wrong device key in the Secret, another id scope, or nothing is enrolled" in daemon.log[-1]["msg"]
     daemon.process = None

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import pytest
 from edgeha_runtime.daemon import hub
+from edgeha_runtime.daemon.credential import Credential
 from edgeha_runtime.daemon.hub import HubClient, HubError, HubUnavailableError
 from edgeha_runtime.daemon.settings import from_environment
 from edgeha_runtime.daemon.trust import TrustBundle
@@ -76,7 +77,9 @@ async def client(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             "EDGEHA_WORKLOAD_PROXY_IMAGE": "i",
         }
     )
-    return HubClient(config, TrustBundle((tmp_path / "own.crt").read_text()).context(), pause=0.01)
+    return HubClient(
+        config, Credential(config, TrustBundle((tmp_path / "own.crt").read_text()).context()), pause=0.01
+    )
 
 
 async def test_an_answer_in_pieces_is_read_whole(client: HubClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgeha_runtime.daemon.credential import Credential
 from edgeha_runtime.daemon.hub import HubClient, HubError, HubUnavailableError
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 from edgeha_runtime.daemon.settings import from_environment
@@ -113,7 +114,7 @@ def client(hub: Hub, folder: Path, *, key: str = DEVICE_KEY, ca: str = "") -> Hu
             "EDGEHA_WORKLOAD_PROXY_IMAGE": "i",
         }
     )
-    return HubClient(config, TrustBundle(ca or hub.ca).context(), pause=0.05)
+    return HubClient(config, Credential(config, TrustBundle(ca or hub.ca).context()), pause=0.05)
 
 
 async def test_identities_are_made_read_given_keys_and_deleted(hub: Hub, tmp_path: Path) -> None:

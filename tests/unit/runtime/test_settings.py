@@ -109,6 +109,22 @@ def test_what_is_wrong_with_a_registration_is_named(change: dict[str, str], prob
 
 
 @pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"EDGEHA_DEVICE_KEY_FILE": ""}, "give EDGEHA_DEVICE_KEY_FILE or EDGEHA_DEVICE_CERTIFICATE_FILE"),
+        (
+            {"EDGEHA_DEVICE_CERTIFICATE_FILE": "/c", "EDGEHA_DEVICE_PRIVATE_KEY_FILE": "/k"},
+            "a device proves itself in one way",
+        ),
+        ({"EDGEHA_DEVICE_KEY_FILE": "", "EDGEHA_DEVICE_CERTIFICATE_FILE": "/c"}, "go together: give both"),
+    ],
+)
+def test_a_device_has_one_proof(given: dict[str, str], said: str) -> None:
+    with pytest.raises(settings.SettingsError, match=said):
+        settings.from_environment(GOOD | given)
+
+
+@pytest.mark.parametrize(
     ("slots", "slot"), [("b", "b"), ("b,a", "a"), ("a,b,c", "a"), ("a", "b"), ("a,b", "c")]
 )
 def test_slots_that_there_are_not_are_refused(slots: str, slot: str) -> None:
