@@ -257,10 +257,15 @@ def _is_named(spec: Spec, name: str) -> None:
         raise SpecError(f"name is not {name}, which the path says")
 
 
-def read(deployed: Deployed, release: str, own_secrets: frozenset[str]) -> Candidate:
+def read(deployed: Deployed, release: str, own_secrets: frozenset[str], parent: str = "") -> Candidate:
     """The candidate for a module of edgeAgent."""
     return moduleset.from_spec(
-        deployed.spec, release, own_secrets, running=deployed.running, restarts=deployed.restarts
+        deployed.spec,
+        release,
+        own_secrets,
+        running=deployed.running,
+        restarts=deployed.restarts,
+        parent=parent,
     )
 
 

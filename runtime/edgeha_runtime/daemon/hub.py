@@ -70,9 +70,14 @@ class HubClient:
         pause: float = 0.5,
     ) -> None:
         self._host = settings.iothub_hostname
+        # A gateway above this one passes calls on; they are still signed for the hub.
+        self._door = settings.parent_hostname or settings.iothub_hostname
+        self._called = (
+            f"parent gateway {self._door}" if settings.parent_hostname else f"hub {settings.iothub_hostname}"
+        )
         self._device = settings.device_id
         self._credential = credential
-        self._proxy = settings.proxy_for(self._host)
+        self._proxy = settings.proxy_for(self._door)
         self._clock = clock
         self._pause = pause
         # edgeAgent asks for all modules of a deployment at once, and waiting is none of the hub's time.
@@ -106,7 +111,7 @@ class HubClient:
         identity = await self.get_module(module)
         if identity is None:
             raise HubUnavailableError(
-                f"hub {self._host}: module {module} exists and does not; asking again later"
+                f"{self._called}: module {module} exists and does not; asking again later"
             )
         return identity
 
@@ -143,7 +148,7 @@ class HubClient:
             )
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise HubError(
-                f"hub {self._host} answered no module identity for {module}. Is this host an IoT Hub, or "
+                f"{self._called} answered no module identity for {module}. Is this host an IoT Hub, or "
                 "does a proxy answer in its place?"
             ) from error
 
@@ -157,7 +162,7 @@ class HubClient:
         if_match: bool = False,
     ) -> tuple[int, bytes]:
         path = f"devices/{quoted(self._device)}/modules/{quoted(module)}"
-        url = f"https://{self._host}/{path}?api-version={API_VERSION}"
+        url = f"https://{self._door}/{path}?api-version={API_VERSION}"
         last, answered = "", False
         for attempt in range(ATTEMPTS_ANSWERED):
             if attempt >= ATTEMPTS and not answered:
@@ -190,14 +195,14 @@ class HubClient:
                     last, answered = reason, True
             except aiohttp.ClientConnectorCertificateError as error:
                 raise HubError(
-                    f"hub {self._host}: its certificate is not trusted ({error.certificate_error}). Put the "
+                    f"{self._called}: its certificate is not trusted ({error.certificate_error}). Put the "
                     "CA into the trust bundle, or correct the host name"
                 ) from error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 way = f" through proxy {_without_password(self._proxy)}" if self._proxy else ""
                 metrics.HUB_REQUESTS.labels(method, "").inc()
                 answered = False
-                last = f"hub {self._host}{way} does not answer: {error or type(error).__name__}"
+                last = f"{self._called}{way} does not answer: {error or type(error).__name__}"
             _log.info("hub request failed", extra=fields(method=method, module=module, reason=last))
         raise HubUnavailableError(last)
 
@@ -208,7 +213,7 @@ class HubClient:
                 code = str(json.loads(body).get("Message", ""))[:200]
             except (ValueError, AttributeError):
                 code = ""
-        said = f"hub {self._host} answered {response.status} {code}".strip()
+        said = f"{self._called} answered {response.status} {code}".strip()
         if response.status == 401:
             return f"{said} for device {self._device}: {self._unauthorized(response)}"
         if response.status == 403:

@@ -335,6 +335,9 @@ def _contract(module: Module, generation: str, settings: Settings) -> dict[str, 
             "IOTEDGE_MANAGEMENTURI": f"http://127.0.0.1:{MANAGEMENT_PORT}",
             "Mode": "iotedged",
         }
+        if settings.parent_hostname:
+            # A nested one finds the hub through the gateway above it.
+            found["IOTEDGE_GATEWAYHOSTNAME"] = settings.parent_hostname
     elif not module.deployed:
         found |= {
             "IOTEDGE_APIVERSION": API_VERSION,

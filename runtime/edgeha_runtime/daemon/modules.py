@@ -77,7 +77,9 @@ class Modules:
         self.pods = Board(settings.slot)
         self.deployment = Deployment(
             store,
-            read=lambda deployed: read(deployed, settings.release, frozenset(settings.own_secrets)),
+            read=lambda deployed: read(
+                deployed, settings.release, frozenset(settings.own_secrets), settings.parent_hostname
+            ),
             check=lambda candidates: self._together(candidates).refused,
             changed=self._deployment_changed,
         )
@@ -172,7 +174,9 @@ class Modules:
         self._set_problem = ""
         own_secrets = frozenset(self._settings.own_secrets)
         self._base = [
-            moduleset.from_entry(entry, number, self._settings.release, own_secrets)
+            moduleset.from_entry(
+                entry, number, self._settings.release, own_secrets, self._settings.parent_hostname
+            )
             for number, entry in enumerate(entries)
         ]
         agents = (entry for entry in entries if isinstance(entry, dict) and entry.get("name") == EDGE_AGENT)

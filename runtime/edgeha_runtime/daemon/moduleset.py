@@ -19,6 +19,8 @@ from .settings import DEVICE_ID
 # Room for the suffixes of slot (2 characters), ReplicaSet and pod (17) within the 63 of a host name.
 MAX_OBJECT_NAME = 44
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+# Stands for the gateway above at the start of an image, as in "$upstream:443/sensor:1".
+UPSTREAM = "$upstream"
 RESERVED_ENV = "IOTEDGE_"
 EDGE_AGENT = "edgeAgent"
 # Their identities at the hub, made with the device, are called $edgeAgent and $edgeHub.
@@ -148,17 +150,18 @@ def entries(text: str) -> list[Any]:
 
 
 def from_entry(
-    entry: Any, position: int, release: str, own_secrets: frozenset[str] = frozenset()
+    entry: Any, position: int, release: str, own_secrets: frozenset[str] = frozenset(), parent: str = ""
 ) -> Candidate:
-    """A module of the ConfigMap. own_secrets: no module may mount these."""
+    """A module of the ConfigMap, which may mount none of own_secrets. parent: the gateway above, or none."""
     name, problems = _problems(entry)
     parts = Parts()
     if isinstance(entry, dict):
         parts, more = _translated(entry.get("createOptions"), release, own_secrets)
         problems += _unfit("the module", entry) + more + _reserved(parts.env)
+        problems += _without_parent("image", entry.get("image"), parent)
     if problems:
         return Candidate(name or f"#{position}", None, tuple(problems))
-    return Candidate(name, _module(entry, release, parts))
+    return Candidate(name, _module(entry, release, parts, parent))
 
 
 def from_spec(
@@ -168,6 +171,7 @@ def from_spec(
     *,
     running: bool = True,
     restarts: int = 0,
+    parent: str = "",
 ) -> Candidate:
     """A module as the management API's ModuleSpec says it. Its problems name the field of the contract."""
     name, config = spec.get("name"), spec.get("config")
@@ -187,8 +191,9 @@ def from_spec(
     image = settings.get("image")
     if not isinstance(image, str) or not image.strip():
         problems.append("config.settings.image is missing")
+    problems += _without_parent("config.settings.image", image, parent)
     env, wrong = _contract_env(config.get("env"))
-    registry, more = _registry(settings.get("auth"))
+    registry, more = _registry(settings.get("auth"), parent)
     parts, untranslated = _translated(settings.get("createOptions"), release, own_secrets)
     problems += wrong + more + untranslated
     if problems:
@@ -197,7 +202,7 @@ def from_spec(
         str(name),
         Module(
             name=str(name),
-            image=str(image).strip(),
+            image=_of_parent(str(image).strip(), parent),
             env=tuple(sorted((parts.env | env).items())),
             image_pull_policy=CONTRACT_PULL_POLICIES[policy],
             object_name=object_name(release, str(name)),
@@ -300,7 +305,18 @@ def _contract_env(listed: Any) -> tuple[dict[str, str], list[str]]:
     return env, problems
 
 
-def _registry(auth: Any) -> tuple[Registry | None, list[str]]:
+def _without_parent(what: str, image: Any, parent: str) -> list[str]:
+    if parent or not isinstance(image, str) or not image.strip().startswith(UPSTREAM):
+        return []
+    return [f"{what} is of {UPSTREAM}, and this gateway has no parent"]
+
+
+def _of_parent(text: str, parent: str) -> str:
+    """An image or a registry with the parent's name where it takes that."""
+    return parent + text[len(UPSTREAM) :] if parent and text.startswith(UPSTREAM) else text
+
+
+def _registry(auth: Any, parent: str) -> tuple[Registry | None, list[str]]:
     """The `auth` of a ModuleSpec's settings, as Docker's AuthConfig; an empty one is none."""
     if not auth:
         return None, []
@@ -309,7 +325,8 @@ def _registry(auth: Any) -> tuple[Registry | None, list[str]]:
     values = [auth.get(key) for key in ("serveraddress", "username", "password")]
     if not all(isinstance(value, str) and value for value in values):
         return None, ["config.settings.auth lacks serveraddress, username or password"]
-    return Registry(*map(str, values)), []
+    server, username, password = map(str, values)
+    return Registry(_of_parent(server, parent), username, password), []
 
 
 _WAYS = {
@@ -375,10 +392,10 @@ def _problems(entry: Any) -> tuple[str, list[str]]:
     return name if isinstance(name, str) else "", problems
 
 
-def _module(entry: dict[str, Any], release: str, parts: Parts) -> Module:
+def _module(entry: dict[str, Any], release: str, parts: Parts, parent: str) -> Module:
     return Module(
         name=entry["name"],
-        image=entry["image"].strip(),
+        image=_of_parent(entry["image"].strip(), parent),
         env=tuple(sorted((parts.env | entry.get("env", {})).items())),
         image_pull_policy=entry.get("imagePullPolicy", "IfNotPresent"),
         object_name=object_name(release, entry["name"]),

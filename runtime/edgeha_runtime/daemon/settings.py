@@ -43,6 +43,7 @@ class Settings:
 
     Durations are in seconds. `https_proxy` is a URL or empty; `no_proxy` holds host names, suffixes with a
     leading dot, addresses and networks (CIDR). With `dps` device and hub are empty until it was asked.
+    `parent_hostname`: the gateway above this one, which passes its calls on to the hub, or empty.
     `slots` are all that the gateway has, and `slot` is the daemon's own. `pull_seconds`: how long an update
     waits for its image, 0 not at all.
     """
@@ -55,6 +56,7 @@ class Settings:
     device_id: str
     iothub_hostname: str
     gateway_hostname: str
+    parent_hostname: str
     gateway_service: str
     dps: Dps | None
     device_key_file: Path | None
@@ -221,6 +223,9 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         problems.append(f"EDGEHA_DEVICE_ID is {device_id!r}: not a device id of IoT Hub")
     if "/" in hub or "@" in hub:
         problems.append(f"EDGEHA_IOTHUB_HOSTNAME is {hub!r}: give the host name alone, without https://")
+    parent = environ.get("EDGEHA_PARENT_HOSTNAME", "").strip()
+    if "/" in parent or "@" in parent:
+        problems.append(f"EDGEHA_PARENT_HOSTNAME is {parent!r}: give the host name alone, without https://")
     settings = Settings(
         release=release,
         namespace=namespace,
@@ -231,6 +236,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         iothub_hostname=hub,
         # Until a module answers as the gateway's own hub, modules talk to IoT Hub itself.
         gateway_hostname=text("EDGEHA_GATEWAY_HOSTNAME", hub),
+        parent_hostname=parent,
         gateway_service=environ.get("EDGEHA_GATEWAY_SERVICE", "").strip(),
         dps=dps,
         device_key_file=file("EDGEHA_DEVICE_KEY_FILE"),

@@ -340,3 +340,25 @@ def test_modules_of_the_chart_and_of_edge_agent_are_compared_with_each_other() -
 def test_a_module_is_refused_where_another_one_of_its_name_is_wrong() -> None:
     found = moduleset.assemble([Candidate("m", None, ("wrong",)), moduleset.from_spec(wanted(), "gw")], "gw")
     assert (found.modules, found.refused) == ((), {"m": "wrong"})
+
+
+UPSTREAM = "$upstream:443/sensor:1"
+
+
+def test_images_of_upstream_are_the_parents() -> None:
+    entry = moduleset.from_entry({"name": "m", "image": UPSTREAM}, 0, "gw", parent="top.plant").module
+    auth = {"serveraddress": "$upstream:443", "username": "u", "password": "p"}
+    spec = {"name": "m", "type": "docker", "config": {"settings": {"image": UPSTREAM, "auth": auth}}}
+    made = moduleset.from_spec(spec, "gw", parent="top.plant").module
+    assert entry is not None
+    assert made is not None
+    assert entry.image == made.image == "top.plant:443/sensor:1"
+    assert made.registry is not None
+    assert made.registry.server == "top.plant:443"
+
+
+def test_images_of_upstream_are_refused_without_a_parent() -> None:
+    said = "is of $upstream, and this gateway has no parent"
+    assert moduleset.from_entry({"name": "m", "image": UPSTREAM}, 0, "gw").problems == (f"image {said}",)
+    spec = {"name": "m", "type": "docker", "config": {"settings": {"image": UPSTREAM}}}
+    assert moduleset.from_spec(spec, "gw").problems == (f"config.settings.image {said}",)
