@@ -190,6 +190,63 @@ def storage_problems(
     return []
 
 
+def claim_view(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``{"class", "access_modes", "phase", "release"}`` of a PersistentVolumeClaim.
+
+    release: the Helm release that it belongs to, as ``NAMESPACE/NAME``; None when it belongs to none.
+    """
+    metadata, spec = claim.get("metadata") or {}, claim.get("spec") or {}
+    notes, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
+    owner = f"{notes.get('meta.helm.sh/release-namespace')}/{notes.get('meta.helm.sh/release-name')}"
+    owned = labels.get("app.kubernetes.io/managed-by") == "Helm" and "None" not in owner.split("/")
+    return {
+        "class": spec.get("storageClassName"),
+        "access_modes": list(spec.get("accessModes") or []),
+        "phase": (claim.get("status") or {}).get("phase"),
+        "release": owner if owned else None,
+    }
+
+
+def claim_problems(gateway: Mapping[str, Any], storage: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (fact, fix) when the state that a gateway has cannot be what the inventory asks for.
+
+    gateway: ``name``, ``namespace`` and ``claim`` (`claim_view`). storage: ``class`` (empty: the cluster's
+    default) and ``access_mode``. What a claim is cannot be changed, so Helm would fail half-way.
+    """
+    claim, name = gateway.get("claim"), gateway["name"]
+    if claim is None:
+        return []
+    own = f"gateway {name}: its claim {name}-state in {gateway['namespace']}"
+    found = []
+    if claim["release"] not in (None, f"{gateway['namespace']}/{name}"):
+        found.append(
+            (
+                f"{own} belongs to the Helm release {claim['release']}",
+                "give the gateway another name, or uninstall that release, which leaves the claim",
+            )
+        )
+    if storage["class"] and claim["class"] != storage["class"]:
+        found.append(
+            (
+                f"{own} is of the storage class {claim['class']}, and {storage['class']} is asked for",
+                f"set storage.class of the gateway to {claim['class']}, or bring its state to a new claim",
+            )
+        )
+    if claim["access_modes"] != [storage["access_mode"]]:
+        modes = ", ".join(claim["access_modes"])
+        found.append(
+            (
+                f"{own} is {modes}, and {storage['access_mode']} is asked for",
+                f"set storage.access_mode of the gateway to {modes}, or bring its state to a new claim",
+            )
+        )
+    if claim["phase"] == "Lost":
+        found.append(
+            (f"{own} has lost its volume", "bring the volume back, or restore the state to a new claim")
+        )
+    return found
+
+
 def right_problems(missing: Sequence[tuple[str, str, str, str]]) -> list[tuple[str, str]]:
     """Return (fact, fix) for missing rights, given as (group, resource, verb, namespace).
 

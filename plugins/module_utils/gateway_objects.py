@@ -87,7 +87,10 @@ def _of_pod(body: bytes | str) -> str | None:
 
 
 def state_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
-    """Return `pods_of`, with ``key_digest``, ``identity_etag`` and ``release`` (see `releases`)."""
+    """Return `pods_of`, with ``key_digest``, ``identity_etag``, ``release`` (see `releases`) and ``claim``.
+
+    claim: that of its state, see `cluster_facts.claim_view`; None when there is none.
+    """
     secrets = list_objects(client, "v1", "Secret", namespace=namespace)
     by_name = {secret["metadata"]["name"]: secret for secret in secrets}
     helm = [
@@ -102,4 +105,15 @@ def state_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
         "key_digest": releases.secret_digest(secret),
         "identity_etag": releases.secret_identity_etag(secret),
         "release": releases.latest_release(helm),
+        "claim": _claim(client, f"{name}-state", namespace),
     }
+
+
+def _claim(client: Any, name: str, namespace: str) -> dict[str, Any] | None:
+    claims = client.resources.get(api_version="v1", kind="PersistentVolumeClaim")
+    try:
+        return cluster_facts.claim_view(claims.get(name=name, namespace=namespace).to_dict())
+    except kubernetes.client.ApiException as error:
+        if error.status == 404:
+            return None
+        raise

@@ -10,6 +10,7 @@ Values of secrets never enter a problem.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ GATEWAY_KEYS: Mapping[str, str] = {
     "address": "str",
     "deployment": "str",
     "device_id": "str",
+    "exposure": "str",
     "name": "str",
     "parent": "str",
     "standby": "bool",
@@ -45,7 +47,9 @@ STORAGE_KEYS = ("access_mode", "class", "size")
 STORAGE_DEFAULTS: Mapping[str, str] = {"access_mode": "ReadWriteMany", "size": "1Gi"}
 ACCESS_MODES = ("ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 # Valid keys of a gateway that this version does not carry out yet.
-GATEWAY_LATER = ("address", "parent")
+GATEWAY_LATER = ("parent",)
+# How devices reach edgeHub: the type of its Service.
+EXPOSURES = ("ClusterIP", "LoadBalancer", "NodePort")
 
 # The chart's own limit: names of Services and modules are made from it and must stay DNS labels.
 _GATEWAY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
@@ -175,7 +179,8 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
     """Return ``edge_gateways`` with the defaults applied.
 
     Each entry gets name, device_id (default: name), namespace (``edge-NAME``), state (default: present),
-    tags (None when not given), deployment, standby (default: false) and storage (``{"class": str, "size":
+    tags (None when not given), deployment, standby (default: false), address (default: empty), exposure
+    (default: ClusterIP) and storage (``{"class": str, "size":
     str, "access_mode": str}``, by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that
     are no mappings or have no name are left out: `check_cluster` reports them.
     """
@@ -196,6 +201,8 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
                 "tags": merged.get("tags"),
                 "deployment": merged.get("deployment"),
                 "standby": _is_true(merged.get("standby")),
+                "address": merged.get("address") or "",
+                "exposure": merged.get("exposure") or EXPOSURES[0],
                 "storage": {key: storage[key] for key in STORAGE_KEYS},
             }
         )
@@ -380,6 +387,7 @@ class _Check:
                 )
         names: dict[str, int] = {}
         devices: dict[str, str] = {}
+        addresses: dict[str, str] = {}
         for index, entry in enumerate(entries):
             if not isinstance(entry, Mapping):
                 self.add(
@@ -409,6 +417,15 @@ class _Check:
                         "give each gateway a device of its own",
                     )
                 devices.setdefault(device, name)
+            address = {**defaults, **entry}.get("address")
+            if isinstance(address, str) and address:
+                if address in addresses:
+                    self.add(
+                        subject,
+                        f"has the address {address}, as gateway {addresses[address]} has",
+                        "give each gateway an address of its own",
+                    )
+                addresses.setdefault(address, name)
 
     def gateway(self, subject: str, entry: Mapping[str, Any]) -> None:
         for key, value in entry.items():
@@ -446,7 +463,22 @@ class _Check:
                     f"confirm it with -e edge_confirm={self.host}",
                 )
             return
-        self.deployment(subject, entry.get("deployment"))
+        manifest = self.deployment(subject, entry.get("deployment"))
+        self.exposure(subject, entry, manifest)
+
+    def exposure(self, subject: str, entry: Mapping[str, Any], manifest: deployment.Manifest | None) -> None:
+        address, exposure = entry.get("address"), entry.get("exposure")
+        if isinstance(address, str) and address and not _is_ipv4(address):
+            self.add(subject, f"address {address!r} is not an IPv4 address", "write it like 10.7.0.20")
+        if isinstance(exposure, str) and exposure and exposure not in EXPOSURES:
+            self.add(subject, f"exposure is {exposure!r}", f"possible are {', '.join(EXPOSURES)}")
+        if (address or exposure) and manifest is not None and manifest.edge_agent is None:
+            given = "address" if address else "exposure"
+            self.add(
+                subject,
+                f"has {given}, and its deployment has no edgeHub that devices could reach",
+                f"give the manifest systemModules, or remove {given}",
+            )
 
     def storage(self, subject: str, storage: Any) -> None:
         if not isinstance(storage, Mapping):
@@ -471,14 +503,15 @@ class _Check:
                 "a standby's machine mounts the volumes too: use ReadWriteMany, or leave standby out",
             )
 
-    def deployment(self, subject: str, path: Any) -> None:
+    def deployment(self, subject: str, path: Any) -> deployment.Manifest | None:
+        """Return the manifest where there is one that can be read."""
         if path is None or path == "":
             self.add(
                 subject, "has no deployment", "name its deployment manifest: deployment: files/NAME.json"
             )
-            return
+            return None
         if not isinstance(path, str):
-            return
+            return None
         try:
             manifest = deployment.parse(self.read_file(path))
         except FileMissingError as error:
@@ -495,11 +528,21 @@ class _Check:
                 self.add(subject, f"the deployment file {path} is not valid: {line}", "correct the manifest")
         else:
             self.notes.extend(f"{subject}: {path}: {note}" for note in manifest.notes)
+            return manifest
+        return None
 
     def unknown_key(self, subject: str, key: str, known: set[str]) -> None:
         match = nearest(key, known)
         fix = f"did you mean {match}?" if match else f"known are {', '.join(sorted(known))}"
         self.add(subject, f"the key {key} is not known", fix)
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_true(value: Any) -> bool:

@@ -56,6 +56,7 @@ def wanted(
                 "network": {"httpsProxy": settings["https_proxy"], "noProxy": settings["no_proxy"]},
                 "modules": [dict(module) for module in deployment["modules"]],
                 **({"edgeAgent": dict(deployment["edge_agent"])} if deployment["edge_agent"] else {}),
+                "exposure": {"type": gateway["exposure"], "address": gateway["address"]},
                 "standby": {"enabled": gateway["standby"]},
                 "tolerationSeconds": int(settings["toleration_seconds"]),
                 "chartDigest": settings["chart_digest"],

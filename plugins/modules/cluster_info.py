@@ -99,6 +99,11 @@ options:
           - Namespace of the gateway.
         type: str
         required: true
+      storage:
+        description:
+          - What its state is to be on, with C(class) and C(access_mode). A claim that is there and is another
+            one is a problem, because claims cannot be changed.
+        type: dict
 extends_documentation_fragment:
   - edgeha.iotedge.cluster
   - edgeha.iotedge.cluster.attributes
@@ -182,6 +187,8 @@ cluster:
         - Name, namespace, node and pods of each gateway, as M(edgeha.iotedge.edge_gateways_info) tells.
         - C(release) holds status, revision and values of its newest Helm revision, null when there is none.
         - C(key_digest) is a fingerprint of the key in its Secret, null when there is none.
+        - C(claim) holds class, access_modes, phase and Helm release (C(NAMESPACE/NAME), or null) of the claim
+          with its state, null when there is none.
         - C(identity_etag) is the version of the device's identity that the key was read from, null when it is
           not known.
       type: list
@@ -319,6 +326,11 @@ def look(client: Any, params: dict[str, Any]) -> tuple[dict[str, Any], list[tupl
     classes, storage = look_at_storage(client, params["storage_classes"])
     problems += storage
     problems += cluster_facts.right_problems(missing_rights(client, params["rights"]))
+    gateways = look_at_gateways(client, params["gateways"])
+    wanted = {entry["name"]: entry["storage"] for entry in params["gateways"] if entry["storage"]}
+    for gateway in gateways:
+        if gateway["name"] in wanted:
+            problems += cluster_facts.claim_problems(gateway, wanted[gateway["name"]])
     cluster = {
         "reachable": True,
         "server": client.client.configuration.host,
@@ -327,7 +339,7 @@ def look(client: Any, params: dict[str, Any]) -> tuple[dict[str, Any], list[tupl
         "nodes": nodes,
         "storage_classes": classes,
         "namespaces": {name: namespace_exists(client, name) for name in params["namespaces"]},
-        "gateways": look_at_gateways(client, params["gateways"]),
+        "gateways": gateways,
     }
     return cluster, problems
 
@@ -371,6 +383,7 @@ def main() -> None:
                 "options": {
                     "name": {"type": "str", "required": True},
                     "namespace": {"type": "str", "required": True},
+                    "storage": {"type": "dict"},
                 },
             },
         },

@@ -27,6 +27,7 @@ FILES = (
     "test_secrets.py",
     "test_three_ways.py",
     "test_edge_agent.py",
+    "test_adoption.py",
     "test_refusals.py",
     "test_interrupted.py",
     "test_power_cut.py",

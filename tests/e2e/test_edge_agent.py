@@ -237,6 +237,31 @@ def test_a_module_that_cannot_be_made_fails_the_run_with_its_reason(site: Site) 
     }
 
 
+def test_an_image_that_cannot_be_had_fails_the_run_and_the_module_goes_on_as_it_is(site: Site) -> None:
+    before = site.pods()["sensor"]
+    manifest = copy.deepcopy(MANIFEST)
+    modules = manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]
+    modules["sensor"]["settings"]["image"] = "registry.edgeha.test/lab/no-such-image:1"
+    run = site.run("--extra-vars", "edge_verify_wait_timeout=40", manifest=manifest)
+    assert run.code != 0
+    assert "image registry.edgeha.test/lab/no-such-image:1 cannot be pulled on node" in run.text
+    assert site.pods()["sensor"] == before
+    site.messages(site.last())
+    namespace = site.gateway.namespace
+    assert "ImageNotPulled" in site.lab.kubectl("describe", "deployment/e2e-agent-sensor-a", "-n", namespace)
+
+
+def test_images_are_kept_on_every_machine(site: Site) -> None:
+    def kept() -> bool:
+        found = site.lab.get("daemonset", "e2e-agent-images", "--namespace", site.gateway.namespace)
+        status = found["status"]
+        wanted = {image["image"] for image in found["spec"]["template"]["spec"]["containers"]}
+        running = {pod["image"] for one in site.in_slot("a").values() for pod in one["spec"]["containers"]}
+        return running <= wanted and status.get("numberReady") == status["desiredNumberScheduled"] >= 2
+
+    wait_for("the images on every worker", kept, 60)
+
+
 def test_a_module_that_leaves_the_deployment_takes_everything_but_its_volume(site: Site) -> None:
     manifest = copy.deepcopy(MANIFEST)
     del manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]["sensor"]

@@ -30,7 +30,7 @@ import yaml
 
 from tests.e2e.conftest import everything, site_of
 from tests.e2e.lab import ROOT, Gateway, Lab, wait_for
-from tests.e2e.playbook import Playbooks, Run
+from tests.e2e.playbook import Playbooks, Run, problems
 
 GATEWAY, OTHER = Gateway("e2e-refused"), Gateway("e2e-other")
 READER = "e2e-reader"
@@ -76,38 +76,6 @@ MISSING_RIGHTS = {
     "clusterrolebindings.rbac.authorization.k8s.io": "create",
     "priorityclasses.scheduling.k8s.io": "create",
 }
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A row of preflight's table."""
-
-    host: str
-    subject: str
-    fact: str
-    fix: str
-
-
-def problems(run: Run) -> list[Problem]:
-    """Return the rows of the one error that a run ended with."""
-    assert run.code != 0
-    assert run.recap["lab"] == (0, 1), run.text
-    _, head, rest = run.text.partition("Preflight found ")
-    assert head, run.text
-    lines = rest.splitlines()
-    rule = next(number for number, line in enumerate(lines) if re.fullmatch(r"(-+ +){3}-+", line.strip()))
-    starts = [match.start() for match in re.finditer("-+", lines[rule])]
-    rows: list[list[str]] = []
-    for line in lines[rule + 1 :]:
-        if not line.strip() or line.startswith("Origin:"):
-            break
-        cells = [line[a:b].strip() for a, b in zip(starts, [*starts[1:], len(line)], strict=True)]
-        if cells[0]:
-            rows.append(cells)
-        else:
-            rows[-1] = [" ".join(filter(None, pair)) for pair in zip(rows[-1], cells, strict=True)]
-    assert lines[0] == f"{len(rows)} problem(s). Nothing was changed.", lines[0]
-    return [Problem(*row) for row in rows]
 
 
 def says(cell: str, pattern: str) -> bool:

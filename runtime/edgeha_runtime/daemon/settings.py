@@ -268,7 +268,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         daemon_image=environ.get("EDGEHA_IMAGE", "").strip(),
         node_selector=_selector(environ.get("EDGEHA_NODE_SELECTOR", ""), problems),
         keep_images=text("EDGEHA_KEEP_IMAGES", "true") == "true",
-        pull_seconds=whole("EDGEHA_PULL_SECONDS", 240, 0, 3600),
+        pull_seconds=whole("EDGEHA_PULL_SECONDS", 240, 0, 290),
     )
     if settings.slots not in (SLOTS[:1], SLOTS) or settings.slot not in settings.slots:
         problems.append(

@@ -222,3 +222,43 @@ def test_a_pod_that_waits_at_its_gate_is_a_standby_and_no_trouble() -> None:
     )
     assert (found["slot"], found["standby"], found["trouble"]) == ("b", True, None)
     assert not cluster_facts.pod_view({"status": {"initContainerStatuses": [open_gate]}})["standby"]
+
+
+CLAIM = {
+    "metadata": {
+        "labels": {"app.kubernetes.io/managed-by": "Helm"},
+        "annotations": {"meta.helm.sh/release-name": "gw", "meta.helm.sh/release-namespace": "edge-gw"},
+    },
+    "spec": {"storageClassName": "nfs", "accessModes": ["ReadWriteMany"]},
+    "status": {"phase": "Bound"},
+}
+STORAGE = {"class": "nfs", "access_mode": "ReadWriteMany"}
+
+
+def claimed(claim: dict[str, object], **storage: str) -> list[str]:
+    gateway = {"name": "gw", "namespace": "edge-gw", "claim": cluster_facts.claim_view(claim)}
+    return [fact for fact, _fix in cluster_facts.claim_problems(gateway, STORAGE | storage)]
+
+
+def test_a_claim_that_fits_is_no_problem_whoever_made_it() -> None:
+    assert cluster_facts.claim_view(CLAIM)["release"] == "edge-gw/gw"
+    assert claimed(CLAIM) == claimed({**CLAIM, "metadata": {}}) == claimed(CLAIM, **{"class": ""}) == []
+    assert cluster_facts.claim_view({**CLAIM, "metadata": {}})["release"] is None
+    gateway = {"name": "gw", "namespace": "edge-gw", "claim": None}
+    assert cluster_facts.claim_problems(gateway, STORAGE) == []
+
+
+def test_a_claim_that_cannot_be_what_is_asked_for_is_told_with_every_difference() -> None:
+    own = "gateway gw: its claim gw-state in edge-gw"
+    foreign = {**CLAIM["metadata"], "annotations": {  # type: ignore[dict-item]
+        "meta.helm.sh/release-name": "x", "meta.helm.sh/release-namespace": "y"}}  # fmt: skip
+    assert claimed(
+        {**CLAIM, "metadata": foreign, "status": {"phase": "Lost"}}, access_mode="ReadWriteOnce"
+    ) == [
+        f"{own} belongs to the Helm release y/x",
+        f"{own} is ReadWriteMany, and ReadWriteOnce is asked for",
+        f"{own} has lost its volume",
+    ]
+    assert claimed(CLAIM, **{"class": "longhorn"}) == [
+        f"{own} is of the storage class nfs, and longhorn is asked for"
+    ]

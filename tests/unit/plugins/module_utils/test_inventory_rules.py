@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,12 +28,14 @@ GOOD: dict[str, Any] = {
     "iothub_policy_key": KEY,
 }
 GATEWAY = {"name": "gw1", "deployment": "gw1.json"}
+EDGE = {"name": "gw1", "deployment": "edge.json"}
+WITH_EDGE_HUB = (Path(__file__).parents[4] / "inventories/local/files/edge.json").read_text()
 
 
 def read_file(path: str) -> str:
     if path == "missing.json":
         raise inventory_rules.FileMissingError(["/inventory/missing.json"])
-    return {"text.json": "hello", "empty.json": "{}"}.get(path, MANIFEST)
+    return {"text.json": "hello", "empty.json": "{}", "edge.json": WITH_EDGE_HUB}.get(path, MANIFEST)
 
 
 def facts(**changes: Any) -> list[tuple[str, str, str]]:
@@ -72,7 +75,19 @@ def test_good_inventory_has_no_problem() -> None:
         ({"edge_gateways": [{**GATEWAY, "device_id": 7}]}, "gateway gw1", "a number, not a text"),
         ({"edge_gateways": [{**GATEWAY, "deploymnt": "a"}]}, "gateway gw1", "did you mean deployment?"),
         ({"edge_gateways": [{**GATEWAY, "parent": "a"}]}, "gateway gw1", "parent is not in this version"),
-        ({"edge_gateways": [{**GATEWAY, "address": "10.0.0.9"}]}, "gateway gw1", "not in this version"),
+        ({"edge_gateways": [{**GATEWAY, "address": "10.0.0.9"}]}, "gateway gw1", "no edgeHub"),
+        ({"edge_gateways": [{**EDGE, "address": "plant.example"}]}, "gateway gw1", "is not an IPv4 address"),
+        ({"edge_gateways": [{**EDGE, "exposure": "Ingress"}]}, "gateway gw1", "exposure is 'Ingress'"),
+        (
+            {
+                "edge_gateways": [
+                    {**EDGE, "address": "10.0.0.9"},
+                    {**EDGE, "name": "gw2", "address": "10.0.0.9"},
+                ]
+            },
+            "gateway gw2",
+            "has the address 10.0.0.9, as gateway gw1 has",
+        ),
         ({"edge_gateways": [{**GATEWAY, "tags": {"a.b": 1}}]}, "gateway gw1", "'a.b'"),
         (
             {"edge_gateways": [{**GATEWAY, "storage": {"sise": 1}}]},
@@ -239,6 +254,8 @@ def test_normalised_gateway() -> None:
         "tags": None,
         "deployment": "d.json",
         "standby": False,
+        "address": "",
+        "exposure": "ClusterIP",
         "storage": {"class": "nfs", "size": "5Gi", "access_mode": "ReadWriteMany"},
     }
 
@@ -254,3 +271,7 @@ def test_storage_classes_with_all_modes_asked_of_them() -> None:
         {"name": "nfs", "access_modes": ["ReadWriteMany", "ReadWriteOnce"]},
         {"name": "other", "access_modes": ["ReadWriteMany"]},
     ]
+
+
+def test_a_gateway_with_edge_hub_may_have_an_address() -> None:
+    assert facts(edge_gateways=[{**EDGE, "address": "10.7.0.20", "exposure": "LoadBalancer"}]) == []
