@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import nearest
@@ -191,9 +191,10 @@ def storage_problems(
 
 
 def claim_view(claim: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``{"class", "access_modes", "phase", "release"}`` of a PersistentVolumeClaim.
+    """Return ``{"class", "access_modes", "size", "phase", "release"}`` of a PersistentVolumeClaim.
 
-    release: the Helm release that it belongs to, as ``NAMESPACE/NAME``; None when it belongs to none.
+    size: as it was asked for, such as 1Gi. release: the Helm release that it belongs to, as
+    ``NAMESPACE/NAME``; None when it belongs to none.
     """
     metadata, spec = claim.get("metadata") or {}, claim.get("spec") or {}
     notes, labels = metadata.get("annotations") or {}, metadata.get("labels") or {}
@@ -202,16 +203,20 @@ def claim_view(claim: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "class": spec.get("storageClassName"),
         "access_modes": list(spec.get("accessModes") or []),
+        "size": ((spec.get("resources") or {}).get("requests") or {}).get("storage"),
         "phase": (claim.get("status") or {}).get("phase"),
         "release": owner if owned else None,
     }
 
 
-def claim_problems(gateway: Mapping[str, Any], storage: Mapping[str, str]) -> list[tuple[str, str]]:
+def claim_problems(
+    gateway: Mapping[str, Any], storage: Mapping[str, str], expandable: Collection[str] = ()
+) -> list[tuple[str, str]]:
     """Return (fact, fix) when the state that a gateway has cannot be what the inventory asks for.
 
     gateway: ``name``, ``namespace`` and ``claim`` (`claim_view`). storage: ``class`` (empty: the cluster's
-    default) and ``access_mode``. What a claim is cannot be changed, so Helm would fail half-way.
+    default), ``access_mode`` and ``size``. expandable: classes whose claims may grow. What else a claim is
+    cannot be changed, so Helm would fail half-way.
     """
     claim, name = gateway.get("claim"), gateway["name"]
     if claim is None:
@@ -222,7 +227,8 @@ def claim_problems(gateway: Mapping[str, Any], storage: Mapping[str, str]) -> li
         found.append(
             (
                 f"{own} belongs to the Helm release {claim['release']}",
-                "give the gateway another name, or uninstall that release, which leaves the claim",
+                "give the gateway another name, or take the annotations meta.helm.sh/release-name and "
+                "meta.helm.sh/release-namespace from the claim",
             )
         )
     if storage["class"] and claim["class"] != storage["class"]:
@@ -240,11 +246,31 @@ def claim_problems(gateway: Mapping[str, Any], storage: Mapping[str, str]) -> li
                 f"set storage.access_mode of the gateway to {modes}, or bring its state to a new claim",
             )
         )
+    there, asked = _bytes(claim["size"]), _bytes(storage["size"])
+    if there and asked and (asked < there or (asked > there and claim["class"] not in expandable)):
+        why = "claims do not shrink" if asked < there else f"claims of {claim['class']} do not grow"
+        found.append(
+            (
+                f"{own} has {claim['size']}, and {storage['size']} is asked for, but {why}",
+                f"set storage.size of the gateway to {claim['size']}, or bring its state to a new claim",
+            )
+        )
     if claim["phase"] == "Lost":
         found.append(
             (f"{own} has lost its volume", "bring the volume back, or restore the state to a new claim")
         )
     return found
+
+
+_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
+    f"{letter}i": 1024**power for power, letter in enumerate("KMGT", 1)
+}
+
+
+def _bytes(size: Any) -> int | None:
+    """Return a size such as 1Gi in bytes; None for one that is written in another way."""
+    match = re.fullmatch(r"([0-9]+)([kMGT]|[KMGT]i)?", str(size))
+    return int(match[1]) * _FACTORS[match[2] or ""] if match else None
 
 
 def right_problems(missing: Sequence[tuple[str, str, str, str]]) -> list[tuple[str, str]]:

@@ -37,6 +37,7 @@ GATEWAY_KEYS: Mapping[str, str] = {
     "device_id": "str",
     "exposure": "str",
     "name": "str",
+    "node_selector": "dict",
     "parent": "str",
     "standby": "bool",
     "state": "str",
@@ -179,10 +180,10 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
     """Return ``edge_gateways`` with the defaults applied.
 
     Each entry gets name, device_id (default: name), namespace (``edge-NAME``), state (default: present),
-    tags (None when not given), deployment, standby (default: false), address (default: empty), exposure
-    (default: ClusterIP) and storage (``{"class": str, "size":
-    str, "access_mode": str}``, by default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that
-    are no mappings or have no name are left out: `check_cluster` reports them.
+    tags (None when not given), deployment, standby (default: false), node_selector, address (by default empty
+    both), exposure (default: ClusterIP) and storage (``{"class": str, "size": str, "access_mode": str}``, by
+    default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that are no mappings or have no name
+    are left out: `check_cluster` reports them.
     """
     result = []
     base = defaults if isinstance(defaults, Mapping) else {}
@@ -201,6 +202,7 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
                 "tags": merged.get("tags"),
                 "deployment": merged.get("deployment"),
                 "standby": _is_true(merged.get("standby")),
+                "node_selector": dict(merged.get("node_selector") or {}),
                 "address": merged.get("address") or "",
                 "exposure": merged.get("exposure") or EXPOSURES[0],
                 "storage": {key: storage[key] for key in STORAGE_KEYS},
@@ -452,6 +454,9 @@ class _Check:
                 self.add(subject, error, "correct the tags")
         self.storage(subject, entry.get("storage"))
         self.standby(subject, entry)
+        selector = entry.get("node_selector")
+        if isinstance(selector, Mapping) and not all(isinstance(value, str) for value in selector.values()):
+            self.add(subject, "node_selector has values that are no texts", "quote them: plant: '7'")
         state = entry.get("state", "present")
         if state not in ("present", "absent"):
             self.add(subject, f"state is {state!r}", "possible are present and absent")

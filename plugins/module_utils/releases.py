@@ -57,6 +57,7 @@ def wanted(
                 "modules": [dict(module) for module in deployment["modules"]],
                 **({"edgeAgent": dict(deployment["edge_agent"])} if deployment["edge_agent"] else {}),
                 "exposure": {"type": gateway["exposure"], "address": gateway["address"]},
+                "nodeSelector": gateway["node_selector"],
                 "standby": {"enabled": gateway["standby"]},
                 "tolerationSeconds": int(settings["toleration_seconds"]),
                 "chartDigest": settings["chart_digest"],

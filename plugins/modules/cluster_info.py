@@ -101,9 +101,25 @@ options:
         required: true
       storage:
         description:
-          - What its state is to be on, with C(class) and C(access_mode). A claim that is there and is another
-            one is a problem, because claims cannot be changed.
+          - What its state is to be on. A claim that is there and is another one is a problem, because claims
+            cannot be changed.
         type: dict
+        suboptions:
+          class:
+            description:
+              - Storage class, empty for the cluster's default.
+            type: str
+            default: ''
+          access_mode:
+            description:
+              - Access mode such as V(ReadWriteMany).
+            type: str
+            required: true
+          size:
+            description:
+              - Size such as V(1Gi). A claim may be smaller where its class lets claims grow.
+            type: str
+            required: true
 extends_documentation_fragment:
   - edgeha.iotedge.cluster
   - edgeha.iotedge.cluster.attributes
@@ -174,7 +190,8 @@ cluster:
       elements: dict
       returned: when it is reachable
     storage_classes:
-      description: The storage classes that are there, with provisioner, reclaim_policy and binding_mode.
+      description:
+        - The storage classes that are there, with provisioner, reclaim_policy, binding_mode and expandable.
       type: list
       elements: dict
       returned: when it is reachable
@@ -282,6 +299,7 @@ def class_view(entry: dict[str, Any]) -> dict[str, Any]:
         "provisioner": entry.get("provisioner"),
         "reclaim_policy": entry.get("reclaimPolicy"),
         "binding_mode": entry.get("volumeBindingMode"),
+        "expandable": bool(entry.get("allowVolumeExpansion")),
     }
 
 
@@ -328,9 +346,10 @@ def look(client: Any, params: dict[str, Any]) -> tuple[dict[str, Any], list[tupl
     problems += cluster_facts.right_problems(missing_rights(client, params["rights"]))
     gateways = look_at_gateways(client, params["gateways"])
     wanted = {entry["name"]: entry["storage"] for entry in params["gateways"] if entry["storage"]}
+    expandable = {entry["name"] for entry in classes if entry["expandable"]}
     for gateway in gateways:
         if gateway["name"] in wanted:
-            problems += cluster_facts.claim_problems(gateway, wanted[gateway["name"]])
+            problems += cluster_facts.claim_problems(gateway, wanted[gateway["name"]], expandable)
     cluster = {
         "reachable": True,
         "server": client.client.configuration.host,
@@ -383,7 +402,14 @@ def main() -> None:
                 "options": {
                     "name": {"type": "str", "required": True},
                     "namespace": {"type": "str", "required": True},
-                    "storage": {"type": "dict"},
+                    "storage": {
+                        "type": "dict",
+                        "options": {
+                            "class": {"type": "str", "default": ""},
+                            "access_mode": {"type": "str", "required": True},
+                            "size": {"type": "str", "required": True},
+                        },
+                    },
                 },
             },
         },

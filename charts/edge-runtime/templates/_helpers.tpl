@@ -27,6 +27,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 a
 {{- end }}
 
+{{/* PriorityClass of a slot. Arguments: root context, the slot. */}}
+{{- define "edge-runtime.priorityClass" -}}
+{{- $root := index . 0 -}}
+{{ include "edge-runtime.clusterName" $root }}{{ if ne (index . 1) (include "edge-runtime.activeSlot" $root) }}-standby{{ end }}
+{{- end }}
+
 {{/* Labels of the daemon of a slot. Argument: the slot. */}}
 {{- define "edge-runtime.slotLabels" -}}
 app.kubernetes.io/component: daemon

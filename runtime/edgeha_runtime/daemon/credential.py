@@ -96,6 +96,8 @@ class Credential:
             found = certificate.read_bytes(), (key or certificate).read_bytes()
             if found == self._loaded:
                 return
+            # One that cannot be taken leaves none in its place.
+            self._loaded = None
             self.tls.load_cert_chain(certificate, key)
         except (OSError, ssl.SSLError) as error:
             reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror

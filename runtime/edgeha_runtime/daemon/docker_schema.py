@@ -198,7 +198,7 @@ OPTIONS: Mapping[str, Option] = {
     "NetworkingConfig.EndpointsConfig.GlobalIPv6PrefixLen": _m("an answer of Docker's"),
     "NetworkingConfig.EndpointsConfig.DNSNames": _m("an answer of Docker's"),
     EXTENSIONS: _t("what Docker has no word for, see each option below"),
-    f"{EXTENSIONS}.nodeSelector": _t("`nodeSelector`"),
+    f"{EXTENSIONS}.nodeSelector": _t("`nodeSelector`; the gateway's daemon is on that machine too"),
     f"{EXTENSIONS}.tolerations": _t("`tolerations`, beside those for a node that is away"),
     f"{EXTENSIONS}.affinity": _t("`affinity`"),
     f"{EXTENSIONS}.resources": _t("`resources`; wins over Memory and the like"),

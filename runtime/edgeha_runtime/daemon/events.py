@@ -87,6 +87,9 @@ class Events:
                 await self._writer.create_event(event)
             except ERRORS as error:
                 _log.warning("event not told", extra=fields(event=event["reason"], reason=describe(error)))
+            except Exception:
+                # Nothing that cannot be told is worth the daemon that signs for running modules.
+                _log.exception("event not told")
 
     def _manifest(self, subject: Subject, kind: str, reason: str, message: str) -> Manifest:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import secrets
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from . import manifests
@@ -38,6 +38,7 @@ _NOT_PULLED = frozenset(
         "ImagePullBackOff",
         "InvalidImageName",
         "RegistryUnavailable",
+        "SignatureValidationFailed",
     }
 )
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
@@ -61,7 +62,7 @@ class Images:
         self._cluster = cluster
         self._kept: Manifest | None = None
         self._there: dict[str, float] = {}  # image: when it was seen on the daemon's machine
-        self._pulling: set[str] = set()  # names of pods
+        self._asked: dict[str, float] = {}  # name of a pod that pulls: when it was last asked for
 
     async def keep(self, modules: Iterable[Module], owner: OwnerReference, *, everything: bool) -> None:
         """Have the images of these modules on every machine. everything: apply also what is as it was."""
@@ -76,14 +77,18 @@ class Images:
             _log.info("images kept", extra=fields(images=found))
 
     async def remove_leftovers(self) -> None:
-        """Delete what a daemon before this one left behind in the middle of a pull."""
-        for name in await self._cluster.pod_names(puller_labels(self._settings)) - self._pulling:
+        """Delete pods of pulls that nobody waits for any more, also those of a daemon before this one."""
+        now = time.monotonic()
+        wanted = {name for name, at in self._asked.items() if now - at < TRUSTED_SECONDS}
+        self._asked = {name: at for name, at in self._asked.items() if name in wanted}
+        for name in sorted(await self._cluster.pod_names(puller_labels(self._settings)) - wanted):
             await self._remove(name)
 
     async def pull(self, module: Module, owner: OwnerReference) -> None:
         """See that a module's image is on the daemon's machine, where its pod will be.
 
-        Raises ImageError. Where the cluster gives no answer the image is not judged: the pod will tell.
+        Raises ImageError. Where the cluster gives no answer the image is not judged: the pod will tell. A
+        pull that takes too long goes on, and the next call finds it.
         """
         limit, node = self._settings.pull_seconds, self._settings.node_name
         known = self._there.get(module.image)
@@ -91,63 +96,76 @@ class Images:
             return
         if known is not None and time.monotonic() - known < TRUSTED_SECONDS:
             return
-        name = f"{module.object_name}-pull-{secrets.token_hex(3)}"
-        self._pulling.add(name)
+        name = puller_name(module)
+        self._asked[name] = time.monotonic()
         told: asyncio.Queue[Any] = asyncio.Queue()
         watching = asyncio.create_task(self._cluster.follow_pod(name, told.put_nowait))
-        last = "its pod is not there yet"
+        found = Verdict()
         try:
             async with asyncio.timeout(limit):
                 secret = manifests.pull_secret(module, self._settings, owner, name)
                 if secret is not None:
                     await self._cluster.apply(secret)
                 await self._cluster.apply(puller(name, module, self._settings, owner))
-                while True:
-                    done, last = _verdict(await told.get())
-                    if done:
-                        break
-            if last:
-                raise ImageError(f"image {module.image} cannot be pulled on node {node}: {last}")
-            self._there[module.image] = time.monotonic()
+                while not found.done:
+                    found = verdict(await told.get())
         except TimeoutError:
+            self._asked[name] = time.monotonic()
             raise ImageTimeoutError(
-                f"image {module.image} is not on node {node} after {limit} s: {last or 'it is being pulled'}"
+                f"image {module.image} is not on node {node} after {limit} s; it is still being pulled"
             ) from None
         except ERRORS as error:
             _log.warning("image not looked for", extra=fields(image=module.image, reason=describe(error)))
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-            await self._remove(name)
-            self._pulling.discard(name)
+        await self._remove(name)
+        if found.trouble:
+            raise ImageError(f"image {module.image} cannot be pulled on node {node}: {found.trouble}")
+        if found.there:
+            self._there[module.image] = time.monotonic()
 
     async def _remove(self, name: str) -> None:
-        with contextlib.suppress(*ERRORS):  # what stays is removed when the daemon starts anew
-            await self._cluster.delete("Pod", name)
+        self._asked.pop(name, None)
+        with contextlib.suppress(*ERRORS):  # what stays is found by `remove_leftovers`
+            # The Secret first: it is found by its pod.
             await self._cluster.delete("Secret", name)
+            await self._cluster.delete("Pod", name)
 
 
-def _verdict(pod: Any) -> tuple[bool, str]:
-    """Whether a pod of `puller` has told all, and what is wrong with the image, or why it is not there yet.
+@dataclass(frozen=True)
+class Verdict:
+    """What a pod of `puller` tells of an image; without `there` and `trouble` that is nothing."""
 
-    A pod that cannot run for other reasons tells nothing, and so is no reason against an update.
-    """
+    done: bool = False
+    there: bool = False
+    trouble: str = ""
+
+
+def verdict(pod: Any) -> Verdict:
+    """The verdict of a Pod (of lightkube); None stands for one that was deleted."""
+    if pod is None:
+        return Verdict(done=True)
     status = pod.status
-    if status is None:
-        return False, ""
-    if status.phase in ("Failed", "Succeeded"):
-        return True, ""
-    own = next((one for one in status.containerStatuses or () if one.name == "image"), None)
-    waiting = own.state.waiting if own is not None and own.state else None
-    if own is None or own.state is None:
-        return False, ""
-    if waiting is None:
-        return bool(own.state.running or own.state.terminated), ""
-    reason = waiting.reason or ""
-    if reason in _NOT_PULLED:
-        return True, ": ".join(part for part in (reason, waiting.message) if part)[:512]
-    # Any other reason is about the container, which is made when its image is there.
-    return reason not in _STARTING, ""
+    statuses = (status.containerStatuses if status else None) or ()
+    state = next((one.state for one in statuses if one.name == "image"), None)
+    if state is not None and (state.running or state.terminated):
+        return Verdict(done=True, there=True)
+    if state is not None and state.waiting:
+        reason = state.waiting.reason or ""
+        if reason in _NOT_PULLED:
+            said = ": ".join(part for part in (reason, state.waiting.message) if part)
+            return Verdict(done=True, trouble=said[:512])
+        # Any other reason is about the container, which is made when its image is there.
+        if reason not in _STARTING:
+            return Verdict(done=True, there=True)
+    # Such as a machine that takes no more pods.
+    return Verdict(done=status is not None and status.phase in ("Failed", "Succeeded"))
+
+
+def puller_name(module: Module) -> str:
+    """Name of the pod that pulls a module's image, and of its Secret."""
+    return f"{module.object_name}-pull-{hashlib.sha256(module.image.encode()).hexdigest()[:8]}"
 
 
 def puller_labels(settings: Settings) -> dict[str, str]:
@@ -171,7 +189,8 @@ def puller(name: str, module: Module, settings: Settings, owner: OwnerReference)
         "name": name,
         "namespace": settings.namespace,
         "labels": puller_labels(settings) | {"app.kubernetes.io/managed-by": "edgeha-daemon"},
-        "ownerReferences": [owner.manifest()],
+        # As controller, so that a drain takes the pod for one that somebody looks after.
+        "ownerReferences": [owner.manifest() | {"controller": True}],
     }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
 

@@ -225,11 +225,13 @@ class Cluster:
         await self._follow(Pod, changed, before, labels=dict(labels))
 
     async def follow_pod(self, name: str, changed: Callable[[Any], None]) -> None:
-        """Call `changed` with the Pod (of lightkube) now and at each change. Never returns."""
+        """Call `changed` with the Pod (of lightkube) now and at each change, None when it is deleted.
+
+        Never returns.
+        """
 
         def event(kind: str, found: Pod) -> None:
-            if kind != "DELETED":
-                changed(found)
+            changed(None if kind == "DELETED" else found)
 
         await self._follow(Pod, event, fields={"metadata.name": name})
 

@@ -173,6 +173,9 @@ def deployment(
     own = [{"ip": address, "hostnames": [name]} for name, address in names.items() if address]
     if own:
         pod["hostAliases"] = [*own, *pod.get("hostAliases", [])]
+    if settings.standby_priority_class and slot != settings.slot:
+        # A standby makes room for what works.
+        pod["priorityClassName"] = settings.standby_priority_class
     if module.registry:
         pod["imagePullSecrets"] = [*base.get("imagePullSecrets", []), {"name": pull_secret_name(module)}]
     restarts = {RESTARTS_ANNOTATION: str(module.restarts)} if module.restarts else {}
@@ -335,9 +338,9 @@ def _contract(module: Module, generation: str, settings: Settings) -> dict[str, 
             "IOTEDGE_MANAGEMENTURI": f"http://127.0.0.1:{MANAGEMENT_PORT}",
             "Mode": "iotedged",
         }
-        if settings.parent_hostname:
+        if settings.parent_host:
             # A nested one finds the hub through the gateway above it.
-            found["IOTEDGE_GATEWAYHOSTNAME"] = settings.parent_hostname
+            found["IOTEDGE_GATEWAYHOSTNAME"] = settings.parent_host
     elif not module.deployed:
         found |= {
             "IOTEDGE_APIVERSION": API_VERSION,

@@ -69,8 +69,7 @@ class Modules:
         self._wake_hub = asyncio.Event()
         self._wake_cluster = asyncio.Event()
         self._wake_images = asyncio.Event()
-        self._keep_all = False
-        self._leftovers_gone = False
+        self._keep_all = True
         self.images = Images(settings, cluster)
         self.events = Events(settings, cluster)
         self.identities = Identities(store, hub, self._wake_cluster.set)
@@ -78,7 +77,7 @@ class Modules:
         self.deployment = Deployment(
             store,
             read=lambda deployed: read(
-                deployed, settings.release, frozenset(settings.own_secrets), settings.parent_hostname
+                deployed, settings.release, frozenset(settings.own_secrets), settings.parent_host
             ),
             check=lambda candidates: self._together(candidates).refused,
             changed=self._deployment_changed,
@@ -175,7 +174,7 @@ class Modules:
         own_secrets = frozenset(self._settings.own_secrets)
         self._base = [
             moduleset.from_entry(
-                entry, number, self._settings.release, own_secrets, self._settings.parent_hostname
+                entry, number, self._settings.release, own_secrets, self._settings.parent_host
             )
             for number, entry in enumerate(entries)
         ]
@@ -210,12 +209,12 @@ class Modules:
             return
         self._desired = desired
         _log.info("module set", extra=fields(modules=sorted(desired.names)))
-        for name, reason in desired.refused.items():
-            _log.error("module refused", extra=fields(module=name, reason=reason))
-            self.tell(WARNING, name, "Refused", f"module {name} is refused: {reason}")
         self._wake_hub.set()
         self._wake_cluster.set()
         self._wake_images.set()
+        for name, reason in desired.refused.items():
+            _log.error("module refused", extra=fields(module=name, reason=reason))
+            self.tell(WARNING, name, "Refused", f"module {name} is refused: {reason}")
 
     def _object_changed(self, name: str, generation: int | None) -> None:
         module, _dash, slot = name.rpartition("-")
@@ -276,17 +275,17 @@ class Modules:
 
     async def _images(self) -> dict[str, str]:
         """One pass over the images. Its problem stands under ''; the gateway works without it."""
-        desired, everything = self._desired, self._keep_all
+        desired = self._desired
         if desired is None:
             return {}
+        everything, self._keep_all = self._keep_all, False
         try:
-            if not self._leftovers_gone:
+            if everything:
                 await self.images.remove_leftovers()
-                self._leftovers_gone = True
             await self.images.keep(desired.modules, await self._known_owner(), everything=everything)
         except (*ERRORS, ClusterError) as error:
+            self._keep_all |= everything
             return {"": describe(error)}
-        self._keep_all = False
         return {}
 
     async def _known_owner(self) -> OwnerReference:

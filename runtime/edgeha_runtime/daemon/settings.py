@@ -71,6 +71,7 @@ class Settings:
     image_pull_policy: str
     image_pull_secrets: tuple[str, ...]
     priority_class: str
+    standby_priority_class: str
     toleration_seconds: int
     storage_class: str
     storage_access_mode: str
@@ -104,6 +105,11 @@ class Settings:
     def audience(self) -> str:
         """Audience that a module's token must be made for; a token for anything else opens nothing here."""
         return f"edgeha-{self.release}"
+
+    @property
+    def parent_host(self) -> str:
+        """The parent's name without a port: what modules and images call it."""
+        return urllib.parse.urlsplit(f"//{self.parent_hostname}").hostname or ""
 
     @property
     def daemon_host(self) -> str:
@@ -251,6 +257,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         image_pull_policy=text("EDGEHA_IMAGE_PULL_POLICY", "IfNotPresent"),
         image_pull_secrets=_listed(environ.get("EDGEHA_IMAGE_PULL_SECRETS", "")),
         priority_class=environ.get("EDGEHA_PRIORITY_CLASS", "").strip(),
+        standby_priority_class=environ.get("EDGEHA_STANDBY_PRIORITY_CLASS", "").strip(),
         toleration_seconds=whole("EDGEHA_TOLERATION_SECONDS", 30, 0, 3600),
         storage_class=environ.get("EDGEHA_STORAGE_CLASS", "").strip(),
         storage_access_mode=text("EDGEHA_STORAGE_ACCESS_MODE", "ReadWriteMany"),

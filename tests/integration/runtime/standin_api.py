@@ -227,7 +227,10 @@ class ApiServer:
         ours = (plural, name) not in self.objects or "app.kubernetes.io/managed-by" in labels
         if request.query.get("force") != "true" and not ours:
             return self._status(409, f"conflict: {plural}/{name} is somebody else's")
-        return web.json_response(self.put(plural, name, await request.json()))
+        # The kubelet's word stays: it is no part of what is applied.
+        old = self.objects.get((plural, name), {})
+        kept = {"status": old["status"]} if "status" in old else {}
+        return web.json_response(self.put(plural, name, kept | await request.json()))
 
     async def _create(self, request: web.Request) -> web.Response:
         """Events alone are made so. They are no writes of the daemon's objects."""

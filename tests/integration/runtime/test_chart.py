@@ -242,6 +242,12 @@ def test_a_standby_is_a_second_daemon_on_another_machine() -> None:
             entry["name"]: entry.get("value") for entry in spec["template"]["spec"]["containers"][0]["env"]
         }
         assert (env["EDGEHA_SLOT"], env["EDGEHA_SLOTS"]) == (slot, "a,b")
+    # Where one machine is left, that is for the slot that works.
+    names = [spec["template"]["spec"]["priorityClassName"] for spec in (a, b)]
+    values = [found[("PriorityClass", name)]["value"] for name in names]
+    assert values[0] > values[1]
+    env = {entry["name"]: entry.get("value") for entry in a["template"]["spec"]["containers"][0]["env"]}
+    assert env["EDGEHA_STANDBY_PRIORITY_CLASS"] == names[1]
     # Both mount the claim, and so both machines can.
     assert a["template"]["spec"]["volumes"] == b["template"]["spec"]["volumes"]
     assert "standby.enabled with storage.accessMode ReadWriteOnce" in (

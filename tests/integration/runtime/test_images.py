@@ -88,7 +88,12 @@ async def test_an_update_waits_for_its_image(pulling: Daemon) -> None:
 
 @pytest.mark.parametrize(
     ("reason", "message"),
-    [("ErrImagePull", "manifest unknown"), ("ImagePullBackOff", "back-off"), ("InvalidImageName", "no")],
+    [
+        ("ErrImagePull", "manifest unknown"),
+        ("SignatureValidationFailed", "not ours"),
+        ("ImagePullBackOff", "back-off"),
+        ("InvalidImageName", "no"),
+    ],
 )
 async def test_an_image_that_cannot_be_had_stops_the_update_and_nothing_else(
     pulling: Daemon, reason: str, message: str
@@ -123,9 +128,21 @@ async def test_an_image_that_takes_too_long_is_told(pulling: Daemon) -> None:
     (pulling.folder / "daemon.log").write_text("")
     await pulling.start(EDGEHA_PULL_SECONDS="1")
     await until("ready", pulling.is_ready)
-    status, body = await prepared(pulling, spec("Sensor"))
-    assert status == 503
-    assert body["message"].startswith("image r/sensor:1 is not on node node-a after 1 s: ")
+    said = {"message": "image r/sensor:1 is not on node node-a after 1 s; it is still being pulled"}
+    assert await ask(pulling, "POST", "/modules/Sensor/prepareupdate", spec("Sensor")) == (503, said)
+    # It goes on, and the next one that asks finds it.
+    (name,) = pullers(pulling)
+    tell(pulling, name, PULLED)
+    assert (await ask(pulling, "POST", "/modules/Sensor/prepareupdate", spec("Sensor")))[0] == 204
+    assert pullers(pulling) == []
+    assert pulling.api.writes.count(("PUT", f"pods/{name}")) == 2, "made once, and told once"
+
+
+async def test_a_pod_that_somebody_deleted_tells_nothing(pulling: Daemon) -> None:
+    asked = asyncio.create_task(ask(pulling, "POST", "/modules/Sensor/prepareupdate", spec("Sensor")))
+    await until("its pod", lambda: pullers(pulling))
+    pulling.api.remove("pods", pullers(pulling)[0])
+    assert (await asked)[0] == 204
 
 
 async def test_a_login_of_the_deployment_is_there_for_the_pull_alone(pulling: Daemon) -> None:

@@ -34,9 +34,9 @@ async def test_calls_go_to_the_parent_and_are_signed_for_the_hub(below: Daemon, 
     await until("ready", below.is_ready)
     assert await hub.service("GET", "/devices/gw-1/modules/sensor")
     given = below.given("gw-edgeagent")
-    assert given["IOTEDGE_GATEWAYHOSTNAME"] == hub.host
+    assert given["IOTEDGE_GATEWAYHOSTNAME"] == HUB_IP
     assert given["IOTEDGE_IOTHUBHOSTNAME"] == HUB
-    assert below.container("gw-edgeagent")["image"] == f"{hub.host}:443/agent:1"
+    assert below.container("gw-edgeagent")["image"] == f"{HUB_IP}:443/agent:1"
     assert below.given("gw-sensor")["IOTEDGE_IOTHUBHOSTNAME"] == HUB
 
 
@@ -56,4 +56,3 @@ async def test_a_parent_that_cannot_be_reached_is_told_and_known_modules_go_on(
 
     await until("the reason", told, 40)
     assert "module sensor" not in (await below.ready())[1]
-    assert HUB_IP in hub.host

@@ -68,6 +68,24 @@ async def test_a_self_signed_certificate_is_known_by_its_thumbprint_and_renewed_
     assert await hub.service("GET", "/devices/gw-1/modules/new")
 
 
+async def test_a_certificate_that_is_put_back_counts_again(online: Daemon, hub: Hub, tmp_path: Path) -> None:
+    own = issue("gw-1")
+    await authenticate(hub, by_thumbprint(own))
+    settings = given(own, tmp_path)
+    await online.start(**settings)
+    await until("ready", online.is_ready)
+    Path(settings["EDGEHA_DEVICE_PRIVATE_KEY_FILE"]).write_text(issue("gw-1").key_pem)
+    sensor, new = {"name": "sensor", "image": "r/sensor:1"}, {"name": "new", "image": "r/n:1"}
+    online.api.module_set(sensor, new)
+
+    async def told() -> bool:
+        return "Put the device's certificate" in (await online.ready())[1]
+
+    await until("the reason", told)
+    given(own, tmp_path)
+    await until("ready again", online.is_ready, 40)
+
+
 async def test_a_certificate_of_an_authority_of_the_hub_is_known_by_its_name(
     online: Daemon, hub: Hub, tmp_path: Path
 ) -> None:

@@ -387,3 +387,13 @@ def test_the_service_of_a_module_leads_to_the_slot_that_works() -> None:
     service = manifests.service(with_options(standby), standby, OWNER)
     assert service is not None
     assert service["spec"]["selector"][manifests.SLOT_LABEL] == "b"
+
+
+def test_a_standbys_pods_make_room_for_those_that_work() -> None:
+    classes = {"EDGEHA_PRIORITY_CLASS": "gw", "EDGEHA_STANDBY_PRIORITY_CLASS": "gw-standby"}
+    both = from_environment(ENVIRONMENT | classes | {"EDGEHA_SLOTS": "a,b"})
+    found = [
+        manifests.deployment(with_options(both), "637", both, OWNER, "PEM", NOWHERE, slot)["spec"]["template"]
+        for slot in "ab"
+    ]
+    assert [template["spec"]["priorityClassName"] for template in found] == ["gw", "gw-standby"]

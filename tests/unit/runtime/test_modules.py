@@ -349,7 +349,7 @@ async def test_what_a_module_without_objects_is_told_stands_at_the_daemons_pod(g
 
 
 async def test_events_that_cannot_be_written_keep_nobody_waiting(gateway: Gateway) -> None:
-    failing = [ApiError(status=Status(code=403, message="quota"))]
+    failing = [KeyError("Content-Type"), ApiError(status=Status(code=403, message="quota"))]
 
     async def create_event(event: Manifest) -> None:
         if failing:
@@ -360,4 +360,4 @@ async def test_events_that_cannot_be_written_keep_nobody_waiting(gateway: Gatewa
     for number in range(1000):
         gateway.modules.tell("Normal", "m", "Started", f"{number}")
     await until(lambda: len(gateway.cluster.events) > 100)
-    assert gateway.cluster.events[0]["message"] == "1", "one was refused, the next one was written"
+    assert gateway.cluster.events[0]["message"] == "2", "two could not be written, the next one was"

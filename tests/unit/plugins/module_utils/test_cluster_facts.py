@@ -229,10 +229,14 @@ CLAIM = {
         "labels": {"app.kubernetes.io/managed-by": "Helm"},
         "annotations": {"meta.helm.sh/release-name": "gw", "meta.helm.sh/release-namespace": "edge-gw"},
     },
-    "spec": {"storageClassName": "nfs", "accessModes": ["ReadWriteMany"]},
+    "spec": {
+        "storageClassName": "nfs",
+        "accessModes": ["ReadWriteMany"],
+        "resources": {"requests": {"storage": "2Gi"}},
+    },
     "status": {"phase": "Bound"},
 }
-STORAGE = {"class": "nfs", "access_mode": "ReadWriteMany"}
+STORAGE = {"class": "nfs", "access_mode": "ReadWriteMany", "size": "2Gi"}
 
 
 def claimed(claim: dict[str, object], **storage: str) -> list[str]:
@@ -262,3 +266,12 @@ def test_a_claim_that_cannot_be_what_is_asked_for_is_told_with_every_difference(
     assert claimed(CLAIM, **{"class": "longhorn"}) == [
         f"{own} is of the storage class nfs, and longhorn is asked for"
     ]
+
+
+def test_a_claim_never_shrinks_and_grows_where_its_class_allows_it() -> None:
+    own = "gateway gw: its claim gw-state in edge-gw has 2Gi, and"
+    assert claimed(CLAIM, size="1Gi") == [f"{own} 1Gi is asked for, but claims do not shrink"]
+    assert claimed(CLAIM, size="3Gi") == [f"{own} 3Gi is asked for, but claims of nfs do not grow"]
+    assert claimed(CLAIM, size="2048Mi") == []
+    gateway = {"name": "gw", "namespace": "edge-gw", "claim": cluster_facts.claim_view(CLAIM)}
+    assert cluster_facts.claim_problems(gateway, STORAGE | {"size": "3Gi"}, {"nfs"}) == []

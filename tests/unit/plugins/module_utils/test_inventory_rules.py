@@ -95,6 +95,7 @@ def test_good_inventory_has_no_problem() -> None:
             "did you mean storage.size?",
         ),
         ({"edge_gateways": [{**GATEWAY, "storage": {"size": "1 GB"}}]}, "gateway gw1", "not a size"),
+        ({"edge_gateways": [{**GATEWAY, "node_selector": {"a": 7}}]}, "gateway gw1", "no texts"),
         ({"edge_gateways": [{**GATEWAY, "standby": "perhaps"}]}, "gateway gw1", "standby is a text"),
         (
             {"edge_gateways": [{**GATEWAY, "standby": True, "storage": {"access_mode": "ReadWriteOnce"}}]},
@@ -254,6 +255,7 @@ def test_normalised_gateway() -> None:
         "tags": None,
         "deployment": "d.json",
         "standby": False,
+        "node_selector": {},
         "address": "",
         "exposure": "ClusterIP",
         "storage": {"class": "nfs", "size": "5Gi", "access_mode": "ReadWriteMany"},
