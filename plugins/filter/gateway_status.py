@@ -45,8 +45,9 @@ _value:
   description:
     - For each gateway C(name), C(namespace), C(device_id), C(node), C(modules) with their states,
       C(connected) by module, C(deployment) as M(edgeha.iotedge.iothub_wait) tells it or null,
-      C(last_message), C(waiting_messages) in edgeHub or null, C(edge_ca_until), C(state_available_bytes),
-      C(state_size_bytes), C(daemon_version) and C(problems).
+      C(last_message), C(waiting_messages) in edgeHub or null, C(edge_ca_until),
+      C(device_certificate_until), C(state_available_bytes), C(state_size_bytes), C(daemon_version) and
+      C(problems).
   type: list
   elements: dict
 """

@@ -49,12 +49,12 @@ def samples(text: str) -> dict[str, list[Sample]]:
 def of_daemon(metrics: str, ready: str) -> dict[str, Any]:
     """Return what a daemon tells of its gateway.
 
-    ``{"version", "modules": {name: state}, "edge_ca_until", "state_available_bytes", "state_size_bytes",
-    "reasons": [str]}``. metrics: of its /metrics. ready: the text of its /readyz.
+    ``{"version", "modules": {name: state}, "edge_ca_until", "device_certificate_until",
+    "state_available_bytes", "state_size_bytes", "reasons": [str]}``. metrics: of its /metrics. ready: the
+    text of its /readyz.
     """
     found = samples(metrics)
     info = found.get("edgeha_gateway_info") or [({}, 1.0)]
-    expires = first(found, "edgeha_edge_ca_not_after_timestamp_seconds")
     reasons = [line for line in ready.splitlines() if line.strip() and line.strip() != "ok"]
     return {
         "version": info[0][0].get("version"),
@@ -63,9 +63,10 @@ def of_daemon(metrics: str, ready: str) -> dict[str, Any]:
             for labels, value in found.get("edgeha_module_state", [])
             if value == 1 and {"module", "state"} <= labels.keys()
         },
-        "edge_ca_until": None
-        if expires is None
-        else activity.format_time(datetime.fromtimestamp(expires, UTC)),
+        "edge_ca_until": _moment(first(found, "edgeha_edge_ca_not_after_timestamp_seconds")),
+        "device_certificate_until": _moment(
+            first(found, "edgeha_device_certificate_not_after_timestamp_seconds")
+        ),
         "state_available_bytes": _whole(first(found, "edgeha_state_available_bytes")),
         "state_size_bytes": _whole(first(found, "edgeha_state_size_bytes")),
         "reasons": reasons,
@@ -81,6 +82,10 @@ def queue_length(metrics: str) -> int | None:
 def first(found: Mapping[str, Sequence[Sample]], name: str) -> float | None:
     """Return the value of a metric without labels."""
     return found[name][0][1] if found.get(name) else None
+
+
+def _moment(seconds: float | None) -> str | None:
+    return None if seconds is None else activity.format_time(datetime.fromtimestamp(seconds, UTC))
 
 
 def _whole(value: float | None) -> int | None:
@@ -119,6 +124,7 @@ def records(
                 "last_message": active[-1] if active else None,
                 "waiting_messages": there.get("waiting_messages"),
                 "edge_ca_until": daemon.get("edge_ca_until"),
+                "device_certificate_until": daemon.get("device_certificate_until"),
                 "state_available_bytes": daemon.get("state_available_bytes"),
                 "state_size_bytes": daemon.get("state_size_bytes"),
                 "daemon_version": daemon.get("version"),

@@ -80,8 +80,9 @@ gateways:
       returned: always
     daemon:
       description:
-        - What the daemon tells, with version, modules (their states), edge_ca_until, state_available_bytes,
-          state_size_bytes and reasons for not being ready. Null when it does not answer.
+        - What the daemon tells, with version, modules (their states), edge_ca_until, device_certificate_until
+          (null for a device with a symmetric key), state_available_bytes, state_size_bytes and reasons for
+          not being ready. Null when it does not answer.
       type: dict
       returned: with O(daemon)
     waiting_messages:

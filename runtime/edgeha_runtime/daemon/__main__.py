@@ -135,13 +135,18 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
                 config.iothub_hostname,
                 modules,
                 lambda: edge_ca.expires,
+                lambda: credential.expires,
                 config.state_dir,
             )
             metrics.REGISTRY.register(health.gateway)
             tls = transport.server_context(*store.transport())
             runners.append(await _listen(api.application(), config.workload_port, tls))
             runners.append(await _listen(management.application(), config.management_port, tls))
-            health.not_ready = lambda: [*modules.not_ready(), *edge_ca.not_ready()]
+            health.not_ready = lambda: [
+                *modules.not_ready(),
+                *edge_ca.not_ready(),
+                *credential.not_ready(),
+            ]
             _log.info(
                 "serving",
                 extra=fields(version=__version__, device=config.device_id, hub=config.iothub_hostname),

@@ -14,6 +14,7 @@ import binascii
 import hmac
 import ssl
 import urllib.parse
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -61,6 +62,19 @@ class Credential:
             return "manual.x509" if self.is_certificate else "manual.sas"
         return "dps.x509" if self.is_certificate else "dps.symmetric_key"
 
+    @property
+    def expires(self) -> datetime | None:
+        """When the certificate ends; None where there is none, or none that can be read."""
+        own = self._own()
+        return own.not_valid_after_utc if own else None
+
+    def not_ready(self) -> list[str]:
+        """That the certificate has ended, where it has."""
+        expires = self.expires
+        if expires is None or expires > datetime.now(UTC):
+            return []
+        return [f"the device's certificate ended at {expires:%Y-%m-%dT%H:%M:%SZ}: renew it in the Secret"]
+
     def headers(self, resource: str, now: float, suffix: str = "") -> dict[str, str]:
         """The headers that a request for `resource` (host and path) takes now (Unix s)."""
         if self._settings.device_certificate_file is not None:
@@ -74,13 +88,19 @@ class Credential:
         path = self._settings.device_certificate_file
         if path is None:
             return "wrong device key in the Secret"
-        try:
-            own = x509.load_pem_x509_certificate(path.read_bytes())
-        except (OSError, ValueError):
+        own = self._own()
+        if own is None:
             return f"no certificate in {path}"
         thumbprint = own.fingerprint(hashes.SHA256()).hex().upper()
         until = own.not_valid_after_utc.strftime("%Y-%m-%d")
         return f"another certificate than the hub knows (SHA-256 {thumbprint}, good until {until})"
+
+    def _own(self) -> x509.Certificate | None:
+        path = self._settings.device_certificate_file
+        try:
+            return x509.load_pem_x509_certificate(path.read_bytes()) if path else None
+        except (OSError, ValueError):
+            return None
 
     def _key(self) -> bytes:
         """The device's own key; that of an enrollment group is only what it is derived from."""

@@ -75,12 +75,14 @@ class GatewayCollector(Collector):
         hub: str,
         modules: Modules,
         ca_expires: Callable[[], datetime | None],
+        certificate_expires: Callable[[], datetime | None],
         state_dir: Path,
     ) -> None:
         self._device = device
         self._hub = hub
         self._modules = modules
         self._ca_expires = ca_expires
+        self._certificate_expires = certificate_expires
         self._state_dir = state_dir
         self._size: os.statvfs_result | None = None
         self._looking: asyncio.Future[os.statvfs_result] | None = None
@@ -110,6 +112,13 @@ class GatewayCollector(Collector):
                 "edgeha_edge_ca_not_after_timestamp_seconds",
                 "When the CA of the modules' certificates ends, as it was last used.",
                 expires.timestamp(),
+            )
+        own = self._certificate_expires()
+        if own is not None:
+            yield GaugeMetricFamily(
+                "edgeha_device_certificate_not_after_timestamp_seconds",
+                "When the certificate ends by which the device proves itself.",
+                own.timestamp(),
             )
         size = self._size
         if size is not None:

@@ -9,6 +9,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -59,6 +60,17 @@ async def test_a_self_signed_certificate_is_known_by_its_thumbprint_and_renewed_
     assert module["authentication"]["type"] == "sas"
     assert len(base64.b64decode(module["authentication"]["symmetricKey"]["primaryKey"])) == 32
     assert (await ask(online, "GET", "/systeminfo"))[1]["provisioning"]["type"] == "manual.x509"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{online.health_port}/metrics") as answer,
+    ):
+        until_when = int(first.certificate.not_valid_after_utc.timestamp())
+        value = (
+            (await answer.text())
+            .partition("\nedgeha_device_certificate_not_after_timestamp_seconds ")[2]
+            .split()[0]
+        )
+        assert float(value) == until_when
 
     # The Secret is renewed, then the hub forgets the first one.
     given(second, tmp_path)
@@ -128,6 +140,8 @@ async def test_what_is_wrong_with_a_certificate_is_told(
     if said == "answered 401":
         own = issue_of(settings)
         assert f"another certificate than the hub knows (SHA-256 {own}, good until " in reasons
+    if wrong == "expired":
+        assert "the device's certificate ended at " in reasons
     assert "PRIVATE" not in (online.folder / "daemon.log").read_text()
 
 

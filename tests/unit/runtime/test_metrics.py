@@ -31,7 +31,7 @@ class NoModules:
 
 @pytest.fixture
 def collector(tmp_path: Path) -> GatewayCollector:
-    return GatewayCollector("gw-1", "hub", NoModules(), lambda: None, tmp_path)
+    return GatewayCollector("gw-1", "hub", NoModules(), lambda: None, lambda: None, tmp_path)
 
 
 def names(collector: GatewayCollector) -> set[str]:

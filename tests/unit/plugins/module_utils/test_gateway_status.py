@@ -18,6 +18,7 @@ edgeha_module_state{module="a",state="failed"} 0.0
 edgeha_module_state{module="b \\"x\\"",state="failed"} 1.0
 edgeha_edge_ca_not_after_timestamp_seconds 1.7925408e+09
 edgeha_state_size_bytes 1000.0
+edgeha_device_certificate_not_after_timestamp_seconds 1.792540800e+09
 edgeha_state_available_bytes 250.0
 not a metric
 """
@@ -46,6 +47,7 @@ def test_what_a_daemon_tells() -> None:
         "version": "0.1.0",
         "modules": {"a": "running", 'b \\"x\\"': "failed"},
         "edge_ca_until": "2026-10-21T00:00:00Z",
+        "device_certificate_until": "2026-10-21T00:00:00Z",
         "state_available_bytes": 250,
         "state_size_bytes": 1000,
         "reasons": ["module b: no node for it"],
