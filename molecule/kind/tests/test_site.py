@@ -35,7 +35,7 @@ def kubectl(host: Host) -> Any:
 def test_pods_of_the_gateway_run(kubectl: Any) -> None:
     pods = kubectl("get", "pods")["items"]
     components = {pod["metadata"]["labels"]["app.kubernetes.io/component"] for pod in pods}
-    assert components == {"daemon", "module"}
+    assert components == {"daemon", "images", "module"}
     for pod in pods:
         ready = [item["status"] for item in pod["status"]["conditions"] if item["type"] == "Ready"]
         assert ready == ["True"], pod["metadata"]["name"]

@@ -64,6 +64,11 @@ class Images:
         self._there: dict[str, float] = {}  # image: when it was seen on the daemon's machine
         self._asked: dict[str, float] = {}  # name of a pod that pulls: when it was last asked for
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether there is a set of images to be changed."""
+        return self._kept is not None
+
     async def keep(self, modules: Iterable[Module], owner: OwnerReference, *, everything: bool) -> None:
         """Have the images of these modules on every machine. everything: apply also what is as it was."""
         if not self._settings.keep_images:

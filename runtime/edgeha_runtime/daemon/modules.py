@@ -153,7 +153,9 @@ class Modules:
             group.create_task(self._loop("hub", self._wake_hub, self._identities))
             group.create_task(self._loop("cluster", self._wake_cluster, self._objects))
             group.create_task(self.events.run())
-            group.create_task(self._loop("images", self._wake_images, self._images, IMAGES_SETTLE_SECONDS))
+            group.create_task(
+                self._loop("images", self._wake_images, self._images, self._images_settle_seconds)
+            )
 
     def take(self, data: dict[str, str] | None) -> None:
         """Take the data of the ConfigMap with the module set; None when it was deleted."""
@@ -228,7 +230,7 @@ class Modules:
         side: str,
         wake: asyncio.Event,
         work: Callable[[], Awaitable[dict[str, str]]],
-        settle: float | None = None,
+        settle: Callable[[], float] = lambda: SETTLE_SECONDS,
     ) -> None:
         failures = 0
         clock = asyncio.get_running_loop().time
@@ -257,7 +259,7 @@ class Modules:
             except TimeoutError:
                 pass
             else:
-                await asyncio.sleep(SETTLE_SECONDS if settle is None else settle)
+                await asyncio.sleep(settle())
             wake.clear()
             if clock() >= resync:
                 # Whatever else goes on: one module's trouble is no reason to look at no other one.
@@ -272,6 +274,9 @@ class Modules:
             self._keep_all = True
         else:
             self._apply_all = True
+
+    def _images_settle_seconds(self) -> float:
+        return IMAGES_SETTLE_SECONDS if self.images.are_kept else SETTLE_SECONDS
 
     async def _images(self) -> dict[str, str]:
         """One pass over the images. Its problem stands under ''; the gateway works without it."""
