@@ -111,9 +111,15 @@ class Images:
                 secret = manifests.pull_secret(module, self._settings, owner, name)
                 if secret is not None:
                     await self._cluster.apply(secret)
-                await self._cluster.apply(puller(name, module, self._settings, owner))
+                wanted = puller(name, module, self._settings, owner)
+                await self._cluster.apply(wanted)
                 while not found.done:
-                    found = verdict(await told.get())
+                    pod = await told.get()
+                    if pod is None:
+                        # The one of the call before, which was still on its way out, or one that was drained.
+                        await self._cluster.apply(wanted)
+                    elif pod.metadata.deletionTimestamp is None:
+                        found = verdict(pod)
         except TimeoutError:
             self._asked[name] = time.monotonic()
             raise ImageTimeoutError(
@@ -148,9 +154,7 @@ class Verdict:
 
 
 def verdict(pod: Any) -> Verdict:
-    """The verdict of a Pod (of lightkube); None stands for one that was deleted."""
-    if pod is None:
-        return Verdict(done=True)
+    """The verdict of a Pod (of lightkube)."""
     status = pod.status
     statuses = (status.containerStatuses if status else None) or ()
     state = next((one.state for one in statuses if one.name == "image"), None)

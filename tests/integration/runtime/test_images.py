@@ -138,10 +138,20 @@ async def test_an_image_that_takes_too_long_is_told(pulling: Daemon) -> None:
     assert pulling.api.writes.count(("PUT", f"pods/{name}")) == 2, "made once, and told once"
 
 
-async def test_a_pod_that_somebody_deleted_tells_nothing(pulling: Daemon) -> None:
+async def test_a_pod_that_goes_tells_nothing_and_is_made_anew(pulling: Daemon) -> None:
     asked = asyncio.create_task(ask(pulling, "POST", "/modules/Sensor/prepareupdate", spec("Sensor")))
     await until("its pod", lambda: pullers(pulling))
-    pulling.api.remove("pods", pullers(pulling)[0])
+    (name,) = pullers(pulling)
+    # One of the call before, which ends just now, with the trouble that it told then.
+    found = pulling.api.objects[("pods", name)]
+    going = found["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    pulling.api.put("pods", name, found | {"metadata": going})
+    tell(pulling, name, {"waiting": {"reason": "ErrImagePull"}})
+    await asyncio.sleep(0.1)
+    assert not asked.done()
+    pulling.api.remove("pods", name)
+    await until("another one", lambda: pullers(pulling))
+    tell(pulling, name, PULLED)
     assert (await asked)[0] == 204
 
 
