@@ -409,25 +409,23 @@ class _Check:
                 )
                 continue
             names[name] = index
-            self.gateway(subject, {**defaults, **entry})
-            device = entry.get("device_id") or name
+            merged = {**defaults, **entry}
+            self.gateway(subject, merged)
+            device, address = entry.get("device_id") or name, merged.get("address")
             if isinstance(device, str):
-                if device in devices:
-                    self.add(
-                        subject,
-                        f"has the device id {device!r}, as gateway {devices[device]} has",
-                        "give each gateway a device of its own",
-                    )
-                devices.setdefault(device, name)
-            address = {**defaults, **entry}.get("address")
+                self.one_each(devices, device, name, f"the device id {device!r}", "a device")
             if isinstance(address, str) and address:
-                if address in addresses:
-                    self.add(
-                        subject,
-                        f"has the address {address}, as gateway {addresses[address]} has",
-                        "give each gateway an address of its own",
-                    )
-                addresses.setdefault(address, name)
+                self.one_each(addresses, address, name, f"the address {address}", "an address")
+
+    def one_each(self, taken: dict[str, str], value: str, name: str, what: str, kind: str) -> None:
+        """Refuse a value that another gateway has; note it for the gateways to come."""
+        if value in taken:
+            self.add(
+                f"gateway {name}",
+                f"has {what}, as gateway {taken[value]} has",
+                f"give each gateway {kind} of its own",
+            )
+        taken.setdefault(value, name)
 
     def gateway(self, subject: str, entry: Mapping[str, Any]) -> None:
         for key, value in entry.items():

@@ -23,24 +23,15 @@ from .kube import ERRORS, Cluster, describe
 from .logs import fields
 from .manifests import Manifest, OwnerReference
 from .moduleset import Module
+from .pods import IMAGE_REASONS, MAX_TEXT, why
 from .settings import Settings
 
 # How long an image counts as there after it was seen there.
 TRUSTED_SECONDS = 300.0
 _TOOL = "/edgeha/workload-proxy"
 _MOUNTS = [{"name": "tool", "mountPath": "/edgeha"}]
-# Reasons for which a container waits that say its image cannot be had.
-_NOT_PULLED = frozenset(
-    {
-        "ErrImageNeverPull",
-        "ErrImagePull",
-        "ImageInspectError",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "RegistryUnavailable",
-        "SignatureValidationFailed",
-    }
-)
+# CRI-O says the last one of an image that is there, and that it lets nobody use.
+_NOT_PULLED = IMAGE_REASONS | {"SignatureValidationFailed"}
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 
 _log = logging.getLogger(__name__)
@@ -163,8 +154,7 @@ def verdict(pod: Any) -> Verdict:
     if state is not None and state.waiting:
         reason = state.waiting.reason or ""
         if reason in _NOT_PULLED:
-            said = ": ".join(part for part in (reason, state.waiting.message) if part)
-            return Verdict(done=True, trouble=said[:512])
+            return Verdict(done=True, trouble=why(state.waiting)[:MAX_TEXT])
         # Any other reason is about the container, which is made when its image is there.
         if reason not in _STARTING:
             return Verdict(done=True, there=True)
@@ -194,13 +184,9 @@ def puller(name: str, module: Module, settings: Settings, owner: OwnerReference)
     pod["restartPolicy"] = "Never"
     if module.registry is not None:
         pod["imagePullSecrets"] = [*pod.get("imagePullSecrets", []), {"name": name}]
-    metadata = {
-        "name": name,
-        "namespace": settings.namespace,
-        "labels": puller_labels(settings) | {"app.kubernetes.io/managed-by": "edgeha-daemon"},
-        # As controller, so that a drain takes the pod for one that somebody looks after.
-        "ownerReferences": [owner.manifest() | {"controller": True}],
-    }
+    metadata = _metadata(name, puller_labels(settings), settings, owner)
+    # As controller, so that a drain takes the pod for one that somebody looks after.
+    metadata["ownerReferences"][0]["controller"] = True
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod}
 
 
@@ -220,12 +206,7 @@ def keeper(modules: Iterable[Module], settings: Settings, owner: OwnerReference)
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": {
-            "name": keeper_name(settings),
-            "namespace": settings.namespace,
-            "labels": labels | {"app.kubernetes.io/managed-by": "edgeha-daemon"},
-            "ownerReferences": [owner.manifest()],
-        },
+        "metadata": _metadata(keeper_name(settings), labels, settings, owner),
         "spec": {
             "selector": {"matchLabels": labels},
             "revisionHistoryLimit": 1,
@@ -233,6 +214,15 @@ def keeper(modules: Iterable[Module], settings: Settings, owner: OwnerReference)
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "100%"}},
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
+    }
+
+
+def _metadata(name: str, labels: dict[str, str], settings: Settings, owner: OwnerReference) -> Manifest:
+    return {
+        "name": name,
+        "namespace": settings.namespace,
+        "labels": labels | {"app.kubernetes.io/managed-by": "edgeha-daemon"},
+        "ownerReferences": [owner.manifest()],
     }
 
 

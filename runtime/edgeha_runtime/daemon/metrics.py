@@ -106,20 +106,20 @@ class GatewayCollector(Collector):
             for one in STATES:
                 states.add_metric((module, one), float(state == one))
         yield states
-        expires = self._ca_expires()
-        if expires is not None:
-            yield GaugeMetricFamily(
+        for name, meaning, expires in (
+            (
                 "edgeha_edge_ca_not_after_timestamp_seconds",
                 "When the CA of the modules' certificates ends, as it was last used.",
-                expires.timestamp(),
-            )
-        own = self._certificate_expires()
-        if own is not None:
-            yield GaugeMetricFamily(
+                self._ca_expires(),
+            ),
+            (
                 "edgeha_device_certificate_not_after_timestamp_seconds",
                 "When the certificate ends by which the device proves itself.",
-                own.timestamp(),
-            )
+                self._certificate_expires(),
+            ),
+        ):
+            if expires is not None:
+                yield GaugeMetricFamily(name, meaning, expires.timestamp())
         size = self._size
         if size is not None:
             yield GaugeMetricFamily(

@@ -17,21 +17,20 @@ from .manifests import MODULE_ANNOTATION, SLOT_LABEL
 
 CONTAINER = "module"
 GATE = "gate"
-# Reasons for which a container waits that do not go away by waiting a little.
-_BROKEN = frozenset(
+# Reasons for which a container waits that say its image cannot be had.
+IMAGE_REASONS = frozenset(
     {
-        "CreateContainerConfigError",
-        "CreateContainerError",
         "ErrImageNeverPull",
         "ErrImagePull",
         "ImageInspectError",
         "ImagePullBackOff",
         "InvalidImageName",
         "RegistryUnavailable",
-        "RunContainerError",
     }
 )
-_MAX_TEXT = 512
+# And all reasons that do not go away by waiting a little.
+_BROKEN = IMAGE_REASONS | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+MAX_TEXT = 512
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def view(found: Any) -> Pod | None:
         going=metadata.deletionTimestamp is not None,
         started=state.running.startedAt if state and state.running else None,
         ended=_ended(ended),
-        waiting=waiting[:_MAX_TEXT],
+        waiting=waiting[:MAX_TEXT],
         broken=broken,
     )
 
@@ -122,7 +121,7 @@ def _ended(found: Any) -> Ended | None:
     if found is None:
         return None
     at = found.finishedAt or datetime.fromtimestamp(0, UTC)
-    return Ended(found.exitCode, at, (found.message or found.reason or "").strip()[:_MAX_TEXT])
+    return Ended(found.exitCode, at, (found.message or found.reason or "").strip()[:MAX_TEXT])
 
 
 def _waiting(status: Any, state: Any) -> tuple[str, bool]:
@@ -135,18 +134,19 @@ def _waiting(status: Any, state: Any) -> tuple[str, bool]:
     for one in (status.initContainerStatuses if status else None) or ():
         waits = one.state.waiting if one.state else None
         if waits and waits.reason not in (None, "PodInitializing"):
-            return f"{one.name}: {_said(waits)}", waits.reason in _BROKEN
+            return f"{one.name}: {why(waits)}", waits.reason in _BROKEN
         if one.state and one.state.running and not one.started:
             what = (
                 "the gate of its slot is closed" if one.name == GATE else f"{one.name} waits for the daemon"
             )
             return what, False
     if state is not None and state.waiting:
-        return _said(state.waiting), state.waiting.reason in _BROKEN
+        return why(state.waiting), state.waiting.reason in _BROKEN
     return "", False
 
 
-def _said(waiting: Any) -> str:
+def why(waiting: Any) -> str:
+    """Why a container waits, in one line."""
     return ": ".join(part for part in (waiting.reason, waiting.message) if part)
 
 
@@ -165,7 +165,7 @@ def status(pods: list[Pod], *, running: bool) -> Status:
         return Status("failed", pod.waiting, ended=pod.ended)
     if pod.ended:
         said = ": ".join(part for part in (pod.waiting, pod.ended.reason) if part)
-        return Status("failed" if pod.ended.code else "stopped", said[:_MAX_TEXT], ended=pod.ended)
+        return Status("failed" if pod.ended.code else "stopped", said[:MAX_TEXT], ended=pod.ended)
     return Status("unknown", pod.waiting or "its pod starts")
 
 
