@@ -191,8 +191,7 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not entry["name"]:
             continue
         merged = {**base, **entry}
-        given = merged.get("storage") if isinstance(merged.get("storage"), Mapping) else {}
-        storage = {"class": storage_class, **STORAGE_DEFAULTS, **(given or {})}
+        storage = {"class": storage_class, **STORAGE_DEFAULTS, **_mapping(merged.get("storage"))}
         result.append(
             {
                 "name": merged["name"],
@@ -202,7 +201,7 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
                 "tags": merged.get("tags"),
                 "deployment": merged.get("deployment"),
                 "standby": _is_true(merged.get("standby")),
-                "node_selector": dict(merged.get("node_selector") or {}),
+                "node_selector": _mapping(merged.get("node_selector")),
                 "address": merged.get("address") or "",
                 "exposure": merged.get("exposure") or EXPOSURES[0],
                 "storage": {key: storage[key] for key in STORAGE_KEYS},
@@ -497,8 +496,7 @@ class _Check:
                 self.add(subject, f"storage.size {value!r} is not a size", "write it like 1Gi")
 
     def standby(self, subject: str, entry: Mapping[str, Any]) -> None:
-        storage = entry.get("storage") if isinstance(entry.get("storage"), Mapping) else {}
-        mode = (storage or {}).get("access_mode", STORAGE_DEFAULTS["access_mode"])
+        mode = _mapping(entry.get("storage")).get("access_mode", STORAGE_DEFAULTS["access_mode"])
         if _is_true(entry.get("standby")) and mode in ACCESS_MODES[1:]:
             self.add(
                 subject,
@@ -538,6 +536,11 @@ class _Check:
         match = nearest(key, known)
         fix = f"did you mean {match}?" if match else f"known are {', '.join(sorted(known))}"
         self.add(subject, f"the key {key} is not known", fix)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Return a mapping as it is, and anything else, which `check_cluster` reports, as an empty one."""
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _is_ipv4(text: str) -> bool:

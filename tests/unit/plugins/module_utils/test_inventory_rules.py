@@ -96,6 +96,11 @@ def test_good_inventory_has_no_problem() -> None:
         ),
         ({"edge_gateways": [{**GATEWAY, "storage": {"size": "1 GB"}}]}, "gateway gw1", "not a size"),
         ({"edge_gateways": [{**GATEWAY, "node_selector": {"a": 7}}]}, "gateway gw1", "no texts"),
+        (
+            {"edge_gateways": [{**GATEWAY, "node_selector": "plant"}]},
+            "gateway gw1",
+            "node_selector is a text",
+        ),
         ({"edge_gateways": [{**GATEWAY, "standby": "perhaps"}]}, "gateway gw1", "standby is a text"),
         (
             {"edge_gateways": [{**GATEWAY, "standby": True, "storage": {"access_mode": "ReadWriteOnce"}}]},
@@ -260,6 +265,14 @@ def test_normalised_gateway() -> None:
         "exposure": "ClusterIP",
         "storage": {"class": "nfs", "size": "5Gi", "access_mode": "ReadWriteMany"},
     }
+
+
+@pytest.mark.parametrize("wrong", ["plant", 7, ["plant"], None])
+def test_what_should_be_a_mapping_and_is_none_waits_for_its_row(wrong: object) -> None:
+    [gateway] = inventory_rules.normalise_gateways(
+        [{"name": "gw1", "node_selector": wrong, "storage": wrong}]
+    )
+    assert (gateway["node_selector"], gateway["storage"]["size"]) == ({}, "1Gi")
 
 
 def test_storage_classes_with_all_modes_asked_of_them() -> None:
