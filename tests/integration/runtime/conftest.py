@@ -20,7 +20,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "runtime")]
 
 from edgeha_runtime.daemon.keystore import KeyStore, Owner  # noqa: E402 - found on the path set above
 
-from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Hub  # noqa: E402 - the same
+from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Dps, Hub  # noqa: E402 - the same
 from tests.integration.runtime.parts import OTHER, RUNTIME, SENSOR, Daemon, free_port, until  # noqa: E402 - the same
 from tests.integration.runtime.standin_api import ApiServer  # noqa: E402 - the same
 from tests.tls import issue  # noqa: E402 - the same
@@ -112,3 +112,17 @@ async def online(daemon: Daemon, hub: Hub) -> Daemon:
     daemon.api.module_set(SENDER)
     daemon.api.tokens["sensor-token"] = ("system:serviceaccount:edge-gw:gw-sensor", ["edgeha-gw"])
     return daemon
+
+
+@pytest.fixture
+async def dps(tmp_path: Path) -> AsyncIterator[Dps]:
+    """A hub with its provisioning service; REST on 443, because an assigned hub has no port."""
+    hub = Hub(tmp_path / "hub", 443)
+    hub.state.mkdir()
+    await hub.cli("init", "--state", str(hub.state), "--name", HUB_IP)
+    port = free_port(HUB_IP)
+    await hub.start(dps_port=str(port))
+    try:
+        yield Dps(hub, port)
+    finally:
+        await hub.stop()

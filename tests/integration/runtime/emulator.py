@@ -108,3 +108,40 @@ class Hub:
     async def messages(self) -> list[dict[str, Any]]:
         text = await self.cli("log", "--state", str(self.state), "--json")
         return [json.loads(line) for line in text.splitlines()]
+
+
+class Dps:
+    """The emulator with its provisioning service."""
+
+    def __init__(self, hub: Hub, port: int) -> None:
+        self.hub = hub
+        self.host = f"{HUB_IP}:{port}"
+        self.port = port
+        self.id_scope: str = json.loads((hub.state / "dps.json").read_text())["idScope"]
+
+    async def enroll(self, path: str, document: dict[str, Any]) -> None:
+        policies = json.loads((self.hub.state / "policies.json").read_text())
+        key = base64.b64decode(policies["provisioningserviceowner"])
+        token = sas_token(self.host, key, int(time.time()) + 600) + "&skn=provisioningserviceowner"
+        connector = aiohttp.TCPConnector(ssl=TrustBundle(self.hub.ca).context())
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.put(
+                f"https://{self.host}{path}",
+                params={"api-version": "2021-10-01"},
+                json=document,
+                headers={"Authorization": token},
+            ) as answer,
+        ):
+            assert answer.status == 200, await answer.text()
+
+    def settings(self, registration: str, **more: str) -> dict[str, str]:
+        """What the chart tells the daemon."""
+        return {
+            "EDGEHA_DEVICE_ID": "",
+            "EDGEHA_IOTHUB_HOSTNAME": "",
+            "EDGEHA_DPS_ENDPOINT": self.host,
+            "EDGEHA_DPS_ID_SCOPE": self.id_scope,
+            "EDGEHA_DPS_REGISTRATION_ID": registration,
+            **more,
+        }

@@ -32,6 +32,9 @@ RUNTIME = Path(__file__).parents[3] / "runtime"
 LIMIT = 20.0
 SENSOR = {"name": "Sensor", "image": "r/sensor:1", "env": {"SEND_INTERVAL_SECONDS": "5"}}
 OTHER = {"name": "other", "image": "r/other:1"}
+# Of the management API.
+VERSION = {"api-version": "2022-08-03"}
+AGENT = {"name": "edgeAgent", "image": "r/agent:1"}
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -159,6 +162,11 @@ class Daemon:
         containers: list[dict[str, Any]] = pod["initContainers"] + pod["containers"]
         return next(found for found in containers if found["name"] == which)
 
+    def kept_images(self) -> list[str]:
+        """Images that are kept on every machine."""
+        found = self.api.objects.get(("daemonsets", "gw-images"))
+        return [one["image"] for one in found["spec"]["template"]["spec"]["containers"]] if found else []
+
     def given(self, name: str, which: str = "module") -> dict[str, str]:
         """Variables that the daemon gives that container; those that a pod's fields fill are left out."""
         described = self.container(name, which)["env"]
@@ -230,3 +238,20 @@ class Daemon:
 
     async def is_ready(self) -> bool:
         return (await self.ready())[0] == 200
+
+
+def spec(name: str, **more: Any) -> dict[str, Any]:
+    settings = {"image": f"r/{name.lower()}:1", **more}
+    return {"name": name, "type": "docker", "imagePullPolicy": "On-Create", "config": {"settings": settings}}
+
+
+async def ask(
+    daemon: Daemon, method: str, path: str, body: object = None, caller: str = "agent", **query: str
+) -> tuple[int, dict[str, Any]]:
+    """Ask as edgeAgent does."""
+    async with (
+        daemon.management(caller and f"{caller}-token") as session,
+        session.request(method, path, params=VERSION | query, json=body) as answer,
+    ):
+        text = await answer.text()
+        return answer.status, json.loads(text) if text else {}

@@ -7,74 +7,16 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import signal
-import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
-from edgeha_runtime.daemon.credential import sas_token
 from edgeha_runtime.daemon.provisioning import FILE
-from edgeha_runtime.daemon.trust import TrustBundle
 
-from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Hub
-from tests.integration.runtime.parts import Daemon, free_port, until
+from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Dps
+from tests.integration.runtime.parts import Daemon, until
 
 GROUP_KEY = "Z3JvdXAta2V5LW9mLXRoZS10ZXN0cy0wMDAxMjM0NTY3ODk="
-
-
-class Dps:
-    """The emulator with its provisioning service."""
-
-    def __init__(self, hub: Hub, port: int) -> None:
-        self.hub = hub
-        self.host = f"{HUB_IP}:{port}"
-        self.port = port
-        self.id_scope: str = json.loads((hub.state / "dps.json").read_text())["idScope"]
-
-    async def enroll(self, path: str, document: dict[str, Any]) -> None:
-        policies = json.loads((self.hub.state / "policies.json").read_text())
-        key = base64.b64decode(policies["provisioningserviceowner"])
-        token = sas_token(self.host, key, int(time.time()) + 600) + "&skn=provisioningserviceowner"
-        connector = aiohttp.TCPConnector(ssl=TrustBundle(self.hub.ca).context())
-        async with (
-            aiohttp.ClientSession(connector=connector) as session,
-            session.put(
-                f"https://{self.host}{path}",
-                params={"api-version": "2021-10-01"},
-                json=document,
-                headers={"Authorization": token},
-            ) as answer,
-        ):
-            assert answer.status == 200, await answer.text()
-
-    def settings(self, registration: str, **more: str) -> dict[str, str]:
-        """What the chart tells the daemon."""
-        return {
-            "EDGEHA_DEVICE_ID": "",
-            "EDGEHA_IOTHUB_HOSTNAME": "",
-            "EDGEHA_DPS_ENDPOINT": self.host,
-            "EDGEHA_DPS_ID_SCOPE": self.id_scope,
-            "EDGEHA_DPS_REGISTRATION_ID": registration,
-            **more,
-        }
-
-
-@pytest.fixture
-async def dps(tmp_path: Path) -> AsyncIterator[Dps]:
-    """A hub with its provisioning service; REST on 443, because an assigned hub has no port."""
-    hub = Hub(tmp_path / "hub", 443)
-    hub.state.mkdir()
-    await hub.cli("init", "--state", str(hub.state), "--name", HUB_IP)
-    port = free_port(HUB_IP)
-    await hub.start(dps_port=str(port))
-    try:
-        yield Dps(hub, port)
-    finally:
-        await hub.stop()
 
 
 def keys(key: str) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 
-from tests.integration.runtime.parts import Daemon, until
-from tests.integration.runtime.test_management import AGENT, ask, spec
+from tests.integration.runtime.parts import AGENT, Daemon, ask, spec, until
 
 PULLED = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 LOGIN = {"serveraddress": "registry.plant", "username": "u", "password": "hunter2"}
@@ -190,15 +189,14 @@ async def test_images_of_all_modules_are_kept_on_every_machine(pulling: Daemon) 
         found: dict[str, Any] = pulling.api.objects.get(("daemonsets", "gw-images"), {"spec": {}})["spec"]
         return found
 
-    def images() -> list[str]:
-        return [one["image"] for one in kept()["template"]["spec"]["containers"]] if kept() else []
-
-    await until("the first images", lambda: images() == ["r/agent:1", "r/edge-runtime:1"])
+    await until("the first images", lambda: pulling.kept_images() == ["r/agent:1", "r/edge-runtime:1"])
     assert (await ask(pulling, "POST", "/modules", spec("Sensor", auth=LOGIN)))[0] == 201
     other = spec("other", image="r/local:1") | {"imagePullPolicy": "Never"}
     assert (await ask(pulling, "POST", "/modules", other))[0] == 201
     await until(
-        "those of the modules", lambda: images() == ["r/agent:1", "r/edge-runtime:1", "r/sensor:1"], 20
+        "those of the modules",
+        lambda: pulling.kept_images() == ["r/agent:1", "r/edge-runtime:1", "r/sensor:1"],
+        20,
     )
     found = kept()
     assert found["updateStrategy"]["rollingUpdate"] == {"maxUnavailable": "100%"}

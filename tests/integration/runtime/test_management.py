@@ -17,28 +17,9 @@ import aiohttp
 import pytest
 from edgeha_runtime.daemon.keystore import DEPLOYMENT_FILE, KeyStore, Owner
 
-from tests.integration.runtime.parts import Daemon, until
+from tests.integration.runtime.parts import AGENT, VERSION, Daemon, ask, spec, until
 
-VERSION = {"api-version": "2022-08-03"}
-AGENT = {"name": "edgeAgent", "image": "r/agent:1"}
 RESTARTS = "net.azure-devices.edge.restarts"
-
-
-def spec(name: str, **more: Any) -> dict[str, Any]:
-    settings = {"image": f"r/{name.lower()}:1", **more}
-    return {"name": name, "type": "docker", "imagePullPolicy": "On-Create", "config": {"settings": settings}}
-
-
-async def ask(
-    daemon: Daemon, method: str, path: str, body: object = None, caller: str = "agent", **query: str
-) -> tuple[int, dict[str, Any]]:
-    """Ask as edgeAgent does."""
-    async with (
-        daemon.management(caller and f"{caller}-token") as session,
-        session.request(method, path, params=VERSION | query, json=body) as answer,
-    ):
-        text = await answer.text()
-        return answer.status, json.loads(text) if text else {}
 
 
 @pytest.fixture
@@ -170,6 +151,9 @@ async def test_after_a_kill_all_goes_on_and_nothing_is_made_again(managed: Daemo
         assert (await ask(managed, "POST", f"/modules/{name}/start"))[0] == 204
     assert (await ask(managed, "POST", "/modules/other/restart"))[0] == 204
     await until("both run", managed.is_ready)
+    # What a kill cuts off is finished after it; here all has been done.
+    wanted = {"r/agent:1", "r/sensor:1", "r/other:1"}
+    await until("their images are kept", lambda: set(managed.kept_images()) == wanted)
     before, kept = await ask(managed, "GET", "/modules"), dict(managed.api.objects)
     await managed.stop(signal.SIGKILL)
     managed.api.writes.clear()

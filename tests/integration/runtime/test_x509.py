@@ -14,14 +14,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from tests.integration.runtime.emulator import HUB_IP, Hub
-from tests.integration.runtime.parts import Daemon, until
-from tests.integration.runtime.test_dps import Dps, dps
-from tests.integration.runtime.test_management import ask
+from tests.integration.runtime.emulator import HUB_IP, Dps, Hub
+from tests.integration.runtime.parts import AGENT, Daemon, ask, until
 from tests.tls import Issued, issue
-
-__all__ = ["dps"]  # the fixture
-AGENT = {"name": "edgeAgent", "image": "r/agent:1"}
 
 
 def given(issued: Issued, folder: Path) -> dict[str, str]:
