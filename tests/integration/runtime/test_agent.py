@@ -209,6 +209,8 @@ async def test_after_kills_of_agent_and_daemon_nothing_is_made_again(gateway: Ga
     api = gateway.daemon.api
     await until("it is started", lambda: started(api.objects.get(("deployments", "gw-a-a"))))
     gateway.runs("a")
+    # What a kill cuts off is finished after it; here all has been done.
+    await until("its image is kept", lambda: "r/a:1" in gateway.daemon.kept_images())
     kept = dict(api.objects)
     await gateway.stop_agent()
     await gateway.daemon.stop(signal.SIGKILL)
