@@ -245,9 +245,11 @@ class Modules:
             if problems != self._problems[side]:
                 for name, reason in problems.items():
                     _log.error("%s: %s", side, reason, extra=fields(**({"module": name} if name else {})))
-                    if name:
-                        what = "Identity" if side == "hub" else "Objects"
-                        self.tell(WARNING, name, f"{what}NotMade", f"module {name}: {reason}")
+                    if name and side == "cluster":
+                        self.tell(WARNING, name, "ObjectsNotMade", f"module {name}: {reason}")
+                    elif name and name not in self.identities.known:
+                        # A module that has its identity goes on with the hub away, and needs no word of it.
+                        self.tell(WARNING, name, "IdentityNotMade", f"module {name}: {reason}")
                 if not problems:
                     _log.info("%s: all well", side)
                 self._problems[side] = problems

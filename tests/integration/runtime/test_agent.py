@@ -164,6 +164,8 @@ async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> Non
     (container,) = api.objects[("deployments", "gw-b-a")]["spec"]["template"]["spec"]["containers"]
     assert {"A0", "A79"} < {entry["name"] for entry in container["env"]}, "createOptions came in two parts"
 
+    kept = gateway.daemon.kept_images
+    await until("the images are kept", lambda: {"r/a:1", "r/b:1", "r/c:1"} <= set(kept()))
     untouched = [dict(api.objects[("deployments", f"gw-{name}-a")]) for name in "bc"]
     api.writes.clear()
     await gateway.deploy(
@@ -177,7 +179,9 @@ async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> Non
     await until("a is updated", lambda: image("a") == "r/a:2")
     await gateway.becomes(200, "a", "b", "c")
     assert [api.objects[("deployments", f"gw-{name}-a")] for name in "bc"] == untouched
-    assert {name for _method, name in api.writes} == {"deployments/gw-a-a"}, "nothing else was touched"
+    await until("the new image is kept", lambda: "r/a:2" in kept())
+    touched = {"daemonsets/gw-images", "deployments/gw-a-a"}
+    assert {name for _method, name in api.writes} == touched, "nothing else was touched"
 
     await gateway.deploy(a=module("r/a:2", env={"A": {"value": "2"}}, status="stopped"))
     await gateway.becomes(200, "a")

@@ -598,10 +598,12 @@ async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon) -> No
     # A ServiceAccount and a Deployment each, the latter once more at the most: made before it was started.
     assert len(daemon.api.writes) <= 3 * len(names)
     assert daemon.api.requests - before <= 8 * len(names)
+    await until("the images are kept", lambda: {f"r/{name}:1" for name in names} <= set(daemon.kept_images()))
     daemon.api.writes.clear()
     before = daemon.api.requests
     newer = spec("m7", image="r/m7:2")
     assert (await ask(daemon, "PUT", "/modules/m7", newer, start="true"))[0] == 200
     await until("the update", lambda: ("PUT", "deployments/gw-m7-a") in daemon.api.writes)
-    assert {name for _method, name in daemon.api.writes} == {"deployments/gw-m7-a"}
+    await until("its image is kept", lambda: "r/m7:2" in daemon.kept_images())
+    assert {name for _method, name in daemon.api.writes} == {"daemonsets/gw-images", "deployments/gw-m7-a"}
     assert daemon.api.requests - before <= 12, "one module's update costs nothing for the others"

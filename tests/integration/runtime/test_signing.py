@@ -155,6 +155,7 @@ async def test_killed_and_started_again_it_signs_alike_and_changes_nothing(serve
         ):
             return str((await answer.json())["digest"])
 
+    await until("the images are kept", lambda: {"r/sensor:1", "r/other:1"} <= set(served.kept_images()))
     before, writes = await digest(), len(served.api.writes)
     await served.stop(signal.SIGKILL)
     (served.folder / "daemon.log").write_text("")

@@ -87,6 +87,7 @@ async def test_state_outlives_the_daemon_and_the_hub_sees_one_identity(online: D
     await online.start()
     await until("ready", online.is_ready)
     generation = online.given("gw-sensor")["IOTEDGE_MODULEGENERATIONID"]
+    await until("its image is kept", lambda: "r/sensor:1" in online.kept_images())
     writes = list(online.api.writes)
     await online.stop(signal.SIGKILL)
     await hub.stop()
