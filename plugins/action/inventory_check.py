@@ -25,6 +25,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import (
+    credential_files,
     files,
     k3s_source,
     kubelet,
@@ -76,6 +77,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
             read_file=lambda path: files.find(path, variables).read_text("utf-8"),
             file_error=lambda path: files.file_error(path, variables),
             certificate_error=lambda path: files.certificate_error(path, variables),
+            credential_error=lambda entry: credential_files.error(entry, variables, self._loader),
             kubeconfig_in_environment=bool(os.environ.get("K8S_AUTH_KUBECONFIG")),
         )
         inventory = Inventory(variables)

@@ -19,16 +19,22 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModuleState:
-    """A module as the hub sees it. exists: it has an identity. last_activity: None when it never spoke."""
+    """A module as the hub sees it. exists: it has an identity. last_activity: None when it never spoke.
+
+    speaks: whether it is expected to; of another it is enough that it is connected.
+    """
 
     device_id: str
     module_id: str
     exists: bool = False
     connected: bool = False
     last_activity: datetime | None = None
+    speaks: bool = True
 
     def ready(self, after: datetime) -> bool:
         """Whether it is connected and was active at or after a moment (the hub's clock)."""
+        if not self.speaks:
+            return self.connected
         return self.connected and self.last_activity is not None and self.last_activity >= after
 
     def as_dict(self) -> dict[str, Any]:
@@ -139,7 +145,10 @@ def format_time(moment: datetime | None) -> str | None:
 
 
 def states(
-    device_id: str, modules: Iterable[Mapping[str, Any]], wanted: Sequence[str] | None = None
+    device_id: str,
+    modules: Iterable[Mapping[str, Any]],
+    wanted: Sequence[str] | None = None,
+    speak: bool = True,
 ) -> list[ModuleState]:
     """Return the state of a device's wanted modules (of all that exist when None).
 
@@ -152,11 +161,12 @@ def states(
             exists=True,
             connected=module.get("connectionState") == "Connected",
             last_activity=parse_time(module.get("lastActivityTime")),
+            speaks=speak,
         )
         for module in modules
     }
     names = sorted(found) if wanted is None else list(wanted)
-    return [found.get(name, ModuleState(device_id, name)) for name in names]
+    return [found.get(name, ModuleState(device_id, name, speaks=speak)) for name in names]
 
 
 def explain(state: ModuleState, after: datetime) -> str:

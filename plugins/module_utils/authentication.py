@@ -182,13 +182,13 @@ class Authentication:
         return found
 
 
-def argument_spec() -> dict[str, Any]:
-    """Return the option ``authentication`` for an argument spec."""
+def argument_spec(keys: bool = True) -> dict[str, Any]:
+    """Return the option ``authentication`` for an argument spec. keys: whether it may name keys."""
     return {
         "type": "dict",
         "options": {
             "type": {"type": "str", "choices": list(TYPES), "default": "sas"},
-            **{name: {"type": "str", "no_log": True} for name in _KEYS},
+            **{name: {"type": "str", "no_log": True} for name in _KEYS if keys},
             **{name: {"type": "str"} for name in _THUMBPRINTS},
         },
     }

@@ -295,6 +295,52 @@ def right_problems(missing: Sequence[tuple[str, str, str, str]]) -> list[tuple[s
     return found
 
 
+def rollout(deployments: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return ``{"ready": bool, "refused": str | None}`` of the Deployments of a gateway's daemon, one a slot.
+
+    ready: one of them is available, and all run what they are to; a standby's waits and is not available.
+    refused: why the cluster makes no pod, such as a policy or a quota.
+    """
+    available, refused, current = False, None, True
+    for deployment in deployments:
+        status, spec = deployment.get("status") or {}, deployment.get("spec") or {}
+        wanted = spec.get("replicas", 1)
+        newest = (deployment.get("metadata") or {}).get("generation", 0)
+        current = current and (
+            status.get("observedGeneration", 0) >= newest
+            and (status.get("updatedReplicas") or 0) >= wanted
+            and (status.get("replicas") or 0) <= wanted
+        )
+        available = available or (status.get("availableReplicas") or 0) >= max(1, wanted)
+        for condition in status.get("conditions") or []:
+            if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+                refused = str(condition.get("message") or condition.get("reason"))
+    return {"ready": available and current, "refused": refused}
+
+
+def secret_problems(gateway: Mapping[str, Any], credential: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (fact, fix) when the Secret that a gateway is to take its credential from does not have it.
+
+    gateway: ``name``, ``namespace`` and ``secrets``. credential: ``type``, ``source`` and ``secret``.
+    """
+    if credential["source"] != "secret":
+        return []
+    names = ["tls.crt", "tls.key"] if credential["type"] == "x509" else ["device-key"]
+    secret, there = credential["secret"], gateway["secrets"]
+    own = f"gateway {gateway['name']}: the Secret {secret} of its credential"
+    if secret not in there:
+        return [
+            (
+                f"{own} is not in the namespace {gateway['namespace']}",
+                f"create it with {' and '.join(names)}, or correct credential.secret",
+            )
+        ]
+    missing = [name for name in names if name not in there[secret]]
+    if missing:
+        return [(f"{own} has no {' and no '.join(missing)}", f"put {' and '.join(missing)} into it")]
+    return []
+
+
 def pod_view(pod: Mapping[str, Any]) -> dict[str, Any]:
     """Return what matters of a gateway's Pod.
 

@@ -11,13 +11,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_facts, gateway_status, releases
+from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    cluster_facts,
+    gateway_identity,
+    gateway_status,
+    releases,
+)
 
 with contextlib.suppress(ImportError):  # cluster_client, which makes the clients, says so
     import kubernetes
     import urllib3
 
 _HEALTH_PORT = 35002
+_DAEMON = "app.kubernetes.io/component=daemon"
 # Where edgeAgent and edgeHub tell Prometheus.
 _EDGE_HUB_PORT = 9600
 
@@ -34,14 +40,27 @@ def list_objects(
 
 
 def pods_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
-    """Return ``{"name", "namespace", "node", "pods"}`` of a gateway, see `cluster_facts.pod_view`."""
+    """Return ``{"name", "namespace", "node", "pods"}`` of a gateway, see `cluster_facts.pod_view`.
+
+    Besides ``ready``, whether its daemon runs as its release has it and is ready, and ``refused``, why the
+    cluster makes no pod of it, None where it does.
+    """
     selector = f"app.kubernetes.io/name=edge-runtime,app.kubernetes.io/instance={name}"
     found = list_objects(client, "v1", "Pod", namespace=namespace, labels=selector)
     pods = [cluster_facts.pod_view(pod) for pod in found]
     # A pod on a lost node stays listed beside its replacement: the one that works comes first.
     pods.sort(key=lambda pod: (not pod["ready"], str(pod["name"])))
     nodes = [pod["node"] for pod in pods if pod["component"] == "daemon" and pod["node"]]
-    return {"name": name, "namespace": namespace, "node": nodes[0] if nodes else None, "pods": pods}
+    daemons = list_objects(
+        client, "apps/v1", "Deployment", namespace=namespace, labels=f"{selector},{_DAEMON}"
+    )
+    return {
+        "name": name,
+        "namespace": namespace,
+        "node": nodes[0] if nodes else None,
+        "pods": pods,
+        **cluster_facts.rollout(daemons),
+    }
 
 
 def told_by_pods(client: Any, gateway: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,6 +108,8 @@ def _of_pod(body: bytes | str) -> str | None:
 def state_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
     """Return `pods_of`, with ``key_digest``, ``identity_etag``, ``release`` (see `releases`) and ``claim``.
 
+    Besides ``secrets``, the names of what is in each Secret of the namespace.
+
     claim: that of its state, see `cluster_facts.claim_view`; None when there is none.
     """
     secrets = list_objects(client, "v1", "Secret", namespace=namespace)
@@ -99,11 +120,16 @@ def state_of(client: Any, name: str, namespace: str) -> dict[str, Any]:
         if secret.get("type") == "helm.sh/release.v1"
         and (secret["metadata"].get("labels") or {}).get("name") == name
     ]
-    secret = by_name.get(releases.SECRET_NAME.format(name=name))
+    secret = by_name.get(gateway_identity.SECRET_NAME.format(name=name))
     return {
         **pods_of(client, name, namespace),
         "key_digest": releases.secret_digest(secret),
         "identity_etag": releases.secret_identity_etag(secret),
+        "secrets": {
+            key: sorted((found.get("data") or {}).keys())
+            for key, found in by_name.items()
+            if found.get("type") != "helm.sh/release.v1"
+        },
         "release": releases.latest_release(helm),
         "claim": _claim(client, f"{name}-state", namespace),
     }

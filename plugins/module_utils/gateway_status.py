@@ -111,7 +111,9 @@ def records(
         daemon = there.get("daemon") or {}
         own = [module for module in modules if module["device_id"] == gateway["device_id"]]
         agent = agents.get(gateway["device_id"])
-        active = sorted(filter(None, (module["last_activity"] for module in own)))
+        # What the system's own modules do at the hub is not a message of the gateway's.
+        spoke = (module["last_activity"] for module in own if not module["module_id"].startswith("$"))
+        active = sorted(filter(None, spoke))
         found.append(
             {
                 "name": gateway["name"],

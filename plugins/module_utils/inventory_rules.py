@@ -18,10 +18,15 @@ from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     deployment,
+    gateway_identity,
     iothub_auth,
     iothub_device,
     twin_rules,
     value_formats,
+)
+from ansible_collections.edgeha.iotedge.plugins.module_utils.gateway_identity import (
+    CREDENTIAL_KEYS,
+    DPS_KEYS,
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import ManifestError
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
@@ -33,12 +38,18 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.public_variables im
 
 GATEWAY_KEYS: Mapping[str, str] = {
     "address": "str",
+    "chart_values": "dict",
+    "credential": "dict",
     "deployment": "str",
     "device_id": "str",
+    "dps": "dict",
     "exposure": "str",
+    "hostname": "str",
     "name": "str",
     "node_selector": "dict",
     "parent": "str",
+    "parent_hostname": "str",
+    "purge": "bool",
     "standby": "bool",
     "state": "str",
     "storage": "dict",
@@ -47,8 +58,26 @@ GATEWAY_KEYS: Mapping[str, str] = {
 STORAGE_KEYS = ("access_mode", "class", "size")
 STORAGE_DEFAULTS: Mapping[str, str] = {"access_mode": "ReadWriteMany", "size": "1Gi"}
 ACCESS_MODES = ("ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
-# Valid keys of a gateway that this version does not carry out yet.
-GATEWAY_LATER = ("parent",)
+# Values of the chart that other keys of a gateway or variables of its cluster decide.
+OWN_CHART_VALUES = (
+    "chartDigest",
+    "credential",
+    "dps",
+    "edgeAgent",
+    "exposure.address",
+    "exposure.type",
+    "gateway",
+    "image.registry",
+    "modules",
+    "network",
+    "nodeSelector",
+    "standby",
+    "storage.accessMode",
+    "storage.className",
+    "storage.size",
+    "tolerationSeconds",
+    "trustBundle",
+)
 # How devices reach edgeHub: the type of its Service.
 EXPOSURES = ("ClusterIP", "LoadBalancer", "NodePort")
 
@@ -132,7 +161,7 @@ def wants_gateways(values: Mapping[str, Any]) -> bool:
 
 def check_machine(host: str, values: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with the variables of one machine, as `check_cluster` does."""
-    check = _Check(host, values, lambda _path: "")
+    check = _Check(host, values, lambda _path: "", lambda _credential: None)
     check.types_and_choices({name for name in VARIABLES if VARIABLES[name].machine and name in values})
     return check.problems
 
@@ -180,9 +209,10 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
     """Return ``edge_gateways`` with the defaults applied.
 
     Each entry gets name, device_id (default: name), namespace (``edge-NAME``), state (default: present),
-    tags (None when not given), deployment, standby (default: false), node_selector, address (by default empty
-    both), exposure (default: ClusterIP) and storage (``{"class": str, "size": str, "access_mode": str}``, by
-    default the class ``storage_class``, 1Gi and ReadWriteMany). Entries that are no mappings or have no name
+    tags (None when not given), deployment, standby and purge (default: false), node_selector, chart_values,
+    address (by default empty), exposure (default: ClusterIP), what `gateway_identity.normalised` returns, and
+    storage (``{"class": str, "size": str, "access_mode": str}``, by default the class ``storage_class``, 1Gi
+    and ReadWriteMany). Entries that are no mappings or have no name
     are left out: `check_cluster` reports them.
     """
     result = []
@@ -192,21 +222,31 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
             continue
         merged = {**base, **entry}
         storage = {"class": storage_class, **STORAGE_DEFAULTS, **_mapping(merged.get("storage"))}
+        device_id = merged.get("device_id") or merged["name"]
         result.append(
             {
                 "name": merged["name"],
-                "device_id": merged.get("device_id") or merged["name"],
+                "device_id": device_id,
                 "namespace": f"edge-{merged['name']}",
                 "state": merged.get("state", "present"),
                 "tags": merged.get("tags"),
                 "deployment": merged.get("deployment"),
                 "standby": _is_true(merged.get("standby")),
+                "purge": _is_true(merged.get("purge")),
                 "node_selector": _mapping(merged.get("node_selector")),
                 "address": merged.get("address") or "",
                 "exposure": merged.get("exposure") or EXPOSURES[0],
+                "chart_values": _mapping(merged.get("chart_values")),
                 "storage": {key: storage[key] for key in STORAGE_KEYS},
+                **gateway_identity.normalised(merged, device_id),
             }
         )
+    # A gateway that is named as a parent is reached by the name that it has itself.
+    hostnames = {gateway["device_id"]: gateway["hostname"] or gateway["name"] for gateway in result}
+    for gateway in result:
+        parent = gateway["device"].get("parent")
+        if parent in hostnames and gateway["parent_hostname"] == parent:
+            gateway["parent_hostname"] = hostnames[parent]
     return result
 
 
@@ -226,6 +266,7 @@ def check_cluster(
     read_file: Callable[[str], str],
     file_error: Callable[[str], str | None],
     certificate_error: Callable[[str], str | None],
+    credential_error: Callable[[Mapping[str, Any]], str | None],
     kubeconfig_in_environment: bool = False,
 ) -> Findings:
     """Return everything that is wrong with the variables of one cluster host.
@@ -234,8 +275,9 @@ def check_cluster(
     read_file:         returns the text of a file named by a variable; raises FileMissingError or OSError.
     file_error:        returns why a file cannot be read, None when it can.
     certificate_error: returns what is wrong with a PEM file of certificates, None when it is good.
+    credential_error:  returns what is wrong with the files of a credential, None when they are good.
     """
-    check = _Check(host, values, read_file)
+    check = _Check(host, values, read_file, credential_error)
     check.types_and_choices(VARIABLES)
     check.required(kubeconfig_in_environment)
     check.hub()
@@ -274,14 +316,23 @@ def _claims(cluster: Cluster) -> set[tuple[str, str]]:
         if gateway.get("state") != "absent":
             claims.add(("gateway", str(gateway["name"])))
             claims.add(("device", f"{gateway['device_id']} at {cluster.hub or 'its hub'}"))
+            if gateway.get("address"):
+                claims.add(("address", str(gateway["address"])))
     return claims
 
 
 class _Check:
-    def __init__(self, host: str, values: Mapping[str, Any], read_file: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        host: str,
+        values: Mapping[str, Any],
+        read_file: Callable[[str], str],
+        credential_error: Callable[[Mapping[str, Any]], str | None],
+    ) -> None:
         self.host = host
         self.values = values
         self.read_file = read_file
+        self.credential_error = credential_error
         self.problems: list[Problem] = []
         self.notes: list[str] = []
 
@@ -433,8 +484,6 @@ class _Check:
             elif value is not None and not _TYPES[GATEWAY_KEYS[key]][1](value):
                 text = _TYPES[GATEWAY_KEYS[key]][0]
                 self.add(subject, f"{key} is {_kind(value)}, not {text}", f"make it {text}")
-            elif key in GATEWAY_LATER and value:
-                self.add(subject, f"{key} is not in this version yet", f"remove {key}")
         if not _GATEWAY_NAME.fullmatch(entry["name"]):
             self.add(
                 subject,
@@ -449,12 +498,25 @@ class _Check:
         if isinstance(entry.get("tags"), Mapping):
             for error in twin_rules.errors(entry["tags"], "tags", nulls=True):
                 self.add(subject, error, "correct the tags")
+        for key, known in (("credential", CREDENTIAL_KEYS), ("dps", DPS_KEYS)):
+            for inner in _mapping(entry.get(key)):
+                if inner not in known:
+                    self.unknown_key(subject, f"{key}.{inner}", {f"{key}.{name}" for name in known})
+        for fact, fix in gateway_identity.errors(entry):
+            self.add(subject, fact, fix)
+        self.chart_values(subject, entry.get("chart_values"))
         self.storage(subject, entry.get("storage"))
         self.standby(subject, entry)
         selector = entry.get("node_selector")
         if isinstance(selector, Mapping) and not all(isinstance(value, str) for value in selector.values()):
             self.add(subject, "node_selector has values that are no texts", "quote them: plant: '7'")
         state = entry.get("state", "present")
+        if _is_true(entry.get("purge")) and state != "absent":
+            self.add(
+                subject,
+                "purge is true, and its state is not absent",
+                "purge deletes what a removed gateway leaves behind: add state: absent, or remove purge",
+            )
         if state not in ("present", "absent"):
             self.add(subject, f"state is {state!r}", "possible are present and absent")
         elif state == "absent":
@@ -465,6 +527,12 @@ class _Check:
                     f"confirm it with -e edge_confirm={self.host}",
                 )
             return
+        credential = _mapping(entry.get("credential"))
+        if credential.get("key_file"):
+            group = _is_true(_mapping(entry.get("dps")).get("group"))
+            error = self.credential_error({**credential, "group": group})
+            if error:
+                self.add(subject, error, "correct credential.certificate_file and credential.key_file")
         manifest = self.deployment(subject, entry.get("deployment"))
         self.exposure(subject, entry, manifest)
 
@@ -494,6 +562,17 @@ class _Check:
                 )
             elif key == "size" and not _QUANTITY.fullmatch(str(value)):
                 self.add(subject, f"storage.size {value!r} is not a size", "write it like 1Gi")
+
+    def chart_values(self, subject: str, values: Any) -> None:
+        """Refuse values that something else decides: one of both would count in silence."""
+        for key, value in _mapping(values).items():
+            inner = [f"{key}.{name}" for name in value] if isinstance(value, Mapping) else []
+            for name in {key, *inner}.intersection(OWN_CHART_VALUES):
+                self.add(
+                    subject,
+                    f"chart_values has {name}, which keys of the gateway or variables decide",
+                    "remove it there; docs/variables.md tells which",
+                )
 
     def standby(self, subject: str, entry: Mapping[str, Any]) -> None:
         mode = _mapping(entry.get("storage")).get("access_mode", STORAGE_DEFAULTS["access_mode"])

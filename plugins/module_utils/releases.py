@@ -17,10 +17,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-SECRET_NAME = "{name}-device"  # noqa: S105 - the name of a Secret and not a secret
+from ansible_collections.edgeha.iotedge.plugins.module_utils import gateway_identity
+
 IDENTITY_ETAG = "iotedge.edgeha.io/identity-etag"
 KEY_DIGEST = "iotedge.edgeha.io/key-digest"
-SECRET_KEY = "device-key"  # noqa: S105 - as above
+SECRET_KEY = "device-key"  # noqa: S105 - the name of an entry and not a secret
+CERTIFICATE_KEYS = ("tls.crt", "tls.key")
 
 
 def wanted(
@@ -28,43 +30,58 @@ def wanted(
     deployments: Sequence[Mapping[str, Any]],
     settings: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Return ``{"name", "namespace", "device_id", "values"}`` for each gateway, with values of the chart.
+    """Return a release for each gateway.
+
+    ``{"name", "namespace", "device_id", "source", "provisioned", "digest", "values"}``. source: where the
+    credential comes from. provisioned: whether a provisioning service registers the device. values: of the
+    chart.
 
     deployments: for each gateway ``modules`` and ``edge_agent`` of its manifest, see `deployment.Manifest`.
     settings: ``iothub_hostname``, ``image_registry``, ``trust_bundle``, ``https_proxy``, ``no_proxy``,
-              ``toleration_seconds`` and ``chart_digest``.
+              ``toleration_seconds``, ``chart_digest`` and ``credentials``, for each gateway the
+              fingerprint of its credential's files, None where there are none.
     """
     return [
         {
             "name": gateway["name"],
             "namespace": gateway["namespace"],
             "device_id": gateway["device_id"],
-            "values": {
-                "gateway": {
-                    "name": gateway["name"],
-                    "deviceId": gateway["device_id"],
-                    "iothubHostname": settings["iothub_hostname"],
+            "source": gateway["credential"]["source"],
+            "provisioned": bool(gateway["dps"]),
+            "digest": digest,
+            "values": _merged(
+                {
+                    **gateway_identity.chart_values(gateway, settings["iothub_hostname"]),
+                    "image": {"registry": settings["image_registry"]},
+                    "storage": {
+                        "className": gateway["storage"]["class"],
+                        "size": gateway["storage"]["size"],
+                        "accessMode": gateway["storage"]["access_mode"],
+                    },
+                    "trustBundle": settings["trust_bundle"],
+                    "network": {"httpsProxy": settings["https_proxy"], "noProxy": settings["no_proxy"]},
+                    "modules": [dict(module) for module in deployment["modules"]],
+                    **({"edgeAgent": dict(deployment["edge_agent"])} if deployment["edge_agent"] else {}),
+                    "exposure": {"type": gateway["exposure"], "address": gateway["address"]},
+                    "nodeSelector": gateway["node_selector"],
+                    "standby": {"enabled": gateway["standby"]},
+                    "tolerationSeconds": int(settings["toleration_seconds"]),
+                    "chartDigest": settings["chart_digest"],
                 },
-                "credential": {"existingSecret": SECRET_NAME.format(name=gateway["name"])},
-                "image": {"registry": settings["image_registry"]},
-                "storage": {
-                    "className": gateway["storage"]["class"],
-                    "size": gateway["storage"]["size"],
-                    "accessMode": gateway["storage"]["access_mode"],
-                },
-                "trustBundle": settings["trust_bundle"],
-                "network": {"httpsProxy": settings["https_proxy"], "noProxy": settings["no_proxy"]},
-                "modules": [dict(module) for module in deployment["modules"]],
-                **({"edgeAgent": dict(deployment["edge_agent"])} if deployment["edge_agent"] else {}),
-                "exposure": {"type": gateway["exposure"], "address": gateway["address"]},
-                "nodeSelector": gateway["node_selector"],
-                "standby": {"enabled": gateway["standby"]},
-                "tolerationSeconds": int(settings["toleration_seconds"]),
-                "chartDigest": settings["chart_digest"],
-            },
+                gateway["chart_values"],
+            ),
         }
-        for gateway, deployment in zip(gateways, deployments, strict=True)
+        for gateway, deployment, digest in zip(gateways, deployments, settings["credentials"], strict=True)
     ]
+
+
+def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a mapping with another laid over it, mappings inside of it likewise."""
+    found = dict(base)
+    for key, value in more.items():
+        both = isinstance(found.get(key), Mapping) and isinstance(value, Mapping)
+        found[key] = _merged(found[key], value) if both else value
+    return found
 
 
 def unsettled(
@@ -80,8 +97,8 @@ def unsettled(
 
     releases: as `wanted` returns them. observed: what the cluster has, as `edgeha.iotedge.cluster_info` tells
     of gateways. devices: what the hub has, as `edgeha.iotedge.iothub_check` tells of devices. A gateway is as
-    wanted when its device is, its Secret holds the key of the device's present identity, and its release is
-    deployed with its values.
+    wanted when its device is, its Secret holds the key of the device's present identity (or what the files of
+    its credential hold), its release is deployed with its values, and its daemon is ready.
     """
     there = {entry["name"]: entry for entry in observed}
     hub = {entry["device_id"]: entry for entry in devices}
@@ -94,7 +111,8 @@ def unsettled(
             gateway.get("namespace") == release["namespace"]
             and bool(device.get("as_wanted"))
             and bool(device.get("identity_etag"))
-            and device["identity_etag"] == gateway.get("identity_etag")
+            and _same_credential(release, gateway, device)
+            and bool(gateway.get("ready"))
             and deployed.get("status") == "deployed"
             and deployed.get("values") == release["values"]
         )
@@ -104,6 +122,17 @@ def unsettled(
             stuck = status.startswith("pending") or (status == "failed" and same)
             found.append({**release, "unfinished": deployed["revision"] if stuck else None})
     return found
+
+
+def _same_credential(
+    release: Mapping[str, Any], gateway: Mapping[str, Any], device: Mapping[str, Any]
+) -> bool:
+    if release["source"] == gateway_identity.HUB:
+        return bool(device["identity_etag"] == gateway.get("identity_etag"))
+    if release["source"] == gateway_identity.FILES:
+        return bool(release["digest"]) and release["digest"] == gateway.get("key_digest")
+    # A Secret or a store of somebody else's: it is theirs to change, at any time.
+    return True
 
 
 def key_digest(key: str) -> str:
@@ -123,11 +152,17 @@ def secret_identity_etag(secret: Mapping[str, Any] | None) -> str | None:
 
 def secret_digest(secret: Mapping[str, Any] | None) -> str | None:
     """Return the fingerprint of the key in a gateway's Secret, None when there is none."""
-    encoded = ((secret or {}).get("data") or {}).get(SECRET_KEY)
+    return data_digest((secret or {}).get("data") or {})
+
+
+def data_digest(data: Mapping[str, str]) -> str | None:
+    """Return the fingerprint of a credential. data: of its Secret, base64; None when it holds none."""
+    names = CERTIFICATE_KEYS if set(CERTIFICATE_KEYS) <= data.keys() else (SECRET_KEY,)
     try:
-        return key_digest(base64.b64decode(encoded, validate=True).decode()) if encoded else None
-    except (binascii.Error, ValueError):
+        found = [base64.b64decode(data[name], validate=True).decode() for name in names]
+    except (KeyError, binascii.Error, ValueError):
         return None
+    return key_digest("\0".join(found)) if all(found) else None
 
 
 def latest_release(secrets: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:

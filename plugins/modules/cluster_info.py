@@ -99,6 +99,27 @@ options:
           - Namespace of the gateway.
         type: str
         required: true
+      credential:
+        description:
+          - Where its credential is to come from. A Secret that is not there, or lacks what it is to hold, is
+            a problem.
+        type: dict
+        suboptions:
+          type:
+            description:
+              - C(symmetric_key) or C(x509).
+            type: str
+            required: true
+          source:
+            description:
+              - C(secret) for one that is there already; nothing is asked of others.
+            type: str
+            required: true
+          secret:
+            description:
+              - Name of the Secret.
+            type: str
+            required: true
       storage:
         description:
           - What its state is to be on. A claim that is there and is another one is a problem, because claims
@@ -204,6 +225,7 @@ cluster:
         - Name, namespace, node and pods of each gateway, as M(edgeha.iotedge.edge_gateways_info) tells.
         - C(release) holds status, revision and values of its newest Helm revision, null when there is none.
         - C(key_digest) is a fingerprint of the key in its Secret, null when there is none.
+        - C(secrets) holds the names of what is in each Secret of its namespace.
         - C(claim) holds class, access_modes, phase and Helm release (C(NAMESPACE/NAME), or null) of the claim
           with its state, null when there is none.
         - C(identity_etag) is the version of the device's identity that the key was read from, null when it is
@@ -346,10 +368,13 @@ def look(client: Any, params: dict[str, Any]) -> tuple[dict[str, Any], list[tupl
     problems += cluster_facts.right_problems(missing_rights(client, params["rights"]))
     gateways = look_at_gateways(client, params["gateways"])
     wanted = {entry["name"]: entry["storage"] for entry in params["gateways"] if entry["storage"]}
+    credentials = {entry["name"]: entry["credential"] for entry in params["gateways"] if entry["credential"]}
     expandable = {entry["name"] for entry in classes if entry["expandable"]}
     for gateway in gateways:
         if gateway["name"] in wanted:
             problems += cluster_facts.claim_problems(gateway, wanted[gateway["name"]], expandable)
+        if gateway["name"] in credentials:
+            problems += cluster_facts.secret_problems(gateway, credentials[gateway["name"]])
     cluster = {
         "reachable": True,
         "server": client.client.configuration.host,
@@ -408,6 +433,14 @@ def main() -> None:
                             "class": {"type": "str", "default": ""},
                             "access_mode": {"type": "str", "required": True},
                             "size": {"type": "str", "required": True},
+                        },
+                    },
+                    "credential": {
+                        "type": "dict",
+                        "options": {
+                            "type": {"type": "str", "required": True},
+                            "source": {"type": "str", "required": True},
+                            "secret": {"type": "str", "required": True, "no_log": False},
                         },
                     },
                 },

@@ -31,6 +31,12 @@ options:
           - Namespace of the gateway.
         type: str
         required: true
+  wait_timeout:
+    description:
+      - Seconds to wait until the daemon of each gateway runs as its release has it and is ready. What is not
+        ready then is told and is no failure.
+    type: int
+    default: 0
   daemon:
     description:
       - Ask the daemon and edgeHub of each gateway, too, how they do. It takes the right to get C(pods/proxy).
@@ -71,6 +77,14 @@ gateways:
       description: Node of the daemon's pod, null when no pod of it is on a node.
       type: str
       returned: always
+    ready:
+      description: Whether its daemon runs as its release has it and is ready.
+      type: bool
+      returned: always
+    refused:
+      description: Why the cluster makes no pod of the daemon, such as a quota; null where it does.
+      type: str
+      returned: always
     pods:
       description:
         - Its pods with name, component, module, slot, standby (it waits at its gate), node, phase, ready, and
@@ -92,8 +106,26 @@ gateways:
 """
 
 
+import time
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_client, gateway_objects
+
+POLL_SECONDS = 1.0
+
+
+def look(client: Any, gateways: list[dict[str, Any]], limit: float) -> list[dict[str, Any]]:
+    """Return the gateways, looked at until all are ready or the limit (in seconds) is over."""
+    deadline = time.monotonic() + limit
+    found = {entry["name"]: gateway_objects.pods_of(client, **entry) for entry in gateways}
+    while waiting := [entry for entry in gateways if not found[entry["name"]]["ready"]]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(POLL_SECONDS, left))
+        found |= {entry["name"]: gateway_objects.pods_of(client, **entry) for entry in waiting}
+    return list(found.values())
 
 
 def main() -> None:
@@ -109,16 +141,15 @@ def main() -> None:
                     "namespace": {"type": "str", "required": True},
                 },
             },
+            "wait_timeout": {"type": "int", "default": 0},
             "daemon": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
     try:
         with cluster_client.opened(module) as client:
-            found = [
-                gateway_objects.pods_of(client, entry["name"], entry["namespace"])
-                for entry in module.params["gateways"]
-            ]
+            limit = 0 if module.check_mode else module.params["wait_timeout"]
+            found = look(client, module.params["gateways"], limit)
             if module.params["daemon"]:
                 found = [gateway | gateway_objects.told_by_pods(client, gateway) for gateway in found]
     except cluster_client.ClusterError as error:

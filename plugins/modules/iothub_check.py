@@ -51,6 +51,29 @@ options:
         description:
           - As in M(edgeha.iotedge.iothub_devices).
         type: dict
+      parent:
+        description:
+          - As in M(edgeha.iotedge.iothub_devices).
+        type: str
+      authentication:
+        description:
+          - As in M(edgeha.iotedge.iothub_devices), without keys.
+        type: dict
+        suboptions:
+          type:
+            description:
+              - As in M(edgeha.iotedge.iothub_devices).
+            type: str
+            choices: [sas, self_signed, certificate_authority]
+            default: sas
+          primary_thumbprint:
+            description:
+              - As in M(edgeha.iotedge.iothub_devices).
+            type: str
+          secondary_thumbprint:
+            description:
+              - As in M(edgeha.iotedge.iothub_devices).
+            type: str
       modules:
         description:
           - Modules of the device to tell of.
@@ -132,6 +155,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
     activity,
+    authentication,
     iothub_auth,
     iothub_client,
     iothub_device,
@@ -171,7 +195,13 @@ def look(client: iothub_client.HubClient, wanted: dict[str, Any], after: datetim
 
     Only twins are read: a hub allows few calls of its registry, which alone tells keys.
     """
-    desired = iothub_device.DesiredDevice(wanted["device_id"], edge=wanted["edge"], tags=wanted["tags"])
+    desired = iothub_device.DesiredDevice(
+        wanted["device_id"],
+        edge=wanted["edge"],
+        tags=wanted["tags"],
+        parent=wanted["parent"],
+        authentication=authentication.parse(wanted["authentication"]),
+    )
     twin = client.get_twin(desired.device_id)
     actual = iothub_device.ActualDevice.from_twin(twin) if twin else None
     try:
@@ -269,6 +299,8 @@ def main() -> None:
                     "device_id": {"type": "str", "required": True},
                     "edge": {"type": "bool"},
                     "tags": {"type": "dict"},
+                    "parent": {"type": "str"},
+                    "authentication": authentication.argument_spec(keys=False),
                     "modules": {"type": "list", "elements": "str", "default": []},
                 },
             },

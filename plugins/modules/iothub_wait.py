@@ -36,6 +36,12 @@ options:
         type: list
         elements: str
         required: true
+      connected:
+        description:
+          - Names of modules that need only be connected, such as C($edgeHub).
+        type: list
+        elements: str
+        default: []
       edge_agent:
         description:
           - Wait, too, until edgeAgent reports that it carried out the newest deployment of the device, and
@@ -203,12 +209,16 @@ def look(client: iothub_client.HubClient, device: dict[str, Any]) -> Seen:
         reason = twin.get("statusReason")
         why = f"device {device_id} is disabled at the hub{f' ({reason})' if reason else ''}: enable it"
         return Seen(activity.states(device_id, [], modules), None, why)
-    found = client.module_twins(device_id, modules) if twin is not None else []
+    quiet = device["connected"]
+    found = client.module_twins(device_id, [*modules, *quiet]) if twin is not None else []
+    states = activity.states(device_id, found, modules) + activity.states(
+        device_id, found, quiet, speak=False
+    )
     agent = None
     if device["edge_agent"]:
         own = client.get_twin(device_id, "$edgeAgent") if twin is not None else None
         agent = activity.agent_state(device_id, own)
-    return Seen(activity.states(device_id, found, modules), agent)
+    return Seen(states, agent)
 
 
 def wait(
@@ -251,6 +261,7 @@ def main() -> None:
                 "options": {
                     "device_id": {"type": "str", "required": True},
                     "modules": {"type": "list", "elements": "str", "required": True},
+                    "connected": {"type": "list", "elements": "str", "default": []},
                     "edge_agent": {"type": "bool", "default": False},
                 },
             },

@@ -275,3 +275,53 @@ def test_a_claim_never_shrinks_and_grows_where_its_class_allows_it() -> None:
     assert claimed(CLAIM, size="2048Mi") == []
     gateway = {"name": "gw", "namespace": "edge-gw", "claim": cluster_facts.claim_view(CLAIM)}
     assert cluster_facts.claim_problems(gateway, STORAGE | {"size": "3Gi"}, {"nfs"}) == []
+
+
+def daemon(**status: Any) -> dict[str, Any]:
+    counts = {"observedGeneration": 2, "updatedReplicas": 1, "replicas": 1, "availableReplicas": 1}
+    return {"metadata": {"generation": 2}, "spec": {"replicas": 1}, "status": {**counts, **status}}
+
+
+WAITS = daemon(availableReplicas=0)
+
+
+@pytest.mark.parametrize(
+    ("deployments", "ready"),
+    [
+        ([daemon()], True),
+        ([daemon(), WAITS], True),
+        ([], False),
+        ([WAITS], False),
+        # The old pod is still there, or the new one is not yet.
+        ([daemon(observedGeneration=1)], False),
+        ([daemon(updatedReplicas=0)], False),
+        ([daemon(replicas=2)], False),
+        ([{"metadata": {"generation": 1}, "spec": {}, "status": {}}], False),
+    ],
+)
+def test_a_daemon_is_ready_when_what_runs_is_what_is_wanted(
+    deployments: list[dict[str, Any]], ready: bool
+) -> None:
+    assert cluster_facts.rollout(deployments) == {"ready": ready, "refused": None}
+
+
+def test_why_the_cluster_makes_no_pod() -> None:
+    condition = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "quota"}
+    none = daemon(availableReplicas=0, replicas=0, updatedReplicas=0, conditions=[condition])
+    assert cluster_facts.rollout([none]) == {"ready": False, "refused": "quota"}
+
+
+def secret_facts(secrets: dict[str, list[str]], **credential: str) -> list[str]:
+    given = {"type": "symmetric_key", "source": "secret", "secret": "own", **credential}
+    gateway = {"name": "gw", "namespace": "edge-gw", "secrets": secrets}
+    return [fact for fact, fix in cluster_facts.secret_problems(gateway, given) if fix]
+
+
+def test_a_secret_of_somebody_must_be_there_with_what_it_is_to_hold() -> None:
+    own = "gateway gw: the Secret own of its credential"
+    assert secret_facts({}) == [f"{own} is not in the namespace edge-gw"]
+    assert secret_facts({"own": ["key"]}) == [f"{own} has no device-key"]
+    assert secret_facts({"own": ["tls.crt"]}, type="x509") == [f"{own} has no tls.key"]
+    assert secret_facts({"own": ["device-key"]}) == []
+    assert secret_facts({"own": ["tls.crt", "tls.key", "ca.crt"]}, type="x509") == []
+    assert secret_facts({}, source="hub") == []

@@ -46,6 +46,7 @@ def facts(**changes: Any) -> list[tuple[str, str, str]]:
         read_file=read_file,
         file_error=lambda path: "is gone" if path == "missing" else None,
         certificate_error=lambda path: "is no PEM" if path == "bad.pem" else None,
+        credential_error=lambda entry: "is no key" if entry["key_file"] == "bad.key" else None,
     )
     assert all(problem.host == "plant07" for problem in findings.problems)
     return [(problem.subject, problem.fact, problem.fix) for problem in findings.problems]
@@ -74,7 +75,44 @@ def test_good_inventory_has_no_problem() -> None:
         ({"edge_gateways": [{**GATEWAY, "device_id": "a b"}]}, "gateway gw1", "' '"),
         ({"edge_gateways": [{**GATEWAY, "device_id": 7}]}, "gateway gw1", "a number, not a text"),
         ({"edge_gateways": [{**GATEWAY, "deploymnt": "a"}]}, "gateway gw1", "did you mean deployment?"),
-        ({"edge_gateways": [{**GATEWAY, "parent": "a"}]}, "gateway gw1", "parent is not in this version"),
+        ({"edge_gateways": [{**GATEWAY, "parent": "gw1"}]}, "gateway gw1", "is its own parent"),
+        (
+            {"edge_gateways": [{**GATEWAY, "purge": True}]},
+            "gateway gw1",
+            "purge is true, and its state is not",
+        ),
+        (
+            {
+                "edge_gateways": [
+                    {**GATEWAY, "dps": {"id_scope": "0ne1", "scope": "a"}, "credential": {"secret": "own"}}
+                ]
+            },
+            "gateway gw1",
+            "the key dps.scope is not known",
+        ),
+        ({"edge_gateways": [{**GATEWAY, "credential": {"kind": "x509"}}]}, "gateway gw1", "is not known"),
+        (
+            {
+                "edge_gateways": [
+                    {
+                        **GATEWAY,
+                        "credential": {"type": "x509", "certificate_file": "a.pem", "key_file": "bad.key"},
+                    }
+                ]
+            },
+            "gateway gw1",
+            "is no key",
+        ),
+        (
+            {"edge_gateways": [{**GATEWAY, "chart_values": {"image": {"registry": "r"}}}]},
+            "gateway gw1",
+            "chart_values has image.registry",
+        ),
+        (
+            {"edge_gateways": [{**GATEWAY, "chart_values": {"modules": []}}]},
+            "gateway gw1",
+            "chart_values has modules",
+        ),
         ({"edge_gateways": [{**GATEWAY, "address": "10.0.0.9"}]}, "gateway gw1", "no edgeHub"),
         ({"edge_gateways": [{**EDGE, "address": "plant.example"}]}, "gateway gw1", "is not an IPv4 address"),
         ({"edge_gateways": [{**EDGE, "exposure": "Ingress"}]}, "gateway gw1", "exposure is 'Ingress'"),
@@ -226,11 +264,14 @@ def test_clusters_that_share_something() -> None:
             Cluster("b", "hub1", "10.0.0.1", gateways("gw2", device_id="gw1")),
             Cluster("c", "hub2", "10.0.0.3", gateways("gw3", device_id="gw1")),
             Cluster("d", "hub2", "", gateways("gw2")),
+            Cluster("e", "hub3", "", gateways("gw5", address="10.0.0.3")),
         ]
     )
     assert {(problem.host, problem.subject) for problem in found} == {
         ("a", "address 10.0.0.1"),
         ("b", "address 10.0.0.1"),
+        ("c", "address 10.0.0.3"),
+        ("e", "address 10.0.0.3"),
         ("a", "device gw1 at hub1"),
         ("b", "device gw1 at hub1"),
         ("b", "gateway gw2"),
@@ -264,7 +305,34 @@ def test_normalised_gateway() -> None:
         "address": "",
         "exposure": "ClusterIP",
         "storage": {"class": "nfs", "size": "5Gi", "access_mode": "ReadWriteMany"},
+        "purge": False,
+        "chart_values": {},
+        "hostname": "",
+        "parent_hostname": "",
+        "credential": {
+            "type": "symmetric_key",
+            "source": "hub",
+            "secret": "gw1-device",
+            "secret_provider_class": "",
+            "certificate_file": "",
+            "key_file": "",
+        },
+        "dps": {},
+        "device": {"device_id": "gw1", "edge": True},
     }
+
+
+def test_a_parent_of_the_list_is_reached_by_its_own_name() -> None:
+    top, line, other = inventory_rules.normalise_gateways(
+        [
+            {"name": "top", "hostname": "top.plant.example"},
+            {"name": "line", "parent": "top"},
+            {"name": "other", "parent": "elsewhere", "parent_hostname": "el.example"},
+        ]
+    )
+    assert top["parent_hostname"] == ""
+    assert (line["parent_hostname"], line["device"]["parent"]) == ("top.plant.example", "top")
+    assert (other["parent_hostname"], other["device"]["parent"]) == ("el.example", "elsewhere")
 
 
 @pytest.mark.parametrize("wrong", ["plant", 7, ["plant"], None])

@@ -20,6 +20,7 @@ SETTINGS = {
     "no_proxy": "",
     "toleration_seconds": "30",
     "chart_digest": "abc",
+    "credentials": [None],
 }
 KEY = "a2V5a2V5a2V5a2V5a2V5a2V5"
 [RELEASE] = releases.wanted(
@@ -37,6 +38,7 @@ GATEWAY = {
     "name": "gw",
     "namespace": "edge-gw",
     "identity_etag": "MTIz",
+    "ready": True,
     "release": {"status": "deployed", "revision": 3, "values": RELEASE["values"]},
 }
 
@@ -70,6 +72,7 @@ def test_gateway_that_is_as_wanted_needs_nothing() -> None:
     ("gateway", "device", "unfinished"),
     [
         ({"identity_etag": None}, {}, None),
+        ({"ready": False}, {}, None),
         ({"identity_etag": "other"}, {}, None),
         ({"namespace": "other"}, {}, None),
         ({"release": None}, {}, None),
@@ -93,6 +96,65 @@ def test_any_difference_asks_for_work(
 
 def test_without_a_look_everything_is_to_be_done() -> None:
     assert [todo["name"] for todo in releases.unsettled([RELEASE], [], [])] == ["gw"]
+
+
+def release_of(digest: str | None = None, **entry: Any) -> dict[str, Any]:
+    gateways = inventory_rules.normalise_gateways([{"name": "gw", "device_id": "dev", **entry}], {}, "nfs")
+    settings = {**SETTINGS, "credentials": [digest]}
+    (release,) = releases.wanted(gateways, [{"modules": [], "edge_agent": None}], settings)
+    return release
+
+
+def is_settled(release: dict[str, Any], **gateway: Any) -> bool:
+    there = {**GATEWAY, "release": {**GATEWAY["release"], "values": release["values"]}, **gateway}  # type: ignore[dict-item]
+    return releases.unsettled([release], [there], [DEVICE]) == []
+
+
+def test_credential_of_files_counts_by_what_is_in_them() -> None:
+    files = {"type": "x509", "certificate_file": "a.pem", "key_file": "a.key"}
+    release = release_of("0123", credential=files)
+    assert release["values"]["credential"] == {"existingSecret": "gw-device", "type": "x509"}
+    assert is_settled(release, key_digest="0123", identity_etag=None)
+    assert not is_settled(release, key_digest="4567", identity_etag=None)
+    assert not is_settled({**release, "digest": None}, key_digest=None, identity_etag=None)
+
+
+def test_a_secret_of_somebody_else_is_theirs_to_change() -> None:
+    release = release_of(credential={"secret": "own"})
+    assert release["values"]["credential"] == {"existingSecret": "own"}
+    assert is_settled(release, key_digest=None, identity_etag=None)
+
+
+def test_a_device_of_the_provisioning_service_is_told_by_it() -> None:
+    release = release_of("0123", dps={"id_scope": "0ne1", "group": True}, credential={"key_file": "g.key"})
+    values = release["values"]
+    assert release["provisioned"] is True
+    assert values["gateway"] == {"name": "gw"}
+    assert values["dps"] == {
+        "endpoint": "global.azure-devices-provisioning.net", "idScope": "0ne1", "registrationId": "dev",
+    }  # fmt: skip
+    # The key of the group is in a Secret of somebody's: the daemon derives the device's.
+    values = release_of(dps={"id_scope": "0ne1", "group": True}, credential={"secret": "own"})["values"]
+    assert values["dps"]["key"] == "group"
+
+
+def test_values_for_the_chart_are_laid_over_those_of_the_role() -> None:
+    values = release_of(chart_values={"edgeCa": {"existingSecret": "ca"}, "image": {"tag": "2"}})["values"]
+    assert values["edgeCa"] == {"existingSecret": "ca"}
+    assert values["image"] == {"registry": "registry.example", "tag": "2"}
+
+
+def test_fingerprint_of_a_certificate_is_that_of_both_files() -> None:
+    def data(certificate: str, key: str) -> dict[str, str]:
+        given = {"tls.crt": certificate, "tls.key": key}
+        return {name: base64.b64encode(text.encode()).decode() for name, text in given.items()}
+
+    one = releases.data_digest(data("a", "b"))
+    assert one is not None
+    assert one != releases.data_digest(data("a", "c"))
+    assert one != releases.data_digest(data("c", "b"))
+    assert releases.data_digest({"tls.crt": "YQ=="}) is None
+    assert releases.data_digest(data("a", "")) is None
 
 
 def helm_secret(revision: int, status: str, config: Any) -> dict[str, Any]:

@@ -31,7 +31,9 @@ class Hub:
 
 
 def wait(once: bool) -> list[iothub_wait.Seen]:
-    devices = [{"device_id": name, "modules": ["m"], "edge_agent": False} for name in ("on", "off")]
+    devices = [
+        {"device_id": name, "modules": ["m"], "connected": [], "edge_agent": False} for name in ("on", "off")
+    ]
     devices[1]["edge_agent"] = True
     params = {
         "devices": devices,
