@@ -18,12 +18,14 @@ from edgeha_lab.progress import LabError, say, step, wait_for
 
 _START_LIMIT = 30.0
 _STOP_LIMIT = 20.0
+# Where the provisioning service listens, beside the hub.
+DPS_PORT = 8444
 
 
 def start(instance: Instance, address: str, clock_offset: float = 0.0) -> None:
     """Starts the emulator, or leaves the one alone that runs with the same clock."""
     state = instance.hub
-    wanted = f"{address} {clock_offset:g}"
+    wanted = f"{address} {clock_offset:g} {DPS_PORT}"
     setting = state / "lab-setting"
     if pid(instance) is not None:
         if setting.read_text() == wanted:
@@ -37,6 +39,7 @@ def start(instance: Instance, address: str, clock_offset: float = 0.0) -> None:
         (state / "hostname").write_text(f"{address}\n")
         setting.write_text(wanted)
         command = [*_emulator(), "serve", "--state", str(state), "--listen", address]
+        command += ["--dps-port", str(DPS_PORT)]
         command += ["--clock-offset", f"{clock_offset:g}"] if clock_offset else []
         with log.open("ab") as output:
             server = subprocess.Popen(
@@ -50,7 +53,8 @@ def start(instance: Instance, address: str, clock_offset: float = 0.0) -> None:
             return pid(instance) == server.pid
 
         wait_for("the IoT Hub emulator to listen", listens, _START_LIMIT)
-    say(f"hub {address}: REST on 443, MQTT on 8883; policy keys in {state / 'policies.json'}")
+    where = f"REST on 443, MQTT on 8883, provisioning on {DPS_PORT}"
+    say(f"hub {address}: {where}; policy keys in {state / 'policies.json'}")
 
 
 def stop(instance: Instance) -> None:

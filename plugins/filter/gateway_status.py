@@ -12,7 +12,7 @@ author:
   - edgeha developers (@edgeha)
 description:
   - Puts together what a cluster, the gateways' daemons and the hub tell.
-positional: running, modules, deployments
+positional: running, modules, deployments, no_cluster, no_hub
 options:
   _input:
     description: Gateways as the filter P(edgeha.iotedge.gateways#filter) returns them.
@@ -34,6 +34,14 @@ options:
     type: list
     elements: dict
     required: true
+  no_cluster:
+    description: Why the cluster could not be read.
+    type: str
+    default: ""
+  no_hub:
+    description: Why the hub could not be read.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""

@@ -21,7 +21,7 @@ HEADERS = (
     "DEPLOYMENT",
     "LAST MESSAGE",
     "WAITING",
-    "CA UNTIL",
+    "CERTIFICATES UNTIL",
     "STATE FREE",
     "WHAT IS WRONG",
 )
@@ -97,8 +97,12 @@ def records(
     running: Iterable[Mapping[str, Any]],
     modules: Sequence[Mapping[str, Any]],
     deployments: Iterable[Mapping[str, Any]],
+    no_cluster: str = "",
+    no_hub: str = "",
 ) -> list[dict[str, Any]]:
     """Return how each gateway does.
+
+    no_cluster, no_hub: why the cluster or the hub could not be read; empty where it was.
 
     gateways: as the filter gateways returns them. running: of `edge_gateways_info` with ``daemon``. modules
     and deployments: of `iothub_wait`.
@@ -130,26 +134,35 @@ def records(
                 "state_available_bytes": daemon.get("state_available_bytes"),
                 "state_size_bytes": daemon.get("state_size_bytes"),
                 "daemon_version": daemon.get("version"),
-                "problems": _problems(there, daemon, own, agent),
+                "problems": [
+                    *(
+                        [f"its cluster cannot be read: {no_cluster}"]
+                        if no_cluster
+                        else _problems(there, daemon)
+                    ),
+                    *([f"its hub cannot be read: {no_hub}"] if no_hub else _hub_problems(own, agent)),
+                ],
             }
         )
     return found
 
 
-def _problems(
-    there: Mapping[str, Any],
-    daemon: Mapping[str, Any],
-    modules: Iterable[Mapping[str, Any]],
-    agent: Mapping[str, Any] | None,
-) -> list[str]:
+def _problems(there: Mapping[str, Any], daemon: Mapping[str, Any]) -> list[str]:
+    refused = there.get("refused")
     if not there.get("pods"):
-        return ["nothing of it is on the cluster"]
+        return [
+            f"the cluster makes no pod of it: {refused}" if refused else "nothing of it is on the cluster"
+        ]
     found = [f"pod {pod['name']}: {pod['trouble']}" for pod in there["pods"] if pod.get("trouble")]
     if not daemon:
         ready = any(pod["component"] == "daemon" and pod.get("ready") for pod in there["pods"])
         hint = ", though its pod is ready: see whether this login may get pods/proxy" if ready else ""
         found.append(f"its daemon does not answer{hint}")
-    found += daemon.get("reasons", [])
+    return found + list(daemon.get("reasons", []))
+
+
+def _hub_problems(modules: Iterable[Mapping[str, Any]], agent: Mapping[str, Any] | None) -> list[str]:
+    found = []
     if agent is not None and not agent["ready"]:
         if agent["reported_version"] != agent["desired_version"]:
             found.append(f"edgeAgent has not taken version {agent['desired_version']} of the deployment")
@@ -160,6 +173,11 @@ def _problems(
         f"module {module['module_id']} is not connected" for module in modules if not module["connected"]
     ]
     return found
+
+
+def _soonest(*moments: str | None) -> str:
+    """Return the day of the first of some moments, in the one form in which they sort."""
+    return min(filter(None, moments), default="-").partition("T")[0]
 
 
 def lines(found: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -180,7 +198,7 @@ def lines(found: Iterable[Mapping[str, Any]]) -> list[str]:
                 else f"version {agent['desired_version']}: {agent['code'] or 'not reported'}",
                 record["last_message"] or "never",
                 "-" if record["waiting_messages"] is None else record["waiting_messages"],
-                (record["edge_ca_until"] or "-").partition("T")[0],
+                _soonest(record["edge_ca_until"], record["device_certificate_until"]),
                 f"{100 * free // size} %" if free is not None and size else "-",
                 "; ".join(record["problems"]) or "nothing",
             )

@@ -29,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMAND_LIMIT_SECONDS = 120
 DELETE_LIMIT_SECONDS = 60
 HUB_API = "2021-04-12"
+DPS_API = "2021-10-01"
+DPS_PORT = 8444
 T = TypeVar("T")
 
 # Everything that a run makes, and what it would change by accident.
@@ -92,6 +94,15 @@ class Lab:
         """Keys of the hub's policies by name."""
         return dict(json.loads((self.state / "hub" / "policies.json").read_text()))
 
+    @property
+    def dps_host(self) -> str:
+        """Where the provisioning service listens."""
+        return f"{self.hostname}:{DPS_PORT}"
+
+    @property
+    def id_scope(self) -> str:
+        return str(json.loads((self.state / "hub" / "dps.json").read_text())["idScope"])
+
     # Programs
 
     def _output(self, command: list[str], what: str, data: str | None = None) -> str:
@@ -139,18 +150,9 @@ class Lab:
 
     def hub(self, method: str, path: str, if_match: str = "", body: Any = None) -> Any:
         """Call the hub's REST API as iothubowner; None where there is no such thing."""
-        expiry = int(time.time()) + 600
-        signed = f"{quote(self.hostname, safe='')}\n{expiry}".encode()
-        key = base64.b64decode(self.policy_keys["iothubowner"])
-        signature = quote(base64.b64encode(hmac.digest(key, signed, "sha256")), safe="")
-        token = f"SharedAccessSignature sr={self.hostname}&sig={signature}&se={expiry}&skn=iothubowner"
-        request = urllib.request.Request(
-            f"https://{self.hostname}{path}{'&' if '?' in path else '?'}api-version={HUB_API}",
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": token, "Content-Type": "application/json"}
-            | ({"If-Match": if_match} if if_match else {}),
-        )
+        request = self._request(method, path, self.hostname, "iothubowner", HUB_API, body)
+        if if_match:
+            request.add_header("If-Match", if_match)
         try:
             with self._opener.open(request, timeout=30) as answer:
                 text = answer.read()
@@ -160,6 +162,35 @@ class Lab:
                 return None
             raise AssertionError(f"{method} {path}: HTTP {error.code} {error.read().decode()}") from error
         return json.loads(text) if text else None
+
+    def enroll(self, group: str, key: str) -> None:
+        """Make an enrollment group of edge devices with a symmetric key."""
+        attestation = {"type": "symmetricKey", "symmetricKey": {"primaryKey": key, "secondaryKey": key}}
+        body = {
+            "enrollmentGroupId": group, "attestation": attestation, "capabilities": {"iotEdge": True},
+        }  # fmt: skip
+        owner = "provisioningserviceowner"
+        path = f"/enrollmentGroups/{group}"
+        with self._opener.open(self._request("PUT", path, self.dps_host, owner, DPS_API, body), timeout=30):
+            pass
+
+    def _request(
+        self, method: str, path: str, host: str, policy: str, version: str, body: Any
+    ) -> urllib.request.Request:
+        """A call that a policy signs."""
+        expiry = int(time.time()) + 600
+        resource = quote(host, safe="")
+        key = base64.b64decode(self.policy_keys[policy])
+        signature = quote(
+            base64.b64encode(hmac.digest(key, f"{resource}\n{expiry}".encode(), "sha256")), safe=""
+        )
+        token = f"SharedAccessSignature sr={resource}&sig={signature}&se={expiry}&skn={policy}"
+        return urllib.request.Request(
+            f"https://{host}{path}{'&' if '?' in path else '?'}api-version={version}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Authorization": token, "Content-Type": "application/json"},
+        )
 
     def devices(self) -> dict[str, str]:
         """Version (etag) of each identity at the hub, by device or device/module."""

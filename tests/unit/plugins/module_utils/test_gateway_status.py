@@ -102,3 +102,30 @@ def test_what_is_wrong_is_said_in_words() -> None:
 def test_any_text_is_read(text: str) -> None:
     gateway_status.of_daemon(text, text)
     gateway_status.queue_length(text)
+
+
+def test_what_cannot_be_read_is_said_and_nothing_is_made_of_it() -> None:
+    (record,) = gateway_status.records([GATEWAY], [], [MODULE], [AGENT], no_cluster="API refused")
+    assert record["problems"] == ["its cluster cannot be read: API refused"]
+    assert record["connected"] == {"a": True}
+    (record,) = gateway_status.records([GATEWAY], [running()], [], [], no_hub="DNS")
+    assert record["problems"] == ["its hub cannot be read: DNS"]
+    assert record["node"] == "n1"
+
+
+def test_the_first_certificate_that_ends_is_shown() -> None:
+    ends = {"edge_ca_until": "2026-12-01T00:00:00Z", "device_certificate_until": "2026-11-30T00:00:00Z"}
+    (record,) = gateway_status.records([GATEWAY], [running()], [], [])
+    assert "2026-11-30" in gateway_status.lines([record | ends])[2]
+    assert "2026-12-01" in gateway_status.lines([record | ends | {"device_certificate_until": None}])[2]
+
+
+def test_what_only_connected_has_sent_nothing() -> None:
+    hub = MODULE | {"module_id": "$edgeHub", "last_activity": "2026-03-01T12:00:00Z"}
+    (record,) = gateway_status.records([GATEWAY], [running()], [MODULE, hub], [])
+    assert record["last_message"] == MODULE["last_activity"]
+
+
+def test_why_there_is_no_pod() -> None:
+    (record,) = gateway_status.records([GATEWAY], [running(pods=[], refused="quota")], [], [])
+    assert record["problems"] == ["the cluster makes no pod of it: quota"]
