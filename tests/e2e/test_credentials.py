@@ -35,7 +35,8 @@ def test_certificates_and_the_provisioning_service_by_the_inventory_alone(
 ) -> None:
     by_certificate, by_dps = new_gateway("e2e-cert"), new_gateway("e2e-dps")
     group_key = base64.b64encode(secrets.token_bytes(32)).decode()
-    lab.enroll("e2e-plants", group_key)
+    # Of each run its own: the service keeps what it knows as long as the lab.
+    lab.enroll(f"e2e-plants-{secrets.token_hex(4)}", group_key)
     (tmp_path / "group.key").write_text(group_key)
     first = issue(by_certificate.name)
     chain, key = first.write(tmp_path)

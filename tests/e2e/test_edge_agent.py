@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e.conftest import Observed, observed
 from tests.e2e.lab import ROOT, Gateway, Lab, Message, wait_for
@@ -37,11 +38,11 @@ class Site:
         entry = {"name": self.gateway.name, "deployment": str(self._file), "standby": True}
         return self._playbooks.run("site.yml", *words, variables={"edge_gateways": [entry]})
 
-    def status(self, folder: Path) -> Run:
+    def status(self, folder: Path, *words: str) -> Run:
         """Run status.yml."""
         entry = {"name": self.gateway.name, "deployment": str(self._file), "standby": True}
         variables = {"edge_gateways": [entry], "edge_status_folder": str(folder)}
-        return self._playbooks.run("playbooks/status.yml", variables=variables).finished()
+        return self._playbooks.run("playbooks/status.yml", *words, variables=variables).finished()
 
     def twin(self, module: str) -> dict[str, Any]:
         """Properties of a module's twin."""
@@ -180,6 +181,22 @@ def test_status_tells_how_the_gateway_does(site: Site, tmp_path: Path) -> None:
     assert 0 < record["state_available_bytes"] <= record["state_size_bytes"]
     assert "GATEWAY" in run.text
     assert "3 of 3" in run.text
+
+
+def test_status_tells_of_a_cluster_that_is_away_too(site: Site, tmp_path: Path) -> None:
+    away = yaml.safe_load(site.lab.kubeconfig.read_text())
+    # Nobody listens on the discard port.
+    away["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(away))
+    (tmp_path / "kubeconfig").chmod(0o600)
+    host = {"edge_kubeconfig": str(tmp_path / "kubeconfig")}
+    inventory = tmp_path / "away.yml"
+    inventory.write_text(yaml.safe_dump({"all": {"children": {"edge_clusters": {"hosts": {"away": host}}}}}))
+    run = site.status(tmp_path, "-i", str(ROOT / "inventories/local/hosts.yml"), "-i", str(inventory))
+    (record,) = json.loads((tmp_path / "away.json").read_text())
+    assert record["problems"][0].startswith("its cluster cannot be read: ")
+    assert json.loads((tmp_path / "lab.json").read_text())[0]["problems"] == []
+    assert run.text.count("WHAT IS WRONG") == 1, "one table over all clusters"
 
 
 def test_an_update_of_one_module_leaves_the_others_alone(site: Site) -> None:

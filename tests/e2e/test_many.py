@@ -19,13 +19,14 @@ from tests.e2e.playbook import Playbooks, Run
 
 CLASS = "e2e-no-provisioner"
 TIMEOUT_SECONDS = 40
-# Sends one request with the token of standard input; prints the status.
+# Sends one request with address and token of standard input; prints the status.
 ASK = """
-import ssl, sys, urllib.error, urllib.request
+import json, ssl, sys, urllib.error, urllib.request
+url, token = json.load(sys.stdin)
 context = ssl._create_unverified_context()
 body = b'{"keyId": "primary", "algo": "HMACSHA256", "data": "dGVzdA=="}'
-request = urllib.request.Request(sys.argv[1], body, {"Authorization": "Bearer " + sys.argv[2],
-                                                     "Content-Type": "application/json"})
+headers = {"Authorization": "Bearer " + token, "Content-Type": "application/json"}
+request = urllib.request.Request(url, body, headers)
 try:
     print(urllib.request.urlopen(request, context=context, timeout=10).status)
 except urllib.error.HTTPError as error:
@@ -117,8 +118,9 @@ def test_a_gateway_is_nothing_to_the_daemon_of_another(
         ).strip()
         path = f"/modules/sensor/genid/{module['generationId']}/sign?api-version=2020-07-07"
         url = f"https://{gateway.name}-daemon.{gateway.namespace}.svc:35001{path}"
-        words = ("exec", pod["metadata"]["name"], "--namespace", one.namespace, "--container", "sensor")
-        return lab.kubectl(*words, "--", "python3", "-c", ASK, url, token).strip()
+        name = pod["metadata"]["name"]
+        words = ("exec", "--stdin", name, "--namespace", one.namespace, "--container", "module")
+        return lab.kubectl(*words, "--", "python3", "-c", ASK, data=[url, token]).strip()
 
     def audience_of(gateway: Gateway) -> str:
         spec = json.dumps(lab.get("pods", "--namespace", gateway.namespace))
@@ -127,6 +129,5 @@ def test_a_gateway_is_nothing_to_the_daemon_of_another(
     foreign = lab.module(other.name, "sensor")
     assert ask(audience_of(other), other, foreign) == "403"
     assert ask(audience_of(one), other, foreign) == "401"
-    # The way is open and the same token does at home, where the pod may use it.
     log = lab.kubectl("logs", f"--namespace={other.namespace}", f"deployment/{other.name}-daemon-a")
-    assert f"system:serviceaccount:{one.namespace}:{account}" in log
+    assert f"ServiceAccount {one.namespace}/{account} is no module of this gateway" in log

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A gateway that is removed leaves its state, comes back with it, and with purge leaves nothing."""
+"""State outlives an upgrade, a rollback and a removal; with purge nothing stays."""
 
 from __future__ import annotations
 
@@ -10,8 +10,49 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.e2e.conftest import observed, site_of
-from tests.e2e.lab import Gateway, Lab, digest, wait_for
+from tests.e2e.lab import ROOT, Gateway, Lab, digest, wait_for
 from tests.e2e.playbook import Playbooks
+
+FILES = ("master-key.json", "identities.json")
+READY_LIMIT_SECONDS = 120
+
+
+def test_an_upgrade_and_a_rollback_lose_nothing(
+    lab: Lab, playbooks: Playbooks, new_gateway: Callable[[str], Gateway]
+) -> None:
+    gateway = new_gateway("e2e-older")
+    playbooks.run("site.yml", variables=site_of(gateway)).finished()
+    state = {name: digest(lab.state_folder(gateway) / name) for name in FILES}
+    (module,) = lab.pods(gateway, "module")
+    daemon = lab.ready_pod(gateway, "daemon", READY_LIMIT_SECONDS)
+
+    def same_but_for_the_daemon(before: dict[str, Any]) -> dict[str, Any]:
+        now = wait_for(
+            "another daemon",
+            lambda: (
+                found
+                if (found := lab.ready_pod(gateway, "daemon", READY_LIMIT_SECONDS))["metadata"]["uid"]
+                != before["metadata"]["uid"]
+                else None
+            ),
+            READY_LIMIT_SECONDS,
+        )
+        assert {name: digest(lab.state_folder(gateway) / name) for name in FILES} == state
+        (pod,) = lab.pods(gateway, "module")
+        assert pod["metadata"]["uid"] == module["metadata"]["uid"]
+        since = max(message.seq for message in lab.messages(gateway.name))
+        wait_for("messages at the hub", lambda: lab.messages(gateway.name, since), 60)
+        return now
+
+    chart = str(ROOT / "charts/edge-runtime")
+    words = ("--namespace", gateway.namespace, "--wait", "--timeout=2m")
+    bundle = lab.ca_file.read_text() + "\n# a newer one\n"
+    lab.helm("upgrade", gateway.name, chart, "--reuse-values", f"--set-string=trustBundle={bundle}", *words)
+    daemon = same_but_for_the_daemon(daemon)
+    lab.helm("rollback", gateway.name, "1", *words)
+    same_but_for_the_daemon(daemon)
+    # The collection finds what it wants, and changes nothing.
+    assert playbooks.run("site.yml", variables=site_of(gateway)).finished().changed == 0
 
 
 def test_state_stays_until_it_is_purged(
