@@ -11,13 +11,14 @@ for beside the checkout, in ../shared/specs.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import schemathesis
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -26,6 +27,20 @@ from schemathesis.checks import load_all_checks
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "specs"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A call that answers `status`, after the calls `first` (method, path, body) have made its state.
+
+    `holds` is in the body of the answer.
+    """
+
+    status: int
+    body: object = None
+    query: Mapping[str, str] = field(default_factory=dict)
+    holds: bytes = b""
+    first: Sequence[tuple[str, str, object]] = ()
 
 
 @dataclass(frozen=True)
@@ -71,15 +86,48 @@ class Contract:
             pytest.skip(f"THE CONTRACT WAS NOT TESTED: {self.path} is missing; name it in {self._variable}")
         assert len(self.operations) >= least
 
-    def hold(self, server: Server, method: str, path: str) -> None:
-        """Call an operation with made-up requests, good and bad ones, and check each answer."""
+    def hold(
+        self,
+        server: Server,
+        method: str,
+        path: str,
+        seeds: Sequence[Seed] = (),
+        never: Mapping[int, str] | None = None,
+    ) -> None:
+        """Call an operation as `seeds` say, then with made-up requests, good and bad; check each answer.
+
+        Every status that the contract lists has to come, but for those in `never`, which has the reasons.
+        """
         operation = self._schema[path][method]
         listed = {int(status) for status in operation.definition.raw["responses"] if status != "default"}
+        never = never or {}
+        assert never.keys() <= listed, "the contract lists no such status"
         modes = [
             operation.as_strategy(generation_mode=mode, query=server.query)
             for mode in schemathesis.GenerationMode
         ]
-        answered = set()
+        answered: set[int] = set()
+
+        def check(case: Any) -> tuple[int, bytes]:
+            response = case.call(base_url=server.url, headers=server.headers, timeout=30)
+            status: int = response.status_code
+            answered.add(status)
+            if status not in listed:
+                assert status in server.refusals | {405}, (status, response.text)
+                assert list(response.json()) == ["message"]
+            elif method != "HEAD":
+                case.validate_response(response, checks=[response_schema_conformance])
+            return status, response.content
+
+        for seed in seeds:
+            for verb, route, body in seed.first:
+                self._prepare(server, verb, route, body)
+            more = {} if seed.body is None else {"body": seed.body, "media_type": "application/json"}
+            known = {name: value for name, value in server.known.items() if f"{{{name}}}" in path}
+            case = operation.Case(path_parameters=known, query={**server.query, **seed.query}, **more)
+            status, content = check(case)
+            assert status == seed.status, (seed, content)
+            assert seed.holds in content, (seed, content)
 
         @settings(
             max_examples=server.examples,
@@ -94,16 +142,20 @@ class Contract:
             if known and case.path_parameters:
                 own = {name: value for name, value in server.known.items() if name in case.path_parameters}
                 case.path_parameters |= own
-            response = case.call(base_url=server.url, headers=server.headers, timeout=30)
-            answered.add(response.status_code)
-            if response.status_code not in listed:
-                assert response.status_code in server.refusals | {405}, (response.status_code, response.text)
-                assert list(response.json()) == ["message"]
-            elif method != "HEAD":
-                case.validate_response(response, checks=[response_schema_conformance])
+            check(case)
 
         call()
+        assert listed - answered == never.keys(), "statuses that the contract lists and that never came"
         assert answered & server.refusals or "{" not in path, "nothing that was made up was refused"
+
+    @staticmethod
+    def _prepare(server: Server, method: str, path: str, body: object) -> None:
+        """Make a state by a call of the server's own, which has to succeed."""
+        url = f"{server.url}{path}"
+        answer = requests.request(
+            method, url, params=server.query, headers=server.headers, json=body, timeout=30
+        )
+        assert answer.ok, (method, path, answer.status_code, answer.text)
 
     @cached_property
     def _schema(self) -> Any:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,12 @@ from edgeha_runtime.daemon.callers import Callers, Review
 from edgeha_runtime.daemon.hub import Identity
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 from edgeha_runtime.daemon.management import ManagementApi
+from edgeha_runtime.daemon.manifests import OwnerReference
 from edgeha_runtime.daemon.modules import Modules
 from edgeha_runtime.daemon.settings import from_environment
+from lightkube.resources.core_v1 import Pod
 
-from tests.contracts import Contract, Server
+from tests.contracts import Contract, Seed, Server
 from tests.integration.runtime.parts import in_a_thread
 
 CONTRACT = Contract("edgelet-management-2022-08-03.yaml", "EDGEHA_MANAGEMENT_CONTRACT")
@@ -30,6 +32,63 @@ if CONTRACT.operations:
     _info["provisioning"] = {"$ref": "#/definitions/Provisioning"}
 AGENT = {"name": "edgeAgent", "image": "r/agent:1"}
 SPEC = {"name": "m", "type": "docker", "config": {"settings": {"image": "r/m:1"}}}
+POD = {
+    "metadata": {
+        "name": "gw-m-1",
+        "labels": {"iotedge.edgeha.io/slot": "a"},
+        "annotations": {"net.azure-devices.edge.module-id": "m"},
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+    },
+    "status": {
+        "containerStatuses": [
+            {
+                "name": "module",
+                "image": "r/m:1",
+                "imageID": "i",
+                "ready": True,
+                "restartCount": 1,
+                "state": {"running": {"startedAt": "2026-01-01T00:00:05Z"}},
+                "lastState": {
+                    "terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:00:04Z", "reason": "Error"}
+                },
+            }
+        ]
+    },
+}
+RUNNING = ("POST", "/modules/m/start", None)
+# For each operation calls that succeed, and those of its refusals that made-up calls do not meet.
+SEEDS = {
+    ("GET", "/modules"): [Seed(200)],
+    ("POST", "/modules"): [Seed(409, SPEC), Seed(201, SPEC, first=[("DELETE", "/modules/m", None)])],
+    ("GET", "/modules/{name}"): [Seed(200)],
+    ("PUT", "/modules/{name}"): [Seed(200, SPEC), Seed(200, SPEC, {"start": "true"})],
+    ("DELETE", "/modules/{name}"): [Seed(204)],
+    ("POST", "/modules/{name}/prepareupdate"): [Seed(204, SPEC)],
+    ("POST", "/modules/{name}/start"): [Seed(204), Seed(304)],
+    ("POST", "/modules/{name}/stop"): [Seed(204, first=[RUNNING]), Seed(304)],
+    ("POST", "/modules/{name}/restart"): [Seed(204), Seed(204, first=[RUNNING])],
+    ("GET", "/modules/{name}/logs"): [
+        Seed(200, holds=b"line 1\n"),
+        Seed(200, query={"follow": "true", "tail": "1", "timestamps": "true"}, holds=b"Z line 1\n"),
+    ],
+    ("GET", "/identities/"): [Seed(200)],
+    ("POST", "/identities/"): [Seed(200, {"moduleId": "new", "managedBy": "IotEdge"})],
+    ("PUT", "/identities/{name}"): [Seed(200, {"generationId": "1", "managedBy": "IotEdge"})],
+    ("DELETE", "/identities/{name}"): [Seed(204)],
+    ("GET", "/systeminfo"): [Seed(200)],
+    ("GET", "/systeminfo/resources"): [Seed(200)],
+    ("GET", "/systeminfo/supportbundle"): [Seed(200), Seed(200, query={"edge_runtime_only": "true"})],
+    ("POST", "/device/reprovision"): [Seed(200)],
+}
+NEVER = {
+    ("POST", "/modules/{name}/prepareupdate"): {
+        404: "edgeAgent prepares modules that do not exist yet, too",
+    },
+    ("POST", "/modules/{name}/restart"): {304: "a restart always changes something"},
+    ("GET", "/modules/{name}/logs"): {
+        101: "a log that is followed is a body without an end, as of stock daemons"
+    },
+}
 
 
 def test_the_contract_is_there() -> None:
@@ -47,6 +106,18 @@ class _Hub:
 
     async def delete_module(self, module: str) -> None:
         """It is gone."""
+
+
+class _Cluster:
+    """A cluster with a log of two lines for every pod."""
+
+    async def log(self, _pod: str, _container: str, **options: Any) -> AsyncIterator[str]:
+        lines = [f"2026-01-01T00:00:0{number}.5Z line {number}\n" for number in range(2)]
+        for line in lines if options["tail"] is None else lines[2 - min(2, options["tail"]) :]:
+            yield line
+
+    async def owner(self, name: str) -> OwnerReference:
+        return OwnerReference(name, "1")
 
 
 async def _review(token: str, audience: str) -> Review:
@@ -68,6 +139,7 @@ def url(tmp_path: Path) -> Iterator[str]:
         "EDGEHA_STATE_DIR": str(tmp_path),
         "EDGEHA_TRUST_BUNDLE_FILE": "/none",
         "EDGEHA_WORKLOAD_PROXY_IMAGE": "i",
+        "EDGEHA_PULL_SECONDS": "0",
     }
 
     def application() -> web.Application:
@@ -75,9 +147,10 @@ def url(tmp_path: Path) -> Iterator[str]:
         store.remember("m", "1")
         store.keep_deployment({"modules": {"m": {"spec": SPEC}}, "identities": ["m"]})
         hub: Any = _Hub()
-        cluster: Any = None  # no pod is there, so no log is asked for
+        cluster: Any = _Cluster()
         modules = Modules(from_environment(environment), store, hub, cluster)
         modules.take({"modules.json": json.dumps([AGENT])})
+        modules.pods.put("ADDED", Pod.from_dict(POD))
         callers = Callers(_review, namespace="ns", audience="edgeha-gw", modules=lambda: modules.accounts)
         api = ManagementApi(callers, modules, cluster, state=tmp_path, provisioning="manual.sas")
         return api.application()
@@ -96,4 +169,4 @@ def test_operation(url: str, method: str, path: str) -> None:
         refusals=frozenset({400, 404, 409, 413}),
         examples=25,
     )
-    CONTRACT.hold(server, method, path)
+    CONTRACT.hold(server, method, path, SEEDS[method, path], NEVER.get((method, path)))
