@@ -40,7 +40,7 @@ class Seed:
     body: object = None
     query: Mapping[str, str] = field(default_factory=dict)
     holds: bytes = b""
-    first: Sequence[tuple[str, str, object]] = ()
+    first: Sequence[tuple[str, str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Contract:
         assert answered & server.refusals or "{" not in path, "nothing that was made up was refused"
 
     @staticmethod
-    def _prepare(server: Server, method: str, path: str, body: object) -> None:
+    def _prepare(server: Server, method: str, path: str, body: Any) -> None:
         """Make a state by a call of the server's own, which has to succeed."""
         url = f"{server.url}{path}"
         answer = requests.request(

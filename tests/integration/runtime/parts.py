@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
+import requests
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from edgeha_runtime.daemon import transport
@@ -35,6 +36,20 @@ OTHER = {"name": "other", "image": "r/other:1"}
 # Of the management API.
 VERSION = {"api-version": "2022-08-03"}
 AGENT = {"name": "edgeAgent", "image": "r/agent:1"}
+# What clients of IoT Edge send and have sent, edgeAgent and edgeHub of all versions and the SDKs.
+API_VERSIONS = [
+    "2018-06-28",
+    "2018-12-30",
+    "2019-01-30",
+    "2019-10-22",
+    "2019-11-05",
+    "2020-02-21",
+    "2020-07-07",
+    "2020-07-22",
+    "2020-10-10",
+    "2021-12-07",
+    "2022-08-03",
+]
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -81,6 +96,13 @@ def in_a_thread(application: Callable[[], web.Application]) -> Iterator[str]:
     asyncio.run_coroutine_threadsafe(server.close(), loop).result(30)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
+
+
+def refused_version(url: str, path: str, query: dict[str, str]) -> str:
+    """Ask with a version that nobody knows, or with none; returns what the refusal says."""
+    answer = requests.get(f"{url}{path}", params=query, headers={"Authorization": "Bearer t"}, timeout=30)
+    assert (answer.status_code, list(answer.json())) == (400, ["message"])
+    return str(answer.json()["message"])
 
 
 async def start_proxy(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from aiohttp import web
 from edgeha_runtime.daemon.callers import Callers, Review
 from edgeha_runtime.daemon.hub import Identity
@@ -22,7 +23,7 @@ from edgeha_runtime.daemon.settings import from_environment
 from lightkube.resources.core_v1 import Pod
 
 from tests.contracts import Contract, Seed, Server
-from tests.integration.runtime.parts import in_a_thread
+from tests.integration.runtime.parts import API_VERSIONS, in_a_thread, refused_version
 
 CONTRACT = Contract("edgelet-management-2022-08-03.yaml", "EDGEHA_MANAGEMENT_CONTRACT")
 if CONTRACT.operations:
@@ -170,3 +171,16 @@ def test_operation(url: str, method: str, path: str) -> None:
         examples=25,
     )
     CONTRACT.hold(server, method, path, SEEDS[method, path], NEVER.get((method, path)))
+
+
+@pytest.mark.parametrize("version", API_VERSIONS)
+def test_each_version_that_stock_clients_send_is_taken(url: str, version: str) -> None:
+    headers = {"Authorization": "Bearer t"}
+    answer = requests.get(f"{url}/modules/m", params={"api-version": version}, headers=headers, timeout=30)
+    assert (answer.status_code, "name" in answer.json()) == (200, True)
+
+
+def test_another_version_is_refused_with_the_one_to_use(url: str) -> None:
+    said = refused_version(url, "/modules/m", {"api-version": "2017-01-01"})
+    assert said == "api-version '2017-01-01' is not known; use 2022-08-03"
+    assert refused_version(url, "/modules/m", {}) == "api-version missing; use 2022-08-03"

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import requests
 from aiohttp import web
 from edgeha_runtime.daemon import authority, sealing
 from edgeha_runtime.daemon.authority import EdgeCa
@@ -20,7 +21,7 @@ from edgeha_runtime.daemon.trust import TrustBundle
 from edgeha_runtime.daemon.workload import WorkloadApi
 
 from tests.contracts import Contract, Seed, Server
-from tests.integration.runtime.parts import in_a_thread
+from tests.integration.runtime.parts import API_VERSIONS, in_a_thread, refused_version
 
 CONTRACT = Contract("edgelet-workload-2020-07-07.yaml", "EDGEHA_WORKLOAD_CONTRACT")
 OWN = "/modules/{name}/genid/{genid}"
@@ -85,3 +86,16 @@ def test_operation(url: str, store: KeyStore, method: str, path: str) -> None:
     seeds = SEEDS | {("POST", f"{OWN}/decrypt"): [Seed(200, body)]}
     never = {404: NOT_TOLD} if "{name}" in path else {}
     CONTRACT.hold(server, method, path, seeds[method, path], never)
+
+
+@pytest.mark.parametrize("version", API_VERSIONS)
+def test_each_version_that_stock_clients_send_is_taken(url: str, version: str) -> None:
+    headers = {"Authorization": "Bearer t"}
+    answer = requests.get(f"{url}/trust-bundle", params={"api-version": version}, headers=headers, timeout=30)
+    assert (answer.status_code, "certificate" in answer.json()) == (200, True)
+
+
+def test_another_version_is_refused_with_the_one_to_use(url: str) -> None:
+    said = refused_version(url, "/trust-bundle", {"api-version": "2017-01-01"})
+    assert said == "api-version '2017-01-01' is not known; use 2022-08-03"
+    assert refused_version(url, "/trust-bundle", {}) == "api-version missing; use 2022-08-03"
