@@ -120,20 +120,28 @@ class Dps:
         self.id_scope: str = json.loads((hub.state / "dps.json").read_text())["idScope"]
 
     async def enroll(self, path: str, document: dict[str, Any]) -> None:
+        await self._service("PUT", path, 200, document)
+
+    async def forget(self, path: str) -> None:
+        """Delete an enrollment, and with it what was registered by it."""
+        await self._service("DELETE", path, 204)
+
+    async def _service(self, method: str, path: str, status: int, document: object = None) -> None:
         policies = json.loads((self.hub.state / "policies.json").read_text())
         key = base64.b64decode(policies["provisioningserviceowner"])
         token = sas_token(self.host, key, int(time.time()) + 600) + "&skn=provisioningserviceowner"
         connector = aiohttp.TCPConnector(ssl=TrustBundle(self.hub.ca).context())
         async with (
             aiohttp.ClientSession(connector=connector) as session,
-            session.put(
+            session.request(
+                method,
                 f"https://{self.host}{path}",
                 params={"api-version": "2021-10-01"},
                 json=document,
                 headers={"Authorization": token},
             ) as answer,
         ):
-            assert answer.status == 200, await answer.text()
+            assert answer.status == status, await answer.text()
 
     def settings(self, registration: str, **more: str) -> dict[str, str]:
         """What the chart tells the daemon."""

@@ -14,7 +14,7 @@ import aiohttp
 from edgeha_runtime.daemon.provisioning import FILE
 
 from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Dps
-from tests.integration.runtime.parts import Daemon, until
+from tests.integration.runtime.parts import AGENT, Daemon, ask, until
 
 GROUP_KEY = "Z3JvdXAta2V5LW9mLXRoZS10ZXN0cy0wMDAxMjM0NTY3ODk="
 
@@ -92,3 +92,50 @@ async def test_a_service_that_is_away_is_waited_for_and_one_that_refuses_is_not(
     assert await daemon.process.wait() == 78
     assert "Wrong device key in the Secret, another id scope, or nothing is enrolled" in daemon.log[-1]["msg"]
     daemon.process = None
+
+
+async def test_edge_agent_may_have_the_service_asked_anew(daemon: Daemon, dps: Dps) -> None:
+    body = {"registrationId": "reg-1", "attestation": keys(DEVICE_KEY), "capabilities": {"iotEdge": True}}
+    await dps.enroll("/enrollments/reg-1", body | {"deviceId": "gw-from-dps"})
+    daemon.api.tokens["agent-token"] = ("system:serviceaccount:edge-gw:gw-edgeagent", ["edgeha-gw"])
+    daemon.hub, daemon.trust = HUB_IP, dps.hub.ca
+    daemon.api.module_set(AGENT, {"name": "sensor", "image": "r/sensor:1"})
+    await daemon.start(**dps.settings("reg-1"))
+    await until("ready", daemon.is_ready)
+
+    def provisioned() -> int:
+        return [line["msg"] for line in daemon.log].count("provisioned")
+
+    # The same answer: all is looked at anew, also what somebody took away at the hub.
+    await dps.hub.service("DELETE", "/devices/gw-from-dps/modules/sensor", change=True)
+    assert (await ask(daemon, "POST", "/device/reprovision"))[0] == 200
+    assert provisioned() == 2
+
+    async def back() -> bool:
+        found = await dps.hub.service("GET", "/devices/gw-from-dps/modules")
+        return "sensor" in {module["moduleId"] for module in found}
+
+    await until("the module's identity is made again", back)
+    kept = (daemon.state / FILE).read_bytes()
+
+    # Another answer: moving is a person's decision, and nothing has changed.
+    await dps.forget("/enrollments/reg-1")
+    await dps.enroll("/enrollments/reg-1", body | {"deviceId": "gw-other"})
+    status, refused = await ask(daemon, "POST", "/device/reprovision")
+    assert (status, refused["message"]) == (
+        502,
+        f"the provisioning service now assigns device gw-other at hub {HUB_IP}; this gateway is device "
+        f"gw-from-dps at hub {HUB_IP}. Give it a claim of its own for that, or correct the enrollment",
+    )
+    assert (daemon.state / FILE).read_bytes() == kept
+
+    # Nothing is enrolled any more: what to correct is told to edgeAgent too.
+    await dps.forget("/enrollments/reg-1")
+    status, refused = await ask(daemon, "POST", "/device/reprovision")
+    assert (status, "nothing is enrolled for it" in refused["message"]) == (502, True)
+
+    await dps.hub.stop()
+    status, refused = await ask(daemon, "POST", "/device/reprovision")
+    assert (status, "does not answer" in refused["message"]) == (503, True)
+    status, listed = await ask(daemon, "GET", "/modules")
+    assert (status, [module["name"] for module in listed["modules"]]) == (200, ["edgeAgent"])
