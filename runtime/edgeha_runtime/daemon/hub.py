@@ -199,10 +199,9 @@ class HubClient:
                     "CA into the trust bundle, or correct the host name"
                 ) from error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                way = f" through proxy {_without_password(self._proxy)}" if self._proxy else ""
                 metrics.HUB_REQUESTS.labels(method, "").inc()
                 answered = False
-                last = f"{self._called}{way} does not answer: {error or type(error).__name__}"
+                last = no_answer(self._called, self._proxy, error)
             _log.info("hub request failed", extra=fields(method=method, module=module, reason=last))
         raise HubUnavailableError(last)
 
@@ -236,6 +235,28 @@ class HubClient:
         return f"{self._credential.doubts()}, or the device is disabled or missing at the hub"
 
 
+def no_answer(called: str, proxy: str | None, error: Exception) -> str:
+    """Why `called` gave no answer: itself, or the proxy (URL) on the way, with what to do about that."""
+    reason = str(error) or type(error).__name__
+    if proxy is None:
+        return f"{called} does not answer: {reason}"
+    name = _without_password(proxy)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        fix = "Have the proxy let this gateway through"
+        if error.status == 407:
+            fix += " without a login, which the daemon has none for"
+        return (
+            f"{called}: proxy {name} refuses the way there with {error.status} {error.message}. {fix}, or "
+            "name another one in network.httpsProxy, or the host in network.noProxy"
+        )
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return (
+            f"{called}: proxy {name} cannot be reached: {error.strerror or reason}. Start it, or correct "
+            "network.httpsProxy, or name the host in network.noProxy"
+        )
+    return f"{called} through proxy {name} does not answer: {reason}"
+
+
 async def whole(answer: aiohttp.ClientResponse) -> bytes:
     """The body of an answer, the first MAX_ANSWER bytes of it; one read gives what came so far."""
     found = bytearray()
@@ -247,6 +268,6 @@ async def whole(answer: aiohttp.ClientResponse) -> bytes:
 _EPOCH = "Thu, 01 Jan 1970 00:00:00 GMT"
 
 
-def _without_password(url: str | None) -> str:
-    parts = urllib.parse.urlsplit(url or "")
+def _without_password(url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -349,13 +349,32 @@ def _contract(module: Module, generation: str, settings: Settings) -> dict[str, 
     return found
 
 
+def _proxy(module: Module, settings: Settings) -> dict[str, str]:
+    """The proxy of edgeAgent's own way to the hub, where its `env` does not name one (in either case).
+
+    What is in the cluster is reached without it. Other modules have theirs from the deployment.
+    """
+    if not module.is_agent or not settings.https_proxy:
+        return {}
+    inside = ["localhost", "127.0.0.1", settings.daemon_host, ".svc", ".cluster.local"]
+    if settings.gateway_hostname != settings.iothub_hostname:
+        inside.append(settings.gateway_hostname)
+    found = {
+        "https_proxy": settings.https_proxy,
+        "no_proxy": ",".join(dict.fromkeys([*settings.no_proxy, *inside])),
+    }
+    named = {name.lower() for name, _value in module.env}
+    return {name: value for name, value in found.items() if name not in named}
+
+
 def _variable(name: str, value: str) -> Manifest:
     return {"name": name, "value": literal(value)}
 
 
 def _container(module: Module, generation: str, settings: Settings) -> Manifest:
     contract = _contract(module, generation, settings)
-    env: list[Manifest] = [_variable(name, value) for name, value in sorted(contract.items())]
+    own = _proxy(module, settings)
+    env: list[Manifest] = [_variable(name, value) for name, value in sorted((contract | own).items())]
     if not any(name == "NODE_NAME" for name, _value in module.env):
         env.append({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
     env += [_variable(name, value) for name, value in module.env if name not in contract]

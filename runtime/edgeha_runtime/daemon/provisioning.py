@@ -25,7 +25,7 @@ import aiohttp
 from yarl import URL
 
 from .credential import Credential, quoted
-from .hub import REQUEST_TIMEOUT, whole
+from .hub import REQUEST_TIMEOUT, no_answer, whole
 from .hub_errors import HubError, HubUnavailableError
 from .keystore import StoreError, write_atomic
 from .logs import fields
@@ -161,7 +161,7 @@ async def ask(settings: Settings, credential: Credential, dps: Dps) -> Assignmen
                 ) from error
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 raise HubUnavailableError(
-                    f"provisioning service {dps.endpoint} does not answer: {error or type(error).__name__}"
+                    no_answer(f"provisioning service {dps.endpoint}", proxy, error)
                 ) from error
 
         document, pause = await call("PUT", "register", {"registrationId": dps.registration_id})

@@ -397,3 +397,22 @@ def test_a_standbys_pods_make_room_for_those_that_work() -> None:
         for slot in "ab"
     ]
     assert [template["spec"]["priorityClassName"] for template in found] == ["gw", "gw-standby"]
+
+
+def test_edge_agent_alone_gets_the_proxy_and_reaches_the_hub_through_it() -> None:
+    def env(name: str, own: dict[str, str], **more: str) -> dict[str, str]:
+        settings = from_environment(ENVIRONMENT | {"EDGEHA_HTTPS_PROXY": "http://proxy:3128"} | more)
+        entry = {"name": name, "image": "r/s:1", "env": own}
+        found = manifests.deployment(read(settings, entry), "1", settings, OWNER, "PEM", NOWHERE, "a")
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        variables = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+        return {name: value for name, value in variables.items() if name.lower().endswith("_proxy")}
+
+    inside = "localhost,127.0.0.1,gw-daemon.edge-gw.svc,.svc,.cluster.local"
+    # Without a name of its own the gateway is called as the hub, which is outside.
+    assert env("edgeAgent", {}) == {"https_proxy": "http://proxy:3128", "no_proxy": inside}
+    named = env("edgeAgent", {}, EDGEHA_GATEWAY_HOSTNAME="gateway.plant", EDGEHA_NO_PROXY=".plant,10.0.0.0/8")
+    assert named["no_proxy"] == f".plant,10.0.0.0/8,{inside},gateway.plant"
+    assert env("edgeAgent", {"HTTPS_PROXY": ""}) == {"HTTPS_PROXY": "", "no_proxy": inside}
+    assert env("edgeAgent", {}, EDGEHA_HTTPS_PROXY="") == {}
+    assert env("edgeHub", {}) == {}
