@@ -13,6 +13,7 @@ from iothub_emulator import (
     jobs,
     key_rotation,
     methods,
+    mqtt_websocket,
     query,
     traffic,
 )
@@ -26,6 +27,7 @@ FEATURES: tuple[Feature, ...] = (
     configurations.FEATURE,
     dps.FEATURE,
     edge_scope_rest.FEATURE,
+    mqtt_websocket.FEATURE,
     methods.FEATURE,
     c2d.FEATURE,
     jobs.FEATURE,

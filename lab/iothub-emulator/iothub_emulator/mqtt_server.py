@@ -76,11 +76,11 @@ class MqttServer:
 
     async def start(self, host: str, port: int, tls: SSL.Context) -> None:
         """Listen. Raises OSError."""
+        self._server = await serve_client_tls(self.protocol, host, port, tls)
 
-        def protocol() -> asyncio.StreamReaderProtocol:
-            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._serve)
-
-        self._server = await serve_client_tls(protocol, host, port, tls)
+    def protocol(self) -> asyncio.StreamReaderProtocol:
+        """What serves one client on whatever transport brings its bytes."""
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._serve)
 
     async def stop(self) -> None:
         """Stop listening, end all connections and wait until their end is recorded."""

@@ -57,7 +57,6 @@ _NOT_BUILT = (
     ("*", "/messages/{tail:.*}"),
     ("*", "/enrollments{tail:.*}"),
     ("*", "/enrollmentGroups{tail:.*}"),
-    ("GET", "/$iothub/websocket"),
 )
 
 
