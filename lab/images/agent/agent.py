@@ -7,8 +7,9 @@ A part of the lab, not of the product. It uses azure-iot-device for the twin, an
 daemon for all else, with the variables that a stock daemon gives a stock agent; so what serves it serves
 edgeAgent, and the stock image takes its place by its name alone.
 
-Environment: the contract's (IOTEDGE_*, EdgeDeviceHostName, Mode); LOOP_SECONDS between looks (default 5).
-Exit code 1: identity refused, or the daemon does not know this agent.
+Environment: the contract's (IOTEDGE_*, EdgeDeviceHostName, Mode); UpstreamProtocol (Mqtt or MqttWs; AMQP is
+refused), with MqttWs https_proxy and no_proxy; LOOP_SECONDS between looks (default 5).
+Exit code 1: identity refused, the daemon does not know this agent, or no such protocol.
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ import signal
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import plan
 import requests
-from azure.iot.device import IoTHubModuleClient, MethodRequest, MethodResponse
+from azure.iot.device import IoTHubModuleClient, MethodRequest, MethodResponse, ProxyOptions
 from azure.iot.device.exceptions import ClientError, CredentialError
-from plan import Backoff, DeploymentError, Step, Wanted
+from plan import Backoff, DeploymentError, ProtocolError, Step, Wanted
 
 # A stock agent waits as long for the daemon.
 CALL_SECONDS = 300.0
@@ -216,14 +218,32 @@ def unframed(raw: bytes) -> str:
     return b"".join(parts).decode(errors="replace")
 
 
+def proxy(host: str) -> ProxyOptions | None:
+    """The proxy for the way to `host`, by https_proxy and no_proxy of the environment."""
+    found = urllib.request.getproxies_environment().get("https")
+    if not found or urllib.request.proxy_bypass_environment(host):
+        return None
+    parts = urlsplit(found)
+    # The SDK has no types here.
+    return ProxyOptions("HTTP", parts.hostname, parts.port or 80)  # type: ignore[no-untyped-call]
+
+
 def connected(own: Mapping[str, str], changed: threading.Event, agent: Agent) -> IoTHubModuleClient:
     """A client of the hub, which sets `changed` when there is another deployment.
 
-    Raises OSError, ValueError.
+    Raises OSError, ValueError, ProtocolError.
     """
     # edgeAgent goes to the hub itself where it has no parent; the SDK asks for the variable all the same.
     os.environ.setdefault("IOTEDGE_GATEWAYHOSTNAME", own["IOTEDGE_IOTHUBHOSTNAME"])
-    client = IoTHubModuleClient.create_from_edge_environment(keep_alive=20, connection_retry_interval=2)
+    websockets = plan.over_websockets(own.get("UpstreamProtocol", ""))
+    way = (
+        {"websockets": True, "proxy_options": proxy(os.environ["IOTEDGE_GATEWAYHOSTNAME"])}
+        if websockets
+        else {}
+    )
+    client = IoTHubModuleClient.create_from_edge_environment(
+        keep_alive=20, connection_retry_interval=2, **way
+    )
 
     def desired(_patch: object) -> None:
         changed.set()
@@ -251,6 +271,9 @@ def run() -> int:
     agent = Agent(Management(own["IOTEDGE_MANAGEMENTURI"], own["IOTEDGE_APIVERSION"]), own)
     try:
         client = connected(own, changed, agent)
+    except ProtocolError as error:
+        say("refused", reason=str(error))
+        return 1
     except (OSError, ValueError) as error:
         say("no-identity", reason=f"{error}: {error.__cause__}")
         return 1

@@ -20,6 +20,7 @@ sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "runtime")]
 
 from edgeha_runtime.daemon.keystore import KeyStore, Owner  # noqa: E402 - found on the path set above
 
+from tests.integration.runtime.connect_proxy import ConnectProxy  # noqa: E402 - the same
 from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Dps, Hub  # noqa: E402 - the same
 from tests.integration.runtime.parts import OTHER, RUNTIME, SENSOR, Daemon, free_port, until  # noqa: E402 - the same
 from tests.integration.runtime.standin_api import ApiServer  # noqa: E402 - the same
@@ -92,9 +93,9 @@ async def served(daemon: Daemon) -> Daemon:
 
 
 @pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
-    """A running hub that knows the edge device gw-1."""
-    made = Hub(tmp_path / "hub", free_port(HUB_IP))
+async def hub(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hub]:
+    """A running hub that knows the edge device gw-1; a parameter is its HTTPS port."""
+    made = Hub(tmp_path / "hub", getattr(request, "param", 0) or free_port(HUB_IP))
     made.state.mkdir()
     await made.cli("init", "--state", str(made.state), "--name", HUB_IP)
     await made.start()
@@ -112,6 +113,13 @@ async def online(daemon: Daemon, hub: Hub) -> Daemon:
     daemon.api.module_set(SENDER)
     daemon.api.tokens["sensor-token"] = ("system:serviceaccount:edge-gw:gw-sensor", ["edgeha-gw"])
     return daemon
+
+
+@pytest.fixture
+async def proxy() -> AsyncIterator[ConnectProxy]:
+    """A proxy that serves."""
+    async with ConnectProxy(free_port()) as made:
+        yield made
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.runtime.connect_proxy import ConnectProxy
 from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
 from tests.integration.runtime.parts import Daemon, free_port, start_proxy, until
 
@@ -84,7 +86,8 @@ class Gateway:
     async def stop_agent(self) -> None:
         while self.started:
             process = self.started.pop()
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                process.kill()
             await process.wait()
 
     async def reported(self) -> dict[str, Any]:
@@ -124,19 +127,28 @@ class Gateway:
         )
 
 
-@pytest.fixture
-async def gateway(online: Daemon, hub: Hub, proxy_binary: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
-    """A gateway whose agent runs."""
-    online.api.module_set({"name": "edgeAgent", "image": "r/agent:1"})
+@contextlib.asynccontextmanager
+async def running(
+    online: Daemon, hub: Hub, proxy_binary: Path, tmp_path: Path, env: dict[str, str], **settings: str
+) -> AsyncIterator[Gateway]:
+    """A gateway whose agent runs, with this `env` of the chart's."""
+    online.api.module_set({"name": "edgeAgent", "image": "r/agent:1", "env": env})
     online.api.tokens["agent-token"] = ("system:serviceaccount:edge-gw:gw-edgeagent", ["edgeha-gw"])
     made = Gateway(online, hub, tmp_path, proxy_binary)
-    await online.start()
+    await online.start(wait=True, **settings)
     await until("ready", online.is_ready)
     try:
         await made.start_agent()
         yield made
     finally:
         await made.stop_agent()
+
+
+@pytest.fixture
+async def gateway(online: Daemon, hub: Hub, proxy_binary: Path, tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway whose agent runs."""
+    async with running(online, hub, proxy_binary, tmp_path, {}) as made:
+        yield made
 
 
 async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> None:
@@ -230,3 +242,36 @@ async def test_after_kills_of_agent_and_daemon_nothing_is_made_again(gateway: Ga
     await gateway.becomes(200, "a", "b")
     assert ("PUT", "deployments/gw-a-a") not in api.writes
     assert api.objects[("deployments", "gw-a-a")] == kept[("deployments", "gw-a-a")]
+
+
+@pytest.mark.parametrize("hub", [443], indirect=True)
+@pytest.mark.parametrize("own", [False, True], ids=["the daemon's proxy", "a proxy of its own"])
+async def test_where_the_network_lets_nothing_out_but_a_proxy_to_443(
+    online: Daemon, hub: Hub, proxy_binary: Path, tmp_path: Path, proxy: ConnectProxy, own: bool
+) -> None:
+    # Nobody listens on 8883.
+    await hub.stop()
+    await hub.start(mqtt_port=str(free_port(HUB_IP)))
+    async with ConnectProxy(free_port()) as other:
+        env = {"UpstreamProtocol": "MqttWs"} | ({"https_proxy": other.url} if own else {})
+        async with running(online, hub, proxy_binary, tmp_path, env, EDGEHA_HTTPS_PROXY=proxy.url) as gateway:
+            await gateway.deploy(a=module("r/a:1"))
+            await gateway.becomes(200, "a")
+            await until("its objects", lambda: ("deployments", "gw-a-a") in gateway.daemon.api.objects)
+            # A change is pushed on the same connection.
+            await gateway.deploy(a=module("r/a:1"), b=module("r/b:1"))
+            await gateway.becomes(200, "a", "b")
+        assert set(proxy.targets) == {f"{HUB_IP}:443"}
+        assert set(other.targets) == ({f"{HUB_IP}:443"} if own else set())
+
+
+@pytest.mark.parametrize("protocol", ["Amqp", "AmqpWs", "Http"])
+async def test_a_protocol_that_the_stand_in_does_not_speak_is_told(
+    online: Daemon, hub: Hub, proxy_binary: Path, tmp_path: Path, protocol: str
+) -> None:
+    async with running(online, hub, proxy_binary, tmp_path, {"UpstreamProtocol": protocol}) as gateway:
+        assert await asyncio.wait_for(gateway.started[-1].wait(), 20) == 1
+        (line,) = (gateway.folder / "agent.log").read_text().splitlines()
+        assert json.loads(line)["reason"] == (
+            f"UpstreamProtocol is '{protocol}': this stand-in speaks no AMQP, set Mqtt or MqttWs"
+        )

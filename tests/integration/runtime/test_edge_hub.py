@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from azure.iot.device import Message, MethodResponse
 from azure.iot.device.aio import IoTHubDeviceClient, IoTHubModuleClient
 from azure.iot.device.exceptions import ClientError
 
+from tests.integration.runtime.connect_proxy import ConnectProxy
 from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
 from tests.integration.runtime.parts import Daemon, free_port, start_proxy, until
 
@@ -39,6 +41,7 @@ class Gateway:
     uris: dict[str, str] = field(default_factory=dict)
     proxies: list[asyncio.subprocess.Process] = field(default_factory=list)
     process: asyncio.subprocess.Process | None = None
+    more: dict[str, str] = field(default_factory=dict)  # of edgeHub's environment
 
     async def start_proxy(self, account: str) -> None:
         listen = f"127.0.0.1:{free_port()}"
@@ -60,16 +63,20 @@ class Gateway:
     async def start(self, *, wait: bool = True) -> None:
         """Start edgeHub and wait until clients may come."""
         paths = [REPOSITORY / "lab/images/hub", REPOSITORY / "lab/iothub-emulator"]
-        environment = self.daemon.given("gw-edgehub") | {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": ":".join(map(str, paths)),
-            "IOTEDGE_WORKLOADURI": self.uris["gw-edgehub"],
-            "EdgeDeviceHostName": GATEWAY_IP,
-            "storageFolder": str(self.folder / "edgehub"),
-            "LISTEN_ADDRESS": GATEWAY_IP,
-            "HTTPS_PORT": str(free_port(GATEWAY_IP)),
-            "METRICS_PORT": str(free_port(GATEWAY_IP)),
-        }
+        environment = (
+            self.daemon.given("gw-edgehub")
+            | self.more
+            | {
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": ":".join(map(str, paths)),
+                "IOTEDGE_WORKLOADURI": self.uris["gw-edgehub"],
+                "EdgeDeviceHostName": GATEWAY_IP,
+                "storageFolder": str(self.folder / "edgehub"),
+                "LISTEN_ADDRESS": GATEWAY_IP,
+                "HTTPS_PORT": str(free_port(GATEWAY_IP)),
+                "METRICS_PORT": str(free_port(GATEWAY_IP)),
+            }
+        )
         (self.folder / "edgehub.log").write_text("")
         with (self.folder / "edgehub.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -81,7 +88,8 @@ class Gateway:
 
     async def kill(self) -> None:
         if self.process is not None:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+                self.process.kill()
             await self.process.wait()
             self.process = None
 
@@ -286,3 +294,63 @@ async def test_a_second_hub_on_the_same_store_ends_at_once(gateway: Gateway) -> 
     first.send_signal(signal.SIGTERM)
     assert await asyncio.wait_for(first.wait(), LIMIT) == 0
     gateway.process = None
+
+
+@pytest.fixture
+async def behind(gateway: Gateway, proxy: ConnectProxy) -> Gateway:
+    """A gateway in a network that lets nothing out but a proxy to the hub's HTTPS port."""
+    await gateway.kill()
+    await gateway.hub.stop()
+    await gateway.hub.start(mqtt_port=str(free_port(HUB_IP)))
+    gateway.more = {"UpstreamProtocol": "MqttWs", "https_proxy": proxy.url}
+    await gateway.start()
+    return gateway
+
+
+async def test_all_passes_over_websockets_and_a_proxy_and_nothing_is_lost(
+    behind: Gateway, proxy: ConnectProxy
+) -> None:
+    assert [line["upstream"] for line in behind.log if line["event"] == "serving"] == ["MqttWs"]
+    client = behind.module()
+    patches: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    await client.connect()
+    client.on_twin_desired_properties_patch_received = patches.put
+    large = "x" * 250_000
+    await send(client, "1", large)
+    assert await behind.bodies(2) == ["1", large]
+    await behind.hub.service("PATCH", "/twins/gw-1/modules/m", {"properties": {"desired": {"interval": 7}}})
+    async with asyncio.timeout(LIMIT):
+        while (await patches.get()).get("interval") != 7:
+            pass
+    assert set(proxy.targets) == {behind.hub.host}
+    # The proxy goes away with all connections: what was acknowledged meanwhile arrives later.
+    await proxy.stop()
+    await send(client, "3", "4")
+    await proxy.start()
+    arrived = await behind.bodies(4)
+    assert list(dict.fromkeys(arrived)) == ["1", large, "3", "4"]
+    await client.shutdown()
+
+
+async def test_no_proxy_of_its_environment_counts(behind: Gateway, proxy: ConnectProxy) -> None:
+    await behind.kill()
+    proxy.targets.clear()
+    behind.more["no_proxy"] = HUB_IP
+    await behind.start()
+    client = behind.module()
+    await client.connect()
+    await send(client, "direct")
+    assert await behind.bodies(1) == ["direct"]
+    assert proxy.targets == []
+    await client.shutdown()
+
+
+async def test_a_protocol_that_the_stand_in_does_not_speak_is_told(gateway: Gateway) -> None:
+    await gateway.kill()
+    gateway.more = {"UpstreamProtocol": "AmqpWs"}
+    await gateway.start(wait=False)
+    assert gateway.process is not None
+    assert await asyncio.wait_for(gateway.process.wait(), LIMIT) == 1
+    assert gateway.log[-1]["reason"].endswith(
+        "UpstreamProtocol is 'AmqpWs': this stand-in speaks no AMQP, set Mqtt or MqttWs"
+    )

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -13,19 +12,12 @@ import pytest
 
 from tests.integration.runtime.connect_proxy import ConnectProxy
 from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Dps, Hub
-from tests.integration.runtime.parts import AGENT, Daemon, free_port, until
+from tests.integration.runtime.parts import AGENT, Daemon, until
 from tests.integration.runtime.test_dps import keys
 from tests.integration.runtime.test_x509 import authenticate, by_thumbprint, given
 from tests.tls import issue
 
 LIMIT = 40.0
-
-
-@pytest.fixture
-async def proxy() -> AsyncIterator[ConnectProxy]:
-    """A proxy that serves."""
-    async with ConnectProxy(free_port()) as made:
-        yield made
 
 
 async def told(daemon: Daemon, *parts: str) -> None:

@@ -7,9 +7,11 @@ A part of the lab, not of the product. Of the gateway it uses the workload API a
 uses: identities in scope, and connections for them with a token of its own. The stock image takes its place
 by its name.
 
-Environment: the contract's (IOTEDGE_*, EdgeDeviceHostName), `storageFolder` (default /tmp/edgeHub); for tests
-LISTEN_ADDRESS, MQTT_PORT, HTTPS_PORT, METRICS_PORT, UPSTREAM_MQTT_PORT. Exit code 1: no certificate, the
-store is broken or used by another hub. The kubelet starts it anew, and with it the certificate.
+Environment: the contract's (IOTEDGE_*, EdgeDeviceHostName), `storageFolder` (default /tmp/edgeHub),
+`UpstreamProtocol` (Mqtt or MqttWs; AMQP is refused), `https_proxy` and `no_proxy` (of HTTPS and MqttWs); for
+tests LISTEN_ADDRESS, MQTT_PORT, HTTPS_PORT, METRICS_PORT, UPSTREAM_MQTT_PORT. Exit code 1: no certificate, no
+such protocol, the store is broken or used by another hub. The kubelet starts it anew, and with it the
+certificate.
 """
 
 from __future__ import annotations
@@ -28,13 +30,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
+from iothub_emulator import websocket_stream
 
 from edge_hub import downstream
 from edge_hub.hub import HUB_MODULE, EdgeHub
 from edge_hub.logs import say
 from edge_hub.scope import Scope
 from edge_hub.store import Store, StoreBusyError
-from edge_hub.upstream import Way
+from edge_hub.upstream import Streams, Way
 from edge_hub.web import application, metrics
 from edge_hub.workload import Workload, WorkloadError
 
@@ -42,6 +45,20 @@ _SERVICE_VERSION = "2021-04-12"
 _TRIES = 3  # as edgeHub: then it exits, and is started anew
 # A certificate is renewed by a start, this long before it ends.
 _RENEW_SECONDS = 3600.0
+
+
+class ProtocolError(Exception):
+    """`UpstreamProtocol` names none that is spoken here."""
+
+
+def over_websockets(wanted: str) -> bool:
+    """Whether `UpstreamProtocol` means MQTT over WebSockets. Raises ProtocolError."""
+    name = wanted.strip().lower()
+    if name not in ("", "mqtt", "mqttws"):
+        raise ProtocolError(
+            f"UpstreamProtocol is {wanted!r}: this stand-in speaks no AMQP, set Mqtt or MqttWs"
+        )
+    return name == "mqttws"
 
 
 async def _server_tls(workload: Workload, host: str) -> tuple[ssl.SSLContext, datetime]:
@@ -69,6 +86,7 @@ async def _serve(stop: asyncio.Event) -> None:
     device, hub_host = environ["IOTEDGE_DEVICEID"], environ["IOTEDGE_IOTHUBHOSTNAME"]
     name = environ["EdgeDeviceHostName"]
     listen = environ.get("LISTEN_ADDRESS", "")
+    websockets = over_websockets(environ.get("UpstreamProtocol", ""))
     # The default of edgeHub itself; in a container of its own nobody else can lay a trap in /tmp.
     store = Store(Path(environ.get("storageFolder", "/tmp/edgeHub")))  # noqa: S108 - said above
     workload = Workload(
@@ -82,8 +100,10 @@ async def _serve(stop: asyncio.Event) -> None:
     to_hub = ssl.create_default_context()
     if bundle:
         to_hub.load_verify_locations(cadata=bundle)
+    # Each identity may have a WebSocket here.
+    connector = aiohttp.TCPConnector(ssl=to_hub, limit=0)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=to_hub), timeout=aiohttp.ClientTimeout(total=20), trust_env=True
+        connector=connector, timeout=aiohttp.ClientTimeout(total=20), trust_env=True
     )
 
     async def ask(token: str) -> dict[str, Any]:
@@ -101,7 +121,12 @@ async def _serve(stop: asyncio.Event) -> None:
             return found
 
     host = urlsplit(f"//{hub_host}").hostname or hub_host
-    way = Way(host, int(environ.get("UPSTREAM_MQTT_PORT", "8883")), device, to_hub, workload.token)
+
+    async def dial() -> Streams:
+        return await websocket_stream.connect(session, f"https://{hub_host}{websocket_stream.PATH}")
+
+    mqtt_port = int(environ.get("UPSTREAM_MQTT_PORT", "8883"))
+    way = Way(host, mqtt_port, device, to_hub, workload.token, dial if websockets else None)
     scope = Scope(store, workload, ask)
     await scope.load()
     hub = EdgeHub(store, scope, way)
@@ -120,7 +145,8 @@ async def _serve(stop: asyncio.Event) -> None:
         await web.TCPSite(runner, listen or None, port, ssl_context=tls).start()
         await told.setup()
         await web.TCPSite(told, listen or None, int(environ.get("METRICS_PORT", "9600"))).start()
-        say("serving", device=device, name=name, waiting=await store.count())
+        upstream = "MqttWs" if websockets else "Mqtt"
+        say("serving", device=device, name=name, upstream=upstream, waiting=await store.count())
         left = (ends - datetime.now(UTC)).total_seconds() - _RENEW_SECONDS
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait((work, stopped), timeout=max(60.0, left), return_when=asyncio.FIRST_COMPLETED)
@@ -144,7 +170,14 @@ async def _main() -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         await _serve(stop)
-    except (StoreBusyError, WorkloadError, aiohttp.ClientError, OSError, sqlite3.Error) as error:
+    except (
+        ProtocolError,
+        StoreBusyError,
+        WorkloadError,
+        aiohttp.ClientError,
+        OSError,
+        sqlite3.Error,
+    ) as error:
         say("ended", reason=f"{type(error).__name__}: {error}")
         return 1
     except ExceptionGroup as errors:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 
+import aiohttp
 from iothub_emulator.mqtt_codec import (
     Connack,
     Connect,
@@ -48,15 +49,26 @@ class LostError(Exception):
     """The connection ended, or cannot be made; the message says why."""
 
 
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+"""Of one connection."""
+
+
 @dataclass(frozen=True)
 class Way:
-    """Where the hub is and how one comes in."""
+    """Where the hub is and how one comes in. `dial` makes connections where TCP with TLS is not the way."""
 
     host: str
     port: int
     device: str
     tls: ssl.SSLContext
     token: Callable[[str], Awaitable[str]]
+    dial: Callable[[], Awaitable[Streams]] | None = None
+
+    async def connect(self) -> Streams:
+        """A connection to the hub. Raises OSError, aiohttp.ClientError."""
+        if self.dial is not None:
+            return await self.dial()
+        return await asyncio.open_connection(self.host, self.port, ssl=self.tls, server_hostname=self.host)
 
 
 @dataclass
@@ -132,7 +144,14 @@ class Upstream:
             try:
                 await self._serve()
                 failures = 0
-            except (LostError, OSError, TimeoutError, MalformedPacketError, WorkloadError) as error:
+            except (
+                LostError,
+                OSError,
+                TimeoutError,
+                aiohttp.ClientError,
+                MalformedPacketError,
+                WorkloadError,
+            ) as error:
                 if self.connected.is_set():
                     failures = 0
                 pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
@@ -163,9 +182,7 @@ class Upstream:
         """One connection, from CONNECT until it is time for a new token."""
         token = await self._way.token(f"{self._way.host}/devices/{self._way.device}/modules/$edgeHub")
         async with asyncio.timeout(_ANSWER_SECONDS):
-            reader, writer = await asyncio.open_connection(
-                self._way.host, self._way.port, ssl=self._way.tls, server_hostname=self._way.host
-            )
+            reader, writer = await self._way.connect()
         self._writer = writer
         user = f"{self._way.host}/{self.name}/?api-version={API_VERSION}"
         # A session of its own each time: what was not acknowledged is sent again from the store.
