@@ -63,6 +63,9 @@ class Modules:
         self._base: list[Candidate] = []
         # Object name: what it is made of, and the generation of the Deployment in each slot.
         self._applied: dict[str, tuple[_Basis, dict[str, int]]] = {}
+        # What the watch tells of the module whose objects are being written, by slot.
+        self._writing = ""
+        self._told: dict[str, int | None] = {}
         self._apply_all = False
         self._making: Counter[str] = Counter()
         self._problems: dict[str, dict[str, str]] = {"hub": {}, "cluster": {}, "images": {}}
@@ -220,6 +223,9 @@ class Modules:
 
     def _object_changed(self, name: str, generation: int | None) -> None:
         module, _dash, slot = name.rpartition("-")
+        if module == self._writing:
+            self._told[slot] = generation
+            return
         known = self._applied.get(module)
         if known and known[1].get(slot) != generation:
             self._applied.pop(module)
@@ -431,16 +437,24 @@ class Modules:
         service = manifests.service(module, self._settings, owner)
         if service is not None:
             await self._cluster.apply(service)
-        numbers = {}
-        for slot in self._settings.slots:
-            wanted = manifests.deployment(
-                module, generation, self._settings, owner, self._certificate, self._addresses, slot
-            )
-            applied = await self._cluster.apply(wanted)
-            numbers[slot] = applied.generation
-            if slot == self._settings.slot:
-                self.events.know(module.object_name, wanted["metadata"]["name"], applied.uid)
+        numbers: dict[str, int] = {}
+        self._writing, self._told = module.object_name, {}
+        try:
+            for slot in self._settings.slots:
+                wanted = manifests.deployment(
+                    module, generation, self._settings, owner, self._certificate, self._addresses, slot
+                )
+                applied = await self._cluster.apply(wanted)
+                numbers[slot] = applied.generation
+                if slot == self._settings.slot:
+                    self.events.know(module.object_name, wanted["metadata"]["name"], applied.uid)
+        finally:
+            self._writing = ""
         self._applied[module.object_name] = (basis, numbers)
+        # The echo of one's own writing needs no other pass; what somebody else did meanwhile does.
+        for slot, told in self._told.items():
+            if told is None or told > numbers.get(slot, 0):
+                self._object_changed(deployment_name(module.object_name, slot), told)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
 
     async def _apply_pull_secret(self, name: str, secret: Manifest) -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import signal
 import zipfile
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -229,6 +230,28 @@ async def test_edge_agent_replaces_itself_until_the_chart_says_another_one(manag
     assert image() == "r/agent:2"
     managed.api.module_set({**AGENT, "image": "r/agent:3"})
     await until("the chart's image", lambda: image() == "r/agent:3")
+
+
+async def test_edge_agent_comes_back_as_it_was_when_somebody_deletes_it(managed: Daemon) -> None:
+    name = ("deployments", "gw-edgeagent-a")
+
+    async def comes_back() -> None:
+        before = managed.api.objects[name]
+        managed.api.remove(*name)
+        await until("edgeAgent is back", lambda: name in managed.api.objects)
+        after = managed.api.objects[name]
+        assert after["metadata"]["uid"] != before["metadata"]["uid"]
+        assert after["spec"] == before["spec"]
+        await until("ready", managed.is_ready)
+
+    await comes_back()
+    # As it made itself anew, and not as the chart gives it.
+    newer = spec("edgeAgent", image="r/agent:2")
+    newer["config"]["env"] = [{"key": "B", "value": "2"}]
+    assert (await ask(managed, "PUT", "/modules/edgeAgent", newer, start="true"))[0] == 200
+    await until("its own update", lambda: "B" in variables(managed, "gw-edgeagent-a"))
+    await comes_back()
+    assert {"B", "IOTEDGE_MANAGEMENTURI"} < variables(managed, "gw-edgeagent-a").keys()
 
 
 async def test_without_edge_agent_its_modules_go_and_come_back_with_it(managed: Daemon) -> None:
@@ -480,6 +503,18 @@ async def test_the_machine_is_told_in_true_numbers(managed: Daemon) -> None:
     assert all(0 < disk["available_space"] <= disk["total_space"] for disk in numbers["disks"])
 
 
+async def bundle(daemon: Daemon, **query: str) -> dict[str, bytes]:
+    """The files of a support bundle."""
+    async with (
+        daemon.management("agent-token") as session,
+        session.get("/systeminfo/supportbundle", params=VERSION | query) as answer,
+    ):
+        assert (answer.status, answer.content_type) == (200, "application/zip")
+        archive = zipfile.ZipFile(io.BytesIO(await answer.read()))
+        assert archive.testzip() is None
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
 async def test_a_support_bundle_tells_much_and_no_secret(managed: Daemon) -> None:
     auth = {"serveraddress": "registry.plant", "username": "puller", "password": "s3cret-of-registry"}
     given = spec("Sensor", auth=auth, createOptions={"Env": ["KEY=s3cret-in-options"]})
@@ -489,26 +524,43 @@ async def test_a_support_bundle_tells_much_and_no_secret(managed: Daemon) -> Non
     managed.api.logs["gw-sensor-1"] = ["2026-01-01T00:00:01Z hello"]
     pod(managed, "Sensor", "gw-sensor-1", {"running": {"startedAt": "2026-01-01T00:00:00Z"}})
 
-    async def bundle(**query: str) -> dict[str, bytes]:
-        async with (
-            managed.management("agent-token") as session,
-            session.get("/systeminfo/supportbundle", params=VERSION | query) as answer,
-        ):
-            assert (answer.status, answer.content_type) == (200, "application/zip")
-            archive = zipfile.ZipFile(io.BytesIO(await answer.read()))
-            assert archive.testzip() is None
-            return {name: archive.read(name) for name in archive.namelist()}
-
     async def logged() -> bool:
-        return bool((await bundle())["logs/Sensor.txt"])
+        return bool((await bundle(managed))["logs/Sensor.txt"])
 
     await until("the log is in it", logged)
-    found = await bundle()
+    found = await bundle(managed)
     assert found["logs/Sensor.txt"] == b"2026-01-01T00:00:01Z hello\n"
     assert {"modules.json", "identities.json", "resources.json", "systeminfo.json"} < found.keys()
     assert b"TOKEN" in found["modules.json"]
     assert b"s3cret" not in b"".join(found.values())
-    assert not [name for name in await bundle(edge_runtime_only="true") if name == "logs/Sensor.txt"]
+    assert not [name for name in await bundle(managed, edge_runtime_only="true") if name == "logs/Sensor.txt"]
+
+
+async def test_a_support_bundle_holds_the_logs_of_the_time_that_was_asked_for(logging: Daemon) -> None:
+    now = datetime.now(UTC)
+    ago = [timedelta(days=3), timedelta(hours=2), timedelta(minutes=5)]
+    logging.api.logs["gw-sensor-1"] = [
+        f"{now - past:%Y-%m-%dT%H:%M:%S.%f}Z line {number}" for number, past in enumerate(ago)
+    ]
+
+    async def lines(**query: str) -> list[str]:
+        text = (await bundle(logging, **query))["logs/Sensor.txt"].decode()
+        return [line.partition(" ")[2] for line in text.splitlines()]
+
+    assert await lines() == ["line 0", "line 1", "line 2"]
+    assert await lines(since="1d") == ["line 1", "line 2"]
+    assert await lines(until="1 hour") == ["line 0", "line 1"]
+    assert await lines(since=str(int((now - timedelta(days=1)).timestamp())), until="1h") == ["line 1"]
+    assert await lines(since=f"{now - timedelta(minutes=30):%Y-%m-%dT%H:%M:%SZ}") == ["line 2"]
+    # The cluster's API is asked for no more than that.
+    assert 1500 < int(logging.api.log_queries[-1]["sinceSeconds"]) < 3600
+    for wrong in ({"since": "yesterday"}, {"until": "soon"}, {"edge_runtime_only": "7"}):
+        status, refused = await ask(logging, "GET", "/systeminfo/supportbundle", **wrong)
+        assert (status, next(iter(wrong)) in refused["message"]) == (400, True)
+    # Sockets of a host, and a check against a hub, are there on stock devices only.
+    host = await bundle(logging, host="unix:///var/run/iotedge/mgmt.sock", iothub_hostname="other.example")
+    assert host.keys() == (await bundle(logging)).keys()
+    assert b"other.example" not in b"".join(host.values())
 
 
 async def test_a_large_body_and_half_a_body_end_with_an_answer(managed: Daemon) -> None:
@@ -569,7 +621,8 @@ async def test_prometheus_is_told_what_the_gateway_does(managed: Daemon) -> None
     assert [name for name in found if name.startswith('edgeha_gateway_info{device="gw-1",hub=')]
 
 
-async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon) -> None:
+@pytest.mark.parametrize("slots", ["a", "ab"], ids=["alone", "with a standby"])
+async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon, slots: str) -> None:
     daemon.state.mkdir()
     store = KeyStore.open(daemon.state, Owner("gw-1", daemon.hub))
     names = [f"m{number}" for number in range(50)]
@@ -578,9 +631,10 @@ async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon) -> No
     store.keep_deployment({"identities": names})
     daemon.api.module_set(AGENT)
     daemon.api.tokens["agent-token"] = ("system:serviceaccount:edge-gw:gw-edgeagent", ["edgeha-gw"])
-    await daemon.start()
+    await daemon.start(EDGEHA_SLOTS=",".join(slots))
     await until("ready", daemon.is_ready)
     daemon.api.writes.clear()
+    daemon.api.write_seconds, daemon.api.most_writing = 0.005, 0
     before = daemon.api.requests
     for name in names:
         assert (await ask(daemon, "POST", "/modules", spec(name)))[0] == 201
@@ -588,22 +642,30 @@ async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon) -> No
     await until(
         "all run",
         lambda: all(
-            ("deployments", f"gw-{name}-a") in daemon.api.objects
-            and made(daemon, f"gw-{name}-a")["replicas"] == 1
+            ("deployments", f"gw-{name}-{slot}") in daemon.api.objects
+            and made(daemon, f"gw-{name}-{slot}")["replicas"] == 1
             for name in names
+            for slot in slots
         ),
         60,
     )
     await until("ready", daemon.is_ready)
-    # A ServiceAccount and a Deployment each, the latter once more at the most: made before it was started.
-    assert len(daemon.api.writes) <= 3 * len(names)
-    assert daemon.api.requests - before <= 8 * len(names)
+    # A ServiceAccount and a Deployment in each slot, these once more at the most: made before it was started.
+    assert len(daemon.api.writes) <= (1 + 2 * len(slots)) * len(names)
+    assert daemon.api.requests - before <= (6 + 2 * len(slots)) * len(names)
+    # One by one: beside the objects there are an event and the images.
+    assert daemon.api.most_writing <= 3
     await until("the images are kept", lambda: {f"r/{name}:1" for name in names} <= set(daemon.kept_images()))
     daemon.api.writes.clear()
     before = daemon.api.requests
     newer = spec("m7", image="r/m7:2")
     assert (await ask(daemon, "PUT", "/modules/m7", newer, start="true"))[0] == 200
-    await until("the update", lambda: ("PUT", "deployments/gw-m7-a") in daemon.api.writes)
+    changed = {f"deployments/gw-m7-{slot}" for slot in slots}
+
+    def written() -> set[str]:
+        return {name for _method, name in daemon.api.writes}
+
+    await until("the update", lambda: changed <= written())
     await until("its image is kept", lambda: "r/m7:2" in daemon.kept_images())
-    assert {name for _method, name in daemon.api.writes} == {"daemonsets/gw-images", "deployments/gw-m7-a"}
-    assert daemon.api.requests - before <= 12, "one module's update costs nothing for the others"
+    assert written() == changed | {"daemonsets/gw-images"}
+    assert daemon.api.requests - before <= 11 + len(slots), "one module's update costs nothing for the others"
