@@ -74,6 +74,11 @@ class Authority:
     def certificate(self) -> x509.Certificate:
         return self.chain[0]
 
+    @property
+    def expires(self) -> datetime:
+        """Until when all of the chain is valid: clients ask that of each certificate in it."""
+        return min(certificate.not_valid_after_utc for certificate in self.chain)
+
     def pem(self) -> str:
         """The chain in PEM."""
         return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in self.chain)
@@ -191,13 +196,13 @@ def issue(
     now: datetime,
     until: datetime | None,
 ) -> Issued:
-    """Issue a certificate with a key of its own, valid until `until`, MAX_LIFETIME or the CA's end.
+    """Issue a certificate with a key of its own, until `until`, MAX_LIFETIME or the end of the CA's chain.
 
-    Raises AuthorityError when the CA itself is not valid now.
+    Raises AuthorityError when the CA, or one above it, is not valid now.
     """
     ca = authority.certificate
-    _check_time(ca, now)
-    end = min(filter(None, (until, now + MAX_LIFETIME, ca.not_valid_after_utc)))
+    _check_time(authority, now)
+    end = min(filter(None, (until, now + MAX_LIFETIME, authority.expires)))
     key = rsa.generate_private_key(public_exponent=65537, key_size=_RSA_BITS)
     fits = len(common_name) <= _MAX_COMMON_NAME
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if fits else []
@@ -275,7 +280,7 @@ class EdgeCa:
         """Look at the operator's own CA now and then, so that its end is not first told by a module."""
         while self._files is not None:
             try:
-                _check_time((await self._authority()).certificate, self._clock())
+                _check_time(await self._authority(), self._clock())
                 trouble = ""
             except AuthorityError as error:
                 trouble = str(error)
@@ -309,7 +314,7 @@ class EdgeCa:
 
     async def _authority(self) -> Authority:
         found = await self._found()
-        self.expires = found.certificate.not_valid_after_utc
+        self.expires = found.expires
         return found
 
     async def _found(self) -> Authority:
@@ -349,19 +354,20 @@ class EdgeCa:
         return made
 
 
-def _check_time(ca: x509.Certificate, now: datetime) -> None:
-    """Raise AuthorityError when a CA is not valid now."""
-    name, begin, end = ca.subject.rfc4514_string(), ca.not_valid_before_utc, ca.not_valid_after_utc
-    if end <= now:
-        raise AuthorityError(
-            f"the edge CA {name} expired at {end:%Y-%m-%d %H:%M} UTC. Replace it, or correct this node's "
-            "clock"
-        )
-    if begin > now:
-        raise AuthorityError(
-            f"the edge CA {name} is valid from {begin:%Y-%m-%d %H:%M} UTC on. Correct this node's clock, or "
-            "replace the CA"
-        )
+def _check_time(authority: Authority, now: datetime) -> None:
+    """Raise AuthorityError when a CA, or one that stands above it in its file, is not valid now."""
+    for ca in authority.chain:
+        what = "the edge CA" if ca is authority.certificate else "the CA above the edge CA,"
+        name, begin, end = ca.subject.rfc4514_string(), ca.not_valid_before_utc, ca.not_valid_after_utc
+        if end <= now:
+            raise AuthorityError(
+                f"{what} {name} expired at {end:%Y-%m-%d %H:%M} UTC. Replace it, or correct this node's clock"
+            )
+        if begin > now:
+            raise AuthorityError(
+                f"{what} {name} is valid from {begin:%Y-%m-%d %H:%M} UTC on. Correct this node's clock, or "
+                "replace the CA"
+            )
 
 
 def _read(key_file: Path, certificate_file: Path) -> Authority:

@@ -158,8 +158,18 @@ async def test_no_manifest_trust_is_an_empty_one(served: Daemon, certificates: P
     assert answer["certificate"].strip() == (certificates / "ca.crt").read_text().strip()
 
 
-async def test_an_expired_ca_is_told_by_readiness_and_signing_goes_on(served: Daemon, tmp_path: Path) -> None:
-    certificate, key = tls.issue("plant CA", ca=True, days=(-10, -1)).write(tmp_path)
+@pytest.mark.parametrize(
+    ("above", "said"),
+    [(False, "the edge CA CN=plant CA expired at"), (True, "above the edge CA, CN=plant devices expired at")],
+    ids=["itself", "the one above it"],
+)
+async def test_an_expired_ca_is_told_by_readiness_and_signing_goes_on(
+    served: Daemon, tmp_path: Path, above: bool, said: str
+) -> None:
+    over = (-10, -1)
+    between = tls.issue("plant devices", tls.issue("plant root", ca=True), ca=True, days=over)
+    made = tls.issue("plant CA", between, ca=True) if above else tls.issue("plant CA", ca=True, days=over)
+    certificate, key = made.write(tmp_path)
     files = {
         "EDGEHA_EDGE_CA_CERTIFICATE_FILE": str(certificate),
         "EDGEHA_EDGE_CA_KEY_FILE": str(key),
@@ -168,7 +178,7 @@ async def test_an_expired_ca_is_told_by_readiness_and_signing_goes_on(served: Da
 
     async def told() -> bool:
         status, reasons = await served.ready()
-        return status == 503 and "CN=plant CA expired at" in reasons
+        return status == 503 and said in reasons
 
     await until("the reason in /readyz", told)
     asked = {"commonName": "gw", "expiration": tomorrow()}

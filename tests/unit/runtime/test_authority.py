@@ -220,6 +220,26 @@ def test_a_ca_outside_of_its_time_is_named_with_the_clock(
         run(ca.server("m", "gw", None))
 
 
+@pytest.mark.parametrize(
+    ("days", "said"), [((-10, -1), "expired at"), ((1, 10), "is valid from")], ids=["expired", "early"]
+)
+def test_one_above_the_ca_outside_of_its_time_is_named_too(
+    tmp_path: Path, days: tuple[int, int], said: str
+) -> None:
+    between = tls.issue("plant devices", tls.issue("plant root", ca=True), ca=True, days=days)
+    ca = edge_ca(Kept(), files=tls.issue("plant CA", between, ca=True).write(tmp_path))
+    with pytest.raises(AuthorityError, match=rf"above the edge CA, CN=plant devices {said} .*clock"):
+        run(ca.server("m", "gw", None))
+
+
+def test_nothing_outlives_what_stands_above_the_ca(tmp_path: Path) -> None:
+    between = tls.issue("plant devices", tls.issue("plant root", ca=True), ca=True, days=(-1, 7))
+    ca = edge_ca(Kept(), files=tls.issue("plant CA", between, ca=True).write(tmp_path))
+    issued = run(ca.server("m", "gw", None))
+    end = between.certificate.not_valid_after_utc
+    assert (issued.expiration, ca.expires) == (end, end)
+
+
 def test_a_ca_that_cannot_be_used_is_told_before_a_module_asks(tmp_path: Path) -> None:
     files = tls.issue("plant CA", ca=True, days=(-10, -1)).write(tmp_path)
     ca = edge_ca(Kept(), files=files)
