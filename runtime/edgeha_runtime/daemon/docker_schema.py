@@ -123,7 +123,7 @@ OPTIONS: Mapping[str, Option] = {
     "HostConfig.LogConfig": _m("the kubelet keeps and rotates logs"),
     "HostConfig.NetworkMode": _t("`host`: `hostNetwork`; the names of Docker's own networks change nothing"),
     "HostConfig.PortBindings": _t("ports of the module's Service"),
-    "HostConfig.RestartPolicy": _m("the module's own `restartPolicy` decides"),
+    "HostConfig.RestartPolicy": _m("the kubelet starts a container that ends again, whatever a policy says"),
     "HostConfig.AutoRemove": _r("a module is kept"),
     "HostConfig.VolumeDriver": _r("the gateway's storage class is the driver"),
     "HostConfig.VolumesFrom": _r("name the volume in both modules"),
