@@ -6,20 +6,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
 import signal
+import ssl
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from azure.iot.device import Message, MethodResponse
 from azure.iot.device.aio import IoTHubDeviceClient, IoTHubModuleClient
 from azure.iot.device.exceptions import ClientError
+from edgeha_runtime.daemon.credential import sas_token
+from yarl import URL
 
 from tests.integration.runtime.connect_proxy import ConnectProxy
 from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
@@ -42,6 +48,7 @@ class Gateway:
     proxies: list[asyncio.subprocess.Process] = field(default_factory=list)
     process: asyncio.subprocess.Process | None = None
     more: dict[str, str] = field(default_factory=dict)  # of edgeHub's environment
+    https_port: int = 0
 
     async def start_proxy(self, account: str) -> None:
         listen = f"127.0.0.1:{free_port()}"
@@ -62,6 +69,7 @@ class Gateway:
 
     async def start(self, *, wait: bool = True) -> None:
         """Start edgeHub and wait until clients may come."""
+        self.https_port = free_port(GATEWAY_IP)
         paths = [REPOSITORY / "lab/images/hub", REPOSITORY / "lab/iothub-emulator"]
         environment = (
             self.daemon.given("gw-edgehub")
@@ -73,7 +81,7 @@ class Gateway:
                 "EdgeDeviceHostName": GATEWAY_IP,
                 "storageFolder": str(self.folder / "edgehub"),
                 "LISTEN_ADDRESS": GATEWAY_IP,
-                "HTTPS_PORT": str(free_port(GATEWAY_IP)),
+                "HTTPS_PORT": str(self.https_port),
                 "METRICS_PORT": str(free_port(GATEWAY_IP)),
             }
         )
@@ -192,6 +200,57 @@ async def test_twins_methods_and_the_cloud_pass_through(gateway: Gateway) -> Non
     found = await gateway.hub.service("POST", "/twins/gw-1/modules/m/methods", call)
     assert found == {"status": 207, "payload": {"echo": [1]}}
     await client.shutdown()
+
+
+async def test_a_gateway_below_has_its_calls_and_connections_passed_on(gateway: Gateway) -> None:
+    edge = await gateway.hub.service("GET", "/devices/gw-1")
+    authentication = {"type": "sas", "symmetricKey": {"primaryKey": LEAF_KEY, "secondaryKey": LEAF_KEY}}
+    below = {
+        "deviceId": "line", "status": "enabled", "authentication": authentication,
+        "capabilities": {"iotEdge": True}, "parentScopes": [edge["deviceScope"]],
+    }  # fmt: skip
+    await gateway.hub.service("PUT", "/devices/line", below)
+    roots = await trusted(gateway)
+    door = f"{GATEWAY_IP}:{gateway.https_port}"
+
+    async def call(method: str, device: str, body: object = None) -> tuple[int, Any]:
+        resource = f"{gateway.hub.host}/devices/line"
+        token = sas_token(resource, base64.b64decode(LEAF_KEY), int(time.time()) + 600)
+        url = URL(f"https://{door}/devices/{device}/modules/$edgeHub?api-version=2021-04-12", encoded=True)
+        context = ssl.create_default_context(cadata=roots)
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+            session.request(method, url, json=body, headers={"Authorization": token}) as answer,
+        ):
+            return answer.status, await answer.json()
+
+    async def known() -> bool:
+        return (await call("GET", "line"))[0] != 401
+
+    await until("the gateway below is known", known, LIMIT)
+    status, module = await call("GET", "line")
+    assert (status, module["deviceId"]) == (200, "line")
+    # It asks for itself alone; the hub, and not this gateway, judges what it may.
+    assert (await call("GET", "gw-1"))[0] == 401
+    text = f"HostName={gateway.hub.host.partition(':')[0]};DeviceId=line;SharedAccessKey={LEAF_KEY}"
+    client = IoTHubDeviceClient.create_from_connection_string(
+        f"{text};GatewayHostName={GATEWAY_IP}", server_verification_cert=roots, connection_retry=False
+    )
+    await asyncio.wait_for(client.connect(), LIMIT)
+    await send(client, "from below")
+    await asyncio.wait_for(client.patch_twin_reported_properties({"mood": "good"}), LIMIT)
+    assert await gateway.bodies(1) == ["from below"]
+    assert (await gateway.hub.service("GET", "/twins/line"))["properties"]["reported"]["mood"] == "good"
+    wrong = text.replace(LEAF_KEY, "d3Jvbmcta2V5LW9mLXRoZS10ZXN0cy0wMDE=")
+    refused = IoTHubDeviceClient.create_from_connection_string(
+        f"{wrong};GatewayHostName={GATEWAY_IP}", server_verification_cert=roots, connection_retry=False
+    )
+    with pytest.raises(ClientError):
+        await refused.connect()
+    await refused.shutdown()
+    await client.shutdown()
+    await gateway.hub.stop()
+    assert (await call("GET", "line"))[0] == 503
 
 
 async def test_a_device_behind_the_gateway_and_one_that_is_not(gateway: Gateway) -> None:

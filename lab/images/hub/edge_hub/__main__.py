@@ -32,7 +32,7 @@ import aiohttp
 from aiohttp import web
 from iothub_emulator import websocket_stream
 
-from edge_hub import downstream
+from edge_hub import below, downstream
 from edge_hub.hub import HUB_MODULE, EdgeHub
 from edge_hub.logs import say
 from edge_hub.scope import Scope
@@ -85,6 +85,10 @@ async def _serve(stop: asyncio.Event) -> None:
     environ = os.environ
     device, hub_host = environ["IOTEDGE_DEVICEID"], environ["IOTEDGE_IOTHUBHOSTNAME"]
     name = environ["EdgeDeviceHostName"]
+    # Of a gateway below another one: that one's name, which is the way to the hub.
+    parent = environ.get("IOTEDGE_GATEWAYHOSTNAME", "")
+    nested = parent not in ("", name, hub_host)
+    door = f"{parent}:{environ.get('UPSTREAM_HTTPS_PORT', '443')}" if nested else hub_host
     listen = environ.get("LISTEN_ADDRESS", "")
     websockets = over_websockets(environ.get("UpstreamProtocol", ""))
     # The default of edgeHub itself; in a container of its own nobody else can lay a trap in /tmp.
@@ -107,7 +111,7 @@ async def _serve(stop: asyncio.Event) -> None:
     )
 
     async def ask(token: str) -> dict[str, Any]:
-        url = f"https://{hub_host}/devices/{device}/modules/%24edgeHub/devicesAndModulesInTargetDeviceScope"
+        url = f"https://{door}/devices/{device}/modules/%24edgeHub/devicesAndModulesInTargetDeviceScope"
         signature = await workload.token(f"{hub_host}/devices/{device}/modules/{HUB_MODULE}")
         body = {"authChain": device, "pageSize": 100, "continuationToken": token}
         async with session.post(
@@ -120,10 +124,10 @@ async def _serve(stop: asyncio.Event) -> None:
             found: dict[str, Any] = await answer.json()
             return found
 
-    host = urlsplit(f"//{hub_host}").hostname or hub_host
+    host = urlsplit(f"//{door}").hostname or door
 
     async def dial() -> Streams:
-        return await websocket_stream.connect(session, f"https://{hub_host}{websocket_stream.PATH}")
+        return await websocket_stream.connect(session, f"https://{door}{websocket_stream.PATH}")
 
     mqtt_port = int(environ.get("UPSTREAM_MQTT_PORT", "8883"))
     way = Way(host, mqtt_port, device, to_hub, workload.token, dial if websockets else None)
@@ -132,7 +136,9 @@ async def _serve(stop: asyncio.Event) -> None:
     hub = EdgeHub(store, scope, way)
     opened = asyncio.Event()
     work = asyncio.create_task(hub.run(opened.set))
-    runner = web.AppRunner(application(hub), access_log=None, handle_signals=False)
+    runner = web.AppRunner(
+        application(hub, below.calls(session, door, scope.is_below)), access_log=None, handle_signals=False
+    )
     told = web.AppRunner(metrics(store), access_log=None, handle_signals=False)
     server = None
     try:

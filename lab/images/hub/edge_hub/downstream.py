@@ -32,9 +32,11 @@ from iothub_emulator.mqtt_codec import (
     topic_matches,
 )
 
+from edge_hub import below
 from edge_hub.logs import say
 from edge_hub.packets import Packets, next_id
 from edge_hub.scope import Key, RefusedError
+from edge_hub.upstream import Streams
 
 _CONNECT_SECONDS = 20.0
 # The hub's limit. It cuts the connection on which more comes, and nothing behind such a message would arrive.
@@ -48,6 +50,9 @@ _FAILED = 0x80
 
 class Owner(Protocol):
     """What a session is served by."""
+
+    async def way_for(self, key: Key) -> Streams | None:
+        """A connection to the hub for a client of a gateway below; None for any other."""
 
     async def check(self, key: Key, password: bytes | None) -> float:
         """When the client's token ends. Raises RefusedError."""
@@ -161,6 +166,11 @@ class Session:
         if not self.key[0] or connect.client_id != "/".join(ids):
             self._send(Connack(_NOT_AUTHORIZED))
             raise EndedError("user name and client id do not name one identity")
+        way = await self._owner.way_for(self.key)
+        if way is not None:
+            name, self.key = self.name, ("", "")  # no client of this gateway's own
+            await below.connection(name, connect, packets, self._writer, way)
+            return None
         try:
             ends = await self._owner.check(self.key, connect.password)
         except RefusedError as error:

@@ -19,7 +19,7 @@ from edge_hub.downstream import Session
 from edge_hub.logs import say
 from edge_hub.scope import REFRESH_SECONDS, Key, Scope
 from edge_hub.store import UPSTREAM, Message, Store
-from edge_hub.upstream import Upstream, Way
+from edge_hub.upstream import Streams, Upstream, Way
 
 HUB_MODULE = "$edgeHub"
 _TWIN_RESULT = "$iothub/twin/res/"
@@ -91,6 +91,12 @@ class EdgeHub:
         self._tasks.create_task(work)
 
     # Clients
+
+    async def way_for(self, key: Key) -> Streams | None:
+        """A connection to the hub for a client of a gateway below this one; None for any other client."""
+        if key[0] == self._way.device or not await self._scope.is_below(key[0]):
+            return None
+        return await self._way.connect()
 
     async def check(self, key: Key, password: bytes | None) -> float:
         """When the client's token ends. Raises RefusedError."""

@@ -32,10 +32,11 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Child:
-    """An identity in scope; keys in base64."""
+    """An identity in scope; keys in base64. edge: a gateway below this one."""
 
     enabled: bool
     keys: tuple[str, ...]
+    edge: bool = False
 
 
 class Scope:
@@ -62,7 +63,8 @@ class Scope:
             say("scope-not-read", reason=error)
             return
         self._children = self._stored = {
-            (device, module): Child(enabled, tuple(keys)) for device, module, enabled, keys in kept
+            (device, module): Child(enabled, tuple(keys), *edge)
+            for device, module, enabled, keys, *edge in kept
         }
 
     async def refresh(self) -> bool:
@@ -79,7 +81,8 @@ class Scope:
                     keys = (entry.get("authentication") or {}).get("symmetricKey") or {}
                     on = enabled.get(device, found[device, ""].enabled if (device, "") in found else False)
                     known = tuple(key for key in (keys.get("primaryKey"), keys.get("secondaryKey")) if key)
-                    found[device, entry.get("moduleId", "")] = Child(on, known)
+                    edge = bool((entry.get("capabilities") or {}).get("iotEdge"))
+                    found[device, entry.get("moduleId", "")] = Child(on, known, edge)
                 token = page.get("continuationLink", "").partition("continuationToken=")[2]
                 if not token:
                     break
@@ -90,13 +93,21 @@ class Scope:
             self._children = found
             say("scope", children=len(found))
         if found != self._stored:
-            kept = [[*key, child.enabled, list(child.keys)] for key, child in found.items()]
+            kept = [[*key, child.enabled, list(child.keys), child.edge] for key, child in found.items()]
             try:
                 await self._store.keep(_KEPT, await self._workload.seal(json.dumps(kept)))
                 self._stored = found
             except WorkloadError as error:
                 say("scope-not-kept", reason=error)  # the next look tries again
         return True
+
+    async def is_below(self, device: str) -> bool:
+        """Whether a device is a gateway whose parent this one is."""
+        child = self._children.get((device, ""))
+        if child is None and time.monotonic() - self._asked > _ASK_AGAIN_SECONDS:
+            await self.refresh()
+            child = self._children.get((device, ""))
+        return child is not None and child.edge and child.enabled
 
     async def check(self, key: Key, password: bytes | None) -> float:
         """Let a client in. Answers when its token ends, in seconds since 1970. Raises RefusedError."""

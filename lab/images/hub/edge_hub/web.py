@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -15,10 +16,14 @@ from edge_hub.scope import Key, RefusedError
 from edge_hub.store import UPSTREAM, Store
 
 _SECONDS = 30.0
+Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def application(hub: EdgeHub) -> web.Application:
-    """The routes `POST /twins/DEVICE[/modules/MODULE]/methods`, for callers with a token of their own."""
+def application(hub: EdgeHub, below: Handler) -> web.Application:
+    """The routes `POST /twins/DEVICE[/modules/MODULE]/methods`, for callers with a token of their own.
+
+    All other calls are for `below`, see `below.calls`.
+    """
 
     async def call(request: web.Request) -> web.Response:
         caller = _caller(request.headers.get("Authorization", ""))
@@ -45,6 +50,8 @@ def application(hub: EdgeHub) -> web.Application:
     app = web.Application(client_max_size=256 * 1024)
     for path in ("/twins/{device}/methods", "/twins/{device}/modules/{module}/methods"):
         app.router.add_post(path, call)
+    for kind in ("devices", "twins"):
+        app.router.add_route("*", f"/{kind}/{{device}}{{rest:.*}}", below)
     return app
 
 
