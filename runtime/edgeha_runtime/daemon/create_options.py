@@ -199,6 +199,17 @@ class _Translator:
             self.refuse(path, "is not an object of texts")
         return found
 
+    def _named_values(self, path: str, value: Any) -> dict[str, str]:
+        """A list of {name, value}, as Kubernetes writes what is a map of texts."""
+        found: dict[str, str] = {}
+        for entry in self._list(path, value):
+            name, text = (entry.get("name"), entry.get("value")) if isinstance(entry, dict) else (None, None)
+            if not isinstance(name, str) or not isinstance(text, str) or len(entry) != 2:
+                self.refuse(path, "is not a list of {name, value}, both texts")
+            else:
+                found[name] = text
+        return found
+
     def _text(self, path: str, value: Any) -> str:
         if value is None:
             return ""
@@ -267,6 +278,8 @@ class _Translator:
             else:
                 self.parts.env[name] = value
         self.parts.annotations |= self._map("Labels", options.get("Labels"))
+        host = self._object("HostConfig", options.get("HostConfig"))
+        self.parts.annotations |= self._map("HostConfig.Annotations", host.get("Annotations"))
         if (seconds := options.get("StopTimeout")) is not None:
             self.parts.pod["terminationGracePeriodSeconds"] = self._number("StopTimeout", seconds)
 
@@ -341,11 +354,13 @@ class _Translator:
                 self.security["seccompProfile"] = {"type": "Unconfined"}
             else:
                 self.refuse("HostConfig.SecurityOpt", f"{entry[:60]!r} is not translated")
-        sysctls = self._map("HostConfig.Sysctls", host.get("Sysctls"))
-        if sysctls:
-            self.parts.pod_security["sysctls"] = [
-                {"name": name, "value": value} for name, value in sorted(sysctls.items())
-            ]
+        if sysctls := self._map("HostConfig.Sysctls", host.get("Sysctls")):
+            self._set_sysctls(sysctls)
+
+    def _set_sysctls(self, values: Mapping[str, str]) -> None:
+        self.parts.pod_security["sysctls"] = [
+            {"name": name, "value": value} for name, value in sorted(values.items())
+        ]
 
     def _resources(self, host: Mapping[str, Any]) -> None:
         def number(name: str) -> int:
@@ -601,7 +616,12 @@ class _Translator:
                 self.refuse(f"{path('resources')}.{name[:40]}", "is neither limits nor requests")
             else:
                 known |= self._object(f"{path('resources')}.{name}", value)
-        self.parts.pod_security |= self._object(path("securityContext"), more.get("securityContext"))
+        security = dict(self._object(path("securityContext"), more.get("securityContext")))
+        where = path("securityContext.sysctls")
+        if sysctls := self._named_values(where, security.pop("sysctls", None)):
+            before = {entry["name"]: entry["value"] for entry in self.parts.pod_security.get("sysctls", [])}
+            self._set_sysctls(before | sysctls)
+        self.parts.pod_security |= security
         service = self._object(path("serviceOptions"), more.get("serviceOptions"))
         for name, value in service.items():
             where = f"{path('serviceOptions')}.{name[:40]}"

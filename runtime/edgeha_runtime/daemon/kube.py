@@ -51,6 +51,8 @@ _RESOURCES: Mapping[str, type[_OfModule | DaemonSet | PersistentVolumeClaim | Po
 
 # What a call raises when the API server refuses or is away.
 ERRORS = (ApiError, httpx2.HTTPError, TimeoutError)
+# Of these, what says that nobody is there to answer about any object.
+AWAY = (httpx2.ConnectError, httpx2.ConnectTimeout)
 # Statuses by which the API server says of one object that it will not have it.
 REFUSED = frozenset({400, 403, 409, 422})
 
@@ -79,6 +81,9 @@ def describe(error: BaseException) -> str:
         return str(error)
     if isinstance(error, ApiError):
         return f"API server: {error.status.message or error.status.reason} ({error.status.code})"
+    if isinstance(error, httpx2.HTTPStatusError):
+        # Of something before the API server, which answers in no words of Kubernetes.
+        return f"API server: answered {error.response.status_code}"
     return f"API server does not answer: {error or type(error).__name__}"
 
 

@@ -25,7 +25,7 @@ from .hub_errors import HubError, HubUnavailableError
 from .identities import Identities
 from .images import Images
 from .keystore import KeyStore, cannot_write
-from .kube import ERRORS, REFUSED, Cluster, ClusterError, describe
+from .kube import AWAY, ERRORS, REFUSED, Cluster, ClusterError, describe
 from .logs import fields
 from .manifests import Addresses, Manifest, OwnerReference, deployment_name
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
@@ -38,6 +38,7 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 SETTLE_SECONDS = 0.2
 # A changed set of images costs a pod on each machine; what edgeAgent makes one by one is one change.
 IMAGES_SETTLE_SECONDS = 3.0
+UNEXPECTED = "internal error, see the daemon's log"
 
 # What a module's objects are made of besides the settings, which stay: the module, its generation, owner and
 # addresses of the gateway's Services.
@@ -247,7 +248,7 @@ class Modules:
             except Exception:
                 # What nobody thought of ends this pass, and not the daemon that signs for running modules.
                 _log.exception("%s: the pass failed", side)
-                problems = {"": "internal error, see the daemon's log"}
+                problems = {"": UNEXPECTED}
             if problems != self._problems[side]:
                 for name, reason in problems.items():
                     _log.error("%s: %s", side, reason, extra=fields(**({"module": name} if name else {})))
@@ -369,21 +370,13 @@ class Modules:
             owner = await self._known_owner()
             await self._look_for_addresses(with_gateway=bool(desired.agent), everything=everything)
             for module in desired.modules:
-                try:
+                with self._alone(module.name, problems):
                     await self._apply(module, owner, everything=everything)
-                except ApiError as error:
-                    # What the API server does not take of one module is no trouble of the others.
-                    if error.status.code not in REFUSED:
-                        raise
+                if module.name in problems:
                     self._applied.pop(module.object_name, None)
-                    problems[module.name] = describe(error)
-                except TimeoutError:
-                    raise
-                except OSError as error:
-                    problems[module.name] = cannot_write(error)
             finished = True
-            await self._remove_pull_secrets(desired)
-            await self._remove_what_is_over(desired)
+            await self._remove_pull_secrets(desired, problems)
+            await self._remove_what_is_over(desired, problems)
         except (*ERRORS, ClusterError) as error:
             return problems | {"": describe(error)}
         except OSError as error:
@@ -391,6 +384,25 @@ class Modules:
         finally:
             self._apply_all |= everything and not finished
         return problems
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _alone(name: str, problems: dict[str, str]) -> Iterator[None]:
+        """What goes wrong inside is told under a module's name (or ''), and is no trouble of the others.
+
+        Only an API server that is away is everybody's.
+        """
+        try:
+            yield
+        except AWAY:
+            raise
+        except ERRORS as error:
+            problems[name] = describe(error)
+        except OSError as error:
+            problems[name] = cannot_write(error)
+        except Exception:
+            _log.exception("cluster: unexpected", extra=fields(module=name))
+            problems[name] = UNEXPECTED
 
     async def _look_for_addresses(self, *, with_gateway: bool, everything: bool) -> None:
         daemon, gateway = self._addresses.daemon, self._addresses.gateway
@@ -400,7 +412,7 @@ class Modules:
             gateway = await self._cluster.address(self._settings.gateway_service)
         self._addresses = Addresses(daemon, gateway)
 
-    async def _remove_what_is_over(self, desired: ModuleSet) -> None:
+    async def _remove_what_is_over(self, desired: ModuleSet, problems: dict[str, str]) -> None:
         """Delete objects of modules that are gone, and of slots and ports that modules have no more.
 
         Something else of such a name, without the labels of a module, is somebody else's.
@@ -415,8 +427,9 @@ class Modules:
         there = await self._cluster.object_names(manifests.selector(self._settings.release))
         for kind, names in there.items():
             for name in sorted(names - wanted[kind]):
-                await self._cluster.delete(kind, name)
-                _log.info("object removed", extra=fields(kind=kind, object=name))
+                with self._alone("", problems):
+                    await self._cluster.delete(kind, name)
+                    _log.info("object removed", extra=fields(kind=kind, object=name))
         for name in self._applied.keys() - kept:
             del self._applied[name]
             self.events.forget(name)
@@ -468,18 +481,21 @@ class Modules:
                 await self.deployment.keep_pull_secrets(before)
             raise
 
-    async def _remove_pull_secrets(self, desired: ModuleSet) -> None:
+    async def _remove_pull_secrets(self, desired: ModuleSet, problems: dict[str, str]) -> None:
         """Delete the Secrets of modules that are gone, or whose images need no login any more."""
         wanted = {manifests.pull_secret_name(module) for module in desired.modules if module.registry}
         # Objects of a refused module stay as they are.
         wanted |= {
             f"{moduleset.object_name(self._settings.release, name)}-registry" for name in desired.refused
         }
-        old = self.deployment.pull_secrets - wanted
-        for name in sorted(old):
-            await self._cluster.delete("Secret", name)
-        if old:
-            await self.deployment.keep_pull_secrets(self.deployment.pull_secrets - old)
+        gone = set()
+        for name in sorted(self.deployment.pull_secrets - wanted):
+            with self._alone("", problems):
+                await self._cluster.delete("Secret", name)
+                gone.add(name)
+        if gone:
+            with self._alone("", problems):
+                await self.deployment.keep_pull_secrets(self.deployment.pull_secrets - gone)
 
     def _basis(self, module: Module) -> _Basis:
         """Tells one wanted state of a module's objects from another, at no cost for who probes."""

@@ -11,13 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edgeha_runtime.daemon import create_options
+from edgeha_runtime.daemon import create_options, images, manifests, moduleset
 from edgeha_runtime.daemon.create_options import Parts, Port, claim_name, literal, translate
 from edgeha_runtime.daemon.docker_schema import EXTENSIONS, OPTIONS, Verdict
+from edgeha_runtime.daemon.manifests import Addresses, OwnerReference
+from edgeha_runtime.daemon.settings import from_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "create-options.md"
+
+SETTINGS = from_environment(
+    {
+        "EDGEHA_RELEASE": "gw",
+        "EDGEHA_NAMESPACE": "edge-gw",
+        "EDGEHA_POD_NAME": "gw-daemon-1",
+        "EDGEHA_NODE_NAME": "node-a",
+        "EDGEHA_DEVICE_ID": "gw-1",
+        "EDGEHA_IOTHUB_HOSTNAME": "hub.example.net",
+        "EDGEHA_DEVICE_KEY_FILE": "/k",
+        "EDGEHA_STATE_DIR": "/s",
+        "EDGEHA_TRUST_BUNDLE_FILE": "/t",
+        "EDGEHA_WORKLOAD_PROXY_IMAGE": "r/workload-proxy:1",
+        "EDGEHA_SLOTS": "a,b",
+    }
+)
+OWNER = OwnerReference("gw-daemon", "uid-1")
+LOGIN = {"serveraddress": "r", "username": "u", "password": "p"}
 
 
 def host(**options: Any) -> dict[str, Any]:
@@ -149,10 +169,25 @@ def test_of_the_pods_rights() -> None:
     }
 
 
+def test_sysctls_of_both_kinds_are_one_list_and_those_of_kubernetes_win() -> None:
+    own = [{"name": "net.a", "value": "2"}, {"name": "net.c", "value": "3"}]
+    found = good(
+        host(Sysctls={"net.a": "1", "net.b": "1"}) | {EXTENSIONS: {"securityContext": {"sysctls": own}}}
+    )
+    assert {entry["name"]: entry["value"] for entry in found.pod_security["sysctls"]} == {
+        "net.a": "2",
+        "net.b": "1",
+        "net.c": "3",
+    }
+    assert good({EXTENSIONS: {"securityContext": {"sysctls": None}}}).pod_security == {}
+
+
 def test_variables_and_labels() -> None:
-    found = good({"Env": ["A=b=c", "EMPTY="], "Labels": {"a/b": "c"}})
+    found = good(
+        {"Env": ["A=b=c", "EMPTY="], "Labels": {"a/b": "c"}} | host(Annotations={"a/d": "e"}),
+    )
     assert found.env == {"A": "b=c", "EMPTY": ""}
-    assert found.annotations == {"a/b": "c"}
+    assert found.annotations == {"a/b": "c", "a/d": "e"}
 
 
 @pytest.mark.parametrize(
@@ -323,6 +358,13 @@ def of_kubernetes(**volume: Any) -> dict[str, Any]:
         ({"NetworkingConfig": {"EndpointsConfig": {"n": {"Aliases": ["x"]}}}}, "a module has one name"),
         ({EXTENSIONS: {"serviceOptions": {"type": "ExternalName"}}}, "is none of ClusterIP"),
         ({EXTENSIONS: {"resources": {"claims": []}}}, "is neither limits nor requests"),
+        *(
+            (
+                {EXTENSIONS: {"securityContext": {"sysctls": wrong}}},
+                "createOptions.k8s-extensions.securityContext.sysctls: is not a list",
+            )
+            for wrong in ([{"Name": "x"}], [{"name": "x", "value": 1}], "abc", {"x": "1"}, [None])
+        ),
         (of_kubernetes(persistentVolumeClaim={"claimName": "gw-state"}), "for the daemon alone"),
         (
             of_kubernetes(secret={"secretName": "gw-credential"}),
@@ -407,17 +449,29 @@ def test_names_of_claims_are_those_of_volumes_and_never_the_same_for_two() -> No
     assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) for name in names)
 
 
+KEYS = [
+    "Type", "Source", "Target", "HostPort", "80/tcp", "name", "value", "sysctls", "podAffinity", "volume",
+    "volumeMounts", "requiredDuringSchedulingIgnoredDuringExecution", "limits", "requests",
+]  # fmt: skip
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 70000) | st.text(max_size=12)
     | st.sampled_from(["/a", "data:/d", "80/tcp", "A=b", "host", "root", "bind", "volume", "CMD"]),
     lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["Type", "Source", "Target", "HostPort", "80/tcp", "name"]), inner),
+    | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.dictionaries(st.sampled_from(sorted(OPTIONS)), JSON, max_size=5))
+@settings(max_examples=1500, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(sorted(OPTIONS)), JSON, max_size=5)
+    # Objects of Kubernetes come in here, of which Docker's schema says nothing.
+    | st.dictionaries(
+        st.sampled_from(sorted(path for path in OPTIONS if path.startswith(f"{EXTENSIONS}."))),
+        st.dictionaries(st.sampled_from(KEYS), JSON, min_size=1, max_size=3),
+        max_size=2,
+    )
+)
 def test_whatever_comes_is_translated_or_refused(chosen: dict[str, Any]) -> None:
     options: dict[str, Any] = {}
     for path, value in chosen.items():
@@ -429,7 +483,30 @@ def test_whatever_comes_is_translated_or_refused(chosen: dict[str, Any]) -> None
             options[top] = {**(options[top] if isinstance(options.get(top), dict) else {}), **inner}
     found = translate(options, "gw")
     assert all(problem.startswith("createOptions.") for problem in found.problems)
-    json.dumps([found.container, found.pod, found.volumes, found.mounts])
+    spec = {
+        "name": "m",
+        "type": "docker",
+        "config": {"settings": {"image": "i", "createOptions": options, "auth": LOGIN}},
+    }
+    module = moduleset.from_spec(spec, "gw").module
+    if module is not None:
+        json.dumps(objects_of(module))
+
+
+def objects_of(module: moduleset.Module) -> list[Any]:
+    """All that the daemon makes of a module."""
+    return [
+        manifests.service_account(module, SETTINGS, OWNER),
+        manifests.service(module, SETTINGS, OWNER),
+        manifests.pull_secret(module, SETTINGS, OWNER),
+        *manifests.claims(module, SETTINGS),
+        *(
+            manifests.deployment(module, "1", SETTINGS, OWNER, "PEM", Addresses("10.0.0.2", "10.0.0.1"), slot)
+            for slot in SETTINGS.slots
+        ),
+        images.puller("p", module, SETTINGS, OWNER),
+        images.keeper([module], SETTINGS, OWNER),
+    ]
 
 
 def test_the_table_for_operators_says_what_the_code_does() -> None:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import httpx2
 import pytest
 from edgeha_runtime.daemon import modules
 from edgeha_runtime.daemon.hub import HubClient, Identity
@@ -52,6 +53,11 @@ class FakeCluster:
         self.deleted: list[tuple[str, str]] = []
         self.gateway: str | None = "10.0.0.1"
         self.before: Callable[[], None] = lambda: None
+        self.failing: dict[str, Exception] = {}  # by kind/name
+
+    def _fail(self, kind: str, name: str) -> None:
+        if error := self.failing.get(f"{kind}/{name}"):
+            raise error
 
     async def owner(self, name: str) -> OwnerReference:
         return OwnerReference(name, "uid")
@@ -69,6 +75,7 @@ class FakeCluster:
     async def apply(self, manifest: Manifest, *, force: bool = True) -> Applied:
         self.before()
         kind, name = manifest["kind"], manifest["metadata"]["name"]
+        self._fail(kind, name)
         if name in self.others and not force:
             raise ApiError(status=Status(code=409, message="conflict with kubectl"))
         self.applied.append(f"{kind}/{name}")
@@ -80,6 +87,7 @@ class FakeCluster:
         return {kind: set(names) for kind, names in self.objects.items()}
 
     async def delete(self, kind: str, name: str) -> None:
+        self._fail(kind, name)
         self.objects.get(kind, set()).discard(name)
         self.deleted.append((kind, name))
 
@@ -200,6 +208,44 @@ async def test_what_nobody_thought_of_ends_one_pass_only(gateway: Gateway) -> No
 
     gateway.cluster.before = fail
     await gateway.modules.deployment.create(spec("m"))
+    await until(lambda: gateway.modules.not_ready() == [])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ApiError(status=Status(code=413, message="too large")), "API server: too large (413)"),
+        (ApiError(status=Status(code=500, message="webhook")), "API server: webhook (500)"),
+        (httpx2.ReadTimeout("slow webhook"), "API server does not answer: slow webhook"),
+        (KeyError("name"), "internal error, see the daemon's log"),
+    ],
+)
+async def test_one_bad_module_is_told_and_stops_nothing_of_the_others(
+    gateway: Gateway, error: Exception, said: str
+) -> None:
+    gateway.chart(AGENT, {"name": "old", "image": "i"}, {"name": "stuck", "image": "i"})
+    await until(lambda: gateway.modules.not_ready() == [])
+    gateway.cluster.failing |= {"Deployment/gw-bad-a": error, "Deployment/gw-old-a": error}
+    gateway.chart(AGENT, {"name": "bad", "image": "i"}, {"name": "after", "image": "i"})
+    # `old` cannot be deleted, `stuck` behind it goes; of `bad` something is missing, `after` is there.
+    await until(lambda: ("ServiceAccount", "gw-stuck") in gateway.cluster.deleted)
+    assert "gw-stuck-a" not in gateway.cluster.objects["Deployment"]
+    assert "Deployment/gw-after-a" in gateway.cluster.applied
+    assert gateway.modules.not_ready() == [f"module bad: {said}"]
+    gateway.cluster.failing.clear()
+    await until(lambda: gateway.modules.not_ready() == [])
+    await until(lambda: "gw-old-a" not in gateway.cluster.objects["Deployment"])
+
+
+async def test_a_cluster_that_is_away_is_not_asked_for_each_module(gateway: Gateway) -> None:
+    gateway.cluster.failing |= {"ServiceAccount/gw-m": httpx2.ConnectError("refused")}
+    await gateway.modules.deployment.create(spec("m"))
+    await gateway.modules.deployment.create(spec("n"))
+    await until(lambda: gateway.modules.not_ready())
+    away = "API server does not answer: refused"
+    await until(lambda: gateway.modules.not_ready() == [f"module m: {away}", f"module n: {away}"])
+    assert "Deployment/gw-n-a" not in gateway.cluster.applied
+    gateway.cluster.failing.clear()
     await until(lambda: gateway.modules.not_ready() == [])
 
 
