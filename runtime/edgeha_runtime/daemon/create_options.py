@@ -25,6 +25,10 @@ Manifest = dict[str, Any]
 SERVICE_TYPES = ("ClusterIP", "LoadBalancer", "NodePort")
 # Volumes of a module's pod that are not the module's.
 RESERVED_VOLUMES = frozenset({"workload-token"})
+ALL = "ALL"
+# What a module has without asking: programs of stock images (edgeHub's) cannot even start without it. It is
+# the one that the restricted pod standard lets a container add.
+OWN_CAPABILITIES = ("NET_BIND_SERVICE",)
 _CPU_SHARES = 1024  # of one processor
 _NANO = 1_000_000_000
 _DEFAULT_PERIOD = 100_000  # microseconds, the kernel's
@@ -56,13 +60,15 @@ class Parts:
     """What createOptions say of a module's objects.
 
     `container` and `pod` are merged into their specs; `claims` are names of volumes, each one claim; `bound`
-    are the ports that Docker binds to the host. Where `problems` is not empty the rest is of no use.
+    are the ports that Docker binds to the host; `image_user`: it runs as the user that its image says, unless
+    `pod_security` says one. Where `problems` is not empty the rest is of no use.
     """
 
     env: dict[str, str] = field(default_factory=dict)
     container: Manifest = field(default_factory=dict)
     pod: Manifest = field(default_factory=dict)
     pod_security: Manifest = field(default_factory=dict)
+    image_user: bool = False
     annotations: dict[str, str] = field(default_factory=dict)
     volumes: list[Manifest] = field(default_factory=list)
     mounts: list[Manifest] = field(default_factory=list)
@@ -326,24 +332,23 @@ class _Translator:
                 self.parts.pod_security["supplementalGroups"] = [int(group) for group in groups]
 
     def _rights(self, host: Mapping[str, Any]) -> None:
-        capabilities: Manifest = {}
-        for name, key in (("CapAdd", "add"), ("CapDrop", "drop")):
-            found = []
+        named: dict[str, list[str]] = {}
+        for name in ("CapAdd", "CapDrop"):
+            named[name] = []
             for entry in self._texts(f"HostConfig.{name}", host.get(name)):
                 if matched := _CAPABILITY.fullmatch(entry.upper()):
-                    found.append(matched[1])
+                    named[name].append(matched[1])
                 else:
                     self.refuse(f"HostConfig.{name}", f"{entry[:40]!r} is no capability")
-            if found:
-                capabilities[key] = found
-        if capabilities:
-            # What is not added stays dropped, as the restricted pod standard wants it.
-            self.security["capabilities"] = {"drop": ["ALL"]} | (
-                {"add": capabilities["add"]} if "add" in capabilities else {}
-            )
-        if self._flag("HostConfig.Privileged", host.get("Privileged")):
+        privileged = self._flag("HostConfig.Privileged", host.get("Privileged"))
+        if privileged:
             self.security |= {"privileged": True, "allowPrivilegeEscalation": True}
-            self.security.pop("capabilities", None)
+            # Instead of what a module gets otherwise: the runtime gives it all of them.
+            self.security["capabilities"] = {}
+        elif any(named.values()):
+            self.security["capabilities"] = _capabilities(named["CapAdd"], named["CapDrop"])
+        # As in Docker these are rights of the image's user, mostly root: another one would get none of them.
+        self.parts.image_user = (privileged or bool(named["CapAdd"])) and "runAsUser" not in self.security
         if self._flag("HostConfig.ReadonlyRootfs", host.get("ReadonlyRootfs")):
             self.security["readOnlyRootFilesystem"] = True
         for entry in self._texts("HostConfig.SecurityOpt", host.get("SecurityOpt")):
@@ -456,6 +461,16 @@ class _Translator:
                     Port(port, target, protocol)
                     for (port, _protocol), (target, protocol) in zip(ports, targets, strict=False)
                 ]
+        targets_of: dict[tuple[int, str], set[int]] = {}
+        for entry in bound:
+            targets_of.setdefault((entry.port, entry.protocol), set()).add(entry.target)
+        for (port, protocol), found in sorted(targets_of.items()):
+            if len(found) > 1:
+                several = " and ".join(map(str, sorted(found)))
+                self.refuse(
+                    "HostConfig.PortBindings",
+                    f"HostPort {port}/{protocol.lower()} leads to {several}: one only",
+                )
         exposed: list[Port] = []
         for text in self._object("ExposedPorts", options.get("ExposedPorts")):
             for port, protocol in self._port_numbers(f"ExposedPorts.{text[:20]}", text):
@@ -546,6 +561,8 @@ class _Translator:
         elif kind == "volume":
             named = self._object(f"{path}.VolumeOptions", entry.get("VolumeOptions"))
             if subpath := self._text(f"{path}.VolumeOptions.Subpath", named.get("Subpath")):
+                if subpath.startswith("/") or ".." in subpath.split("/"):
+                    self.refuse(f"{path}.VolumeOptions.Subpath", f"{subpath[:80]!r} leads out of the volume")
                 more["subPath"] = subpath
             if source.startswith("/"):
                 self.refuse(f"{path}.Source", "a volume has a name and no path")
@@ -664,6 +681,22 @@ _PROPAGATION = {
     "private": "None", "rprivate": "None", "slave": "HostToContainer", "rslave": "HostToContainer",
     "shared": "Bidirectional", "rshared": "Bidirectional",
 }  # fmt: skip
+
+
+def _capabilities(add: list[str], drop: list[str]) -> Manifest:
+    """What Docker makes of CapAdd and CapDrop, but that a module has few by itself."""
+    if ALL in add:
+        # Only what is dropped by its name goes; runtimes take both ALL for none.
+        found: Manifest = {"add": [ALL]}
+        if named := [name for name in drop if name != ALL]:
+            found["drop"] = named
+        return found
+    # What is added stays, although it is dropped too.
+    own = [name for name in OWN_CAPABILITIES if not {name, ALL} & set(drop)]
+    found = {"drop": [ALL]}
+    if added := list(dict.fromkeys([*own, *add])):
+        found["add"] = added
+    return found
 
 
 def _propagation(option: str) -> Manifest:

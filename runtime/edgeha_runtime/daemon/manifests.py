@@ -15,7 +15,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .create_options import claim_name, literal
+from .create_options import ALL, OWN_CAPABILITIES, claim_name, literal
 from .moduleset import SYSTEM_MODULES, Module
 from .moduleset import label as module_label
 from .settings import Settings
@@ -129,7 +129,7 @@ def deployment(
         "serviceAccountName": module.object_name,
         "terminationGracePeriodSeconds": 10,
         "securityContext": {
-            **base["securityContext"],
+            **_without_user(base["securityContext"], module),
             **module.parts.pod_security,
             **_sysctls(module),
         },
@@ -210,9 +210,7 @@ def pod_base(settings: Settings) -> Manifest:
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": RUN_AS,
-            "runAsGroup": RUN_AS,
+            **OWN_USER,
             "fsGroup": RUN_AS,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -249,7 +247,7 @@ def _gate(settings: Settings, slot: str) -> Manifest:
         "args": ["gate"],
         "env": [{"name": "EDGEHA_SLOT", "value": slot}],
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "24Mi"}},
-        "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
+        "securityContext": _OWN_CONTAINER,
     }
 
 
@@ -312,12 +310,26 @@ def _sidecar(module: Module, settings: Settings, certificate: str) -> Manifest:
             "failureThreshold": 600,
         },
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "24Mi"}},
-        "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
+        "securityContext": _OWN_CONTAINER,
         "volumeMounts": [{"name": "workload-token", "mountPath": TOKEN_FOLDER, "readOnly": True}],
     }
 
 
-RESTRICTED: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+RESTRICTED: Manifest = {"allowPrivilegeEscalation": False, "capabilities": {"drop": [ALL]}}
+OWN_USER: Manifest = {"runAsNonRoot": True, "runAsUser": RUN_AS, "runAsGroup": RUN_AS}
+# Of our own containers, whatever the pod's user is.
+_OWN_CONTAINER: Manifest = {**RESTRICTED, **OWN_USER, "readOnlyRootFilesystem": True}
+_OF_MODULES: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": [ALL], "add": [*OWN_CAPABILITIES]},
+}
+
+
+def _without_user(security: Manifest, module: Module) -> Manifest:
+    """The pod's securityContext without a user for a module that is to run as its image's."""
+    if not module.parts.image_user or "runAsUser" in module.parts.pod_security:
+        return security
+    return {name: value for name, value in security.items() if name not in OWN_USER}
 
 
 def _contract(module: Module, generation: str, settings: Settings) -> dict[str, str]:
@@ -385,7 +397,7 @@ def _container(module: Module, generation: str, settings: Settings) -> Manifest:
         "env": env,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         **module.parts.container,
-        "securityContext": {**RESTRICTED, **module.parts.container.get("securityContext", {})},
+        "securityContext": {**_OF_MODULES, **module.parts.container.get("securityContext", {})},
     }
     if module.parts.mounts:
         container["volumeMounts"] = module.parts.mounts

@@ -76,12 +76,10 @@ CONTAINER: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (host(CpuQuota=50_000, CpuPeriod=25_000), {"resources": {"limits": {"cpu": "2000m"}}}),
     (host(CpuShares=512), {"resources": {"requests": {"cpu": "500m"}}}),
     (host(ReadonlyRootfs=True), {"securityContext": {"readOnlyRootFilesystem": True}}),
-    (host(Privileged=True), {"securityContext": {"privileged": True, "allowPrivilegeEscalation": True}}),
     (
-        host(CapAdd=["CAP_NET_ADMIN", "sys_time"], CapDrop=["MKNOD"]),
-        {"securityContext": {"capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "SYS_TIME"]}}},
+        host(Privileged=True, CapDrop=["ALL"]),
+        {"securityContext": {"privileged": True, "allowPrivilegeEscalation": True, "capabilities": {}}},
     ),
-    (host(CapDrop=["ALL"]), {"securityContext": {"capabilities": {"drop": ["ALL"]}}}),
     (host(SecurityOpt=["no-new-privileges"]), {"securityContext": {"allowPrivilegeEscalation": False}}),
     (
         host(SecurityOpt=["seccomp:unconfined"]),
@@ -150,6 +148,47 @@ POD: list[tuple[dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("options", "expected"), CONTAINER)
 def test_of_the_container(options: dict[str, Any], expected: dict[str, Any]) -> None:
     assert good(options).container == expected
+
+
+@pytest.mark.parametrize(
+    ("add", "drop", "expected"),
+    [
+        (
+            ["CAP_NET_ADMIN", "sys_time"],
+            ["MKNOD"],
+            {"drop": ["ALL"], "add": ["NET_BIND_SERVICE", "NET_ADMIN", "SYS_TIME"]},
+        ),
+        ([], ["MKNOD"], {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}),
+        ([], ["ALL"], {"drop": ["ALL"]}),
+        ([], ["cap_net_bind_service"], {"drop": ["ALL"]}),
+        (["CHOWN"], ["ALL"], {"drop": ["ALL"], "add": ["CHOWN"]}),
+        # What is added wins, as in Docker.
+        (["NET_BIND_SERVICE"], ["ALL", "NET_BIND_SERVICE"], {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}),
+        (["ALL"], ["NET_RAW"], {"add": ["ALL"], "drop": ["NET_RAW"]}),
+        (["ALL"], ["ALL", "NET_RAW"], {"add": ["ALL"], "drop": ["NET_RAW"]}),
+        (["ALL", "CHOWN"], [], {"add": ["ALL"]}),
+    ],
+)
+def test_capabilities_are_dockers_but_that_a_module_has_few_by_itself(
+    add: list[str], drop: list[str], expected: dict[str, Any]
+) -> None:
+    found = good(host(CapAdd=add, CapDrop=drop))
+    assert found.container == {"securityContext": {"capabilities": expected}}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, False),
+        (host(CapDrop=["ALL"]), False),
+        (host(Privileged=False), False),
+        (host(CapAdd=["NET_ADMIN"]), True),
+        (host(Privileged=True), True),
+        ({"User": "1000"} | host(Privileged=True, CapAdd=["NET_ADMIN"]), False),
+    ],
+)
+def test_rights_are_the_images_users_where_no_user_is_given(options: dict[str, Any], expected: bool) -> None:
+    assert good(options).image_user is expected
 
 
 @pytest.mark.parametrize(("options", "expected"), POD)
@@ -257,6 +296,12 @@ FOLDER = {"hostPath": {"path": "/dev/plc", "type": "DirectoryOrCreate"}}
             {"emptyDir": {"medium": "Memory", "sizeLimit": "1000"}},
             {"mountPath": "/t"},
         ),
+        (
+            host(Mounts=[{"Type": "volume", "Source": "data", "Target": "/d",
+                          "VolumeOptions": {"Subpath": "a/..b"}}]),
+            CLAIM,
+            {"mountPath": "/d", "subPath": "a/..b"},
+        ),
         (host(Mounts=[{"Type": "volume", "Target": "/t"}]), {"emptyDir": {}}, {"mountPath": "/t"}),
         (
             host(Tmpfs={"/run": "rw,size=64m"}),
@@ -351,6 +396,21 @@ def of_kubernetes(**volume: Any) -> dict[str, Any]:
         (host(PortBindings={"80": [{"HostIp": "127.0.0.1"}]}), "a Service has one address for all ports"),
         (host(PortBindings={"80-81": [{"HostPort": "80"}]}), "the ranges are not of one length"),
         (host(PortBindings={"80": {}}), "is not a list"),
+        (
+            host(PortBindings={"80": [{"HostPort": "8080"}], "81/tcp": [{"HostPort": "8080"}]}),
+            "createOptions.HostConfig.PortBindings: HostPort 8080/tcp leads to 80 and 81",
+        ),
+        *(
+            (
+                host(
+                    Mounts=[
+                        {"Type": "volume", "Source": "d", "Target": "/d", "VolumeOptions": {"Subpath": wrong}}
+                    ]
+                ),
+                "leads out of the volume",
+            )
+            for wrong in ("../../x", "/etc", "a/..", "..")
+        ),
         ({"Env": ["A"]}, "createOptions.Env[0]: is not NAME=value"),
         ({"Env": "A=b"}, "createOptions.Env: is not a list"),
         ({"Cmd": {"a": 1}}, "createOptions.Cmd: is not a list"),
@@ -462,7 +522,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     st.dictionaries(st.sampled_from(sorted(OPTIONS)), JSON, max_size=5)
     # Objects of Kubernetes come in here, of which Docker's schema says nothing.

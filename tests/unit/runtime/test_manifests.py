@@ -88,7 +88,33 @@ def test_all_containers_meet_the_restricted_pod_standard(settings: Settings) -> 
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in spec["initContainers"] + spec["containers"]:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+        # The one that the standard lets a container add: programs of stock images do not start without it.
+        added = ["NET_BIND_SERVICE"] if container["name"] == "module" else None
+        assert container["securityContext"]["capabilities"].get("add") == added
+
+
+RAW = {"HostConfig": {"CapAdd": ["NET_RAW"]}}
+
+
+@pytest.mark.parametrize("own", [{}, {"runAsUser": 1000, "runAsGroup": 5}])
+def test_a_module_with_added_rights_runs_as_its_images_user_or_as_the_pod_says(
+    settings: Settings, own: dict[str, Any]
+) -> None:
+    options = {**RAW, "k8s-extensions": {"securityContext": own}}
+    spec = rendered(settings, createOptions=options)["spec"]["template"]["spec"]
+    users = {"runAsUser", "runAsGroup", "runAsNonRoot"}
+    of_pod = {name: value for name, value in spec["securityContext"].items() if name in users}
+    assert of_pod == ({"runAsNonRoot": True, **own} if own else {})
+    assert spec["securityContext"]["fsGroup"] == 10001, "the token is read through it"
+    (module,) = spec["containers"]
+    assert not users & module["securityContext"].keys()
+    for container in spec["initContainers"]:
+        assert container["securityContext"].items() >= {
+            ("runAsUser", 10001),
+            ("runAsGroup", 10001),
+            ("runAsNonRoot", True),
+        }
 
 
 def test_the_pod_gives_up_a_dead_node_soon_and_runs_once(settings: Settings) -> None:
@@ -153,7 +179,7 @@ def test_create_options_are_part_of_the_pod_beside_what_the_gateway_needs(settin
     assert container["resources"] == {"limits": {"memory": "67108864"}}
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
+        "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
         "runAsUser": 0,
         "runAsNonRoot": False,
     }
