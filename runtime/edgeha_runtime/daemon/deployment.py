@@ -165,7 +165,10 @@ class Deployment:
             await self._put(name, Deployed(spec, start or is_agent, before.restarts, basis))
 
     def prepare(self, name: str, spec: Spec) -> Module:
-        """Judge a module that is to be created or updated, without doing it. Answers what it would be."""
+        """Judge a module that is to be created or updated, without doing it. Answers what it would be.
+
+        Its ports are not judged: who holds them may be stopped before it is this module's turn.
+        """
         _is_named(spec, name)
         return self._judge(name, Deployed(spec))[1]
 
@@ -178,14 +181,21 @@ class Deployment:
             await self._save(replace(self._content, modules=rest), name)
 
     async def run(self, name: str, running: bool) -> bool:
-        """Start or stop a module. Answers whether that changed anything."""
+        """Start or stop a module. Answers whether that changed anything.
+
+        Raises SpecError where another one that runs has what it needs.
+        """
         async with self._lock:
             module = self._known(name)
             if not running:
                 self._not_agent(name, "stopped")
             if module.running == running:
                 return False
-            await self._save(self._with(name, replace(module, running=running)), name)
+            wanted = replace(module, running=running)
+            if running:
+                # Its ports may be those of another module by now.
+                self._judge(name, wanted)
+            await self._save(self._with(name, wanted), name)
             return True
 
     async def restart(self, name: str) -> None:
@@ -193,6 +203,8 @@ class Deployment:
         async with self._lock:
             module = self._known(name)
             again = replace(module, running=True, restarts=module.restarts + 1)
+            if not module.running:
+                self._judge(name, again)
             if name == EDGE_AGENT:
                 again = replace(again, basis=self._basis)
             await self._save(self._with(name, again), name)

@@ -203,7 +203,8 @@ class Modules:
         """The set of the chart's modules and those of edgeAgent; it may have replaced itself."""
         replaced = {candidate.name for candidate in deployed} & {EDGE_AGENT}
         base = [candidate for candidate in self._base if candidate.name not in replaced]
-        shares = self._settings.storage_access_mode == "ReadWriteMany"
+        # All pods of a slot are on one machine, so a volume of one machine will do too.
+        shares = self._settings.storage_access_mode != "ReadWriteOncePod"
         return moduleset.assemble([*base, *deployed], self._settings.release, shares_volumes=shares)
 
     def _deployment_changed(self) -> None:

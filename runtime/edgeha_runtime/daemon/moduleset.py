@@ -216,10 +216,10 @@ def from_spec(
 
 
 def assemble(candidates: Iterable[Candidate], release: str, *, shares_volumes: bool = True) -> ModuleSet:
-    """The set of all. shares_volumes: whether pods on several nodes may have a claim.
+    """The set of all. shares_volumes: whether several pods of one machine may have a claim.
 
     A module that is wrong, or whose object name, port or volume another one has too, is refused by name; the
-    others stand.
+    others stand. Only modules that run have ports.
     """
     refused: dict[str, str] = {}
     read: list[Module] = []
@@ -332,16 +332,19 @@ def _registry(auth: Any, parent: str) -> tuple[Registry | None, list[str]]:
 _WAYS = {
     "label": "rename one, they are told apart by 63 characters",
     "port": "take another one",
-    "volume": "use ReadWriteMany, or a volume for each",
+    "volume": "use ReadWriteOnce or ReadWriteMany, or a volume for each",
 }
 
 
 def _quarrels(modules: list[Module], *, shares_volumes: bool) -> dict[str, str]:
-    """What two modules of one gateway cannot both have: a port of the host, and a volume of one node."""
+    """What two modules of one gateway cannot both have: a port of the host, and a volume of one pod.
+
+    One that is stopped holds no port, as on a stock device: two modules swap theirs while they are stopped.
+    """
     holders: dict[str, list[str]] = {}
     for module in modules:
         holders.setdefault(f"label {label(module.name)}", []).append(module.name)
-        for port in module.parts.bound:
+        for port in module.parts.bound if module.running else ():
             holders.setdefault(f"port {port.port}/{port.protocol.lower()}", []).append(module.name)
         if not shares_volumes:
             for volume in module.parts.claims:

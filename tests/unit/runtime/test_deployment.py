@@ -134,16 +134,50 @@ async def test_a_module_that_cannot_be_is_refused_with_all_reasons_and_nothing_c
     assert gateway.store.deployment == {}
 
 
-async def test_what_another_module_has_is_refused_and_the_other_one_stands(gateway: Gateway) -> None:
-    await gateway.deployment.create(bound("a", "443"))
-    with pytest.raises(SpecError, match="port 443/tcp is that of a too"):
-        await gateway.deployment.create(bound("b", "443"))
-    await gateway.deployment.create(bound("b", "444"))
-    with pytest.raises(SpecError, match="port 443/tcp"):
-        await gateway.deployment.update("b", bound("b", "443"), start=True)
-    await gateway.deployment.update("a", bound("a", "445"), start=True)
-    await gateway.deployment.update("b", bound("b", "443"), start=True)
-    assert {name for name, _module in gateway.deployment.modules.items()} == {"a", "b", "edgeAgent"}
+async def test_a_port_is_that_of_the_module_that_runs_first_and_the_other_one_is_told(
+    gateway: Gateway,
+) -> None:
+    asked = gateway.deployment
+    for name, port in (("a", "443"), ("b", "444"), ("c", "443")):
+        await asked.create(bound(name, port))
+    for name in "ab":
+        await asked.run(name, True)
+    taken = "its port 443/tcp is that of a too"
+    for call in (
+        asked.run("c", True),
+        asked.restart("c"),
+        asked.update("b", bound("b", "443"), start=True),
+        asked.update("c", bound("c", "443"), start=True),
+    ):
+        with pytest.raises(SpecError, match=taken):
+            await call
+    assert [gateway.module(name).running for name in "abc"] == [True, True, False]
+    await asked.update("a", bound("a", "445"), start=True)
+    assert await asked.run("c", True)
+
+
+async def test_two_modules_swap_their_ports_by_the_second_pass(gateway: Gateway) -> None:
+    asked = gateway.deployment
+    for name, port in (("a", "443"), ("b", "444")):
+        await asked.create(bound(name, port))
+        await asked.run(name, True)
+    wanted = {"a": bound("a", "444"), "b": bound("b", "443")}
+    failed = []
+    for _pass in range(2):
+        # As edgeAgent updates what differs, one module after the other.
+        for name, new in wanted.items():
+            if asked.modules[name] == Deployed(new, running=True):
+                continue
+            asked.prepare(name, new)
+            await asked.run(name, False)
+            try:
+                await asked.update(name, new, start=True)
+            except SpecError:
+                failed.append(name)
+    assert failed == ["a"]
+    assert (
+        asked.modules.items() >= {name: Deployed(new, running=True) for name, new in wanted.items()}.items()
+    )
 
 
 async def test_an_update_replaces_the_spec_keeps_the_restarts_and_runs_as_asked(gateway: Gateway) -> None:

@@ -128,14 +128,14 @@ class FakeHub:
 class Gateway:
     """Modules on a real store, between a hub and a cluster that do what the test wants."""
 
-    def __init__(self, folder: Path, slots: str = "a") -> None:
+    def __init__(self, folder: Path, slots: str = "a", **environment: str) -> None:
         self.store = KeyStore.open(folder, Owner("gw-1", "hub.example.net"))
         for name, generation in KNOWN.items():
             self.store.remember(name, generation)
         self.store.keep_deployment({"identities": ["m", "n"]})
         self.cluster, self.hub = FakeCluster(), FakeHub()
         self.modules = Modules(
-            from_environment(ENVIRONMENT | {"EDGEHA_SLOTS": slots}),
+            from_environment(ENVIRONMENT | {"EDGEHA_SLOTS": slots} | environment),
             self.store,
             cast(HubClient, self.hub),
             cast(Cluster, self.cluster),
@@ -247,6 +247,20 @@ async def test_a_cluster_that_is_away_is_not_asked_for_each_module(gateway: Gate
     assert "Deployment/gw-n-a" not in gateway.cluster.applied
     gateway.cluster.failing.clear()
     await until(lambda: gateway.modules.not_ready() == [])
+
+
+@pytest.mark.parametrize(
+    ("mode", "refused"),
+    [("ReadWriteMany", set()), ("ReadWriteOnce", set()), ("ReadWriteOncePod", {"m", "n"})],
+)
+async def test_modules_of_one_machine_share_a_volume_but_not_one_that_is_one_pods(
+    tmp_path: Path, mode: str, refused: set[str]
+) -> None:
+    made = Gateway(tmp_path, EDGEHA_STORAGE_ACCESS_MODE=mode)
+    options = {"HostConfig": {"Binds": ["data:/data"]}}
+    made.chart(*({"name": name, "image": "i", "createOptions": options} for name in ("m", "n")))
+    told = {reason.removeprefix("module ")[0] for reason in made.modules.not_ready() if "volume" in reason}
+    assert told == refused
 
 
 async def test_a_reprovision_during_a_pass_is_not_lost(gateway: Gateway) -> None:

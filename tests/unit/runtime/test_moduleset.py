@@ -58,12 +58,34 @@ def test_two_modules_cannot_have_one_port_of_the_host() -> None:
     }
 
 
-def test_two_modules_share_a_volume_where_two_nodes_can_have_it() -> None:
+def test_a_stopped_module_holds_no_port() -> None:
+    specs = [
+        {
+            "name": name,
+            "type": "docker",
+            "config": {
+                "settings": {
+                    "image": "i",
+                    "createOptions": {"HostConfig": {"PortBindings": {"1/tcp": [{"HostPort": "8443"}]}}},
+                }
+            },
+        }
+        for name in "ab"
+    ]
+    for running in (True, False):
+        candidates = [
+            moduleset.from_spec(specs[0], "gw"),
+            moduleset.from_spec(specs[1], "gw", running=running),
+        ]
+        assert set(moduleset.assemble(candidates, "gw").refused) == ({"a", "b"} if running else set())
+
+
+def test_modules_share_a_volume_unless_it_is_one_pods() -> None:
     modules = [bound("a", "1"), bound("b", "2"), bound("c", "3", "other")]
     assert parse(*modules).refused == {}
     found = parse(*modules, shares_volumes=False)
     assert set(found.refused) == {"a", "b"}
-    assert "its volume data is that of b too: use ReadWriteMany" in found.refused["a"]
+    assert "its volume data is that of b too: use ReadWriteOnce or ReadWriteMany" in found.refused["a"]
 
 
 @pytest.mark.parametrize(
