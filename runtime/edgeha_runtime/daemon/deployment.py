@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from . import moduleset
@@ -56,6 +56,16 @@ class Deployed:
     restarts: int = 0
     basis: str = ""
 
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Deployed:
+        """A module as it is on disk.
+
+        Fields that nobody knows are left out: within one version of the file a newer daemon adds only what an
+        older one may do without, and one that is rolled back is to go on with the modules.
+        """
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in kept.items() if name in known})
+
 
 @dataclass(frozen=True)
 class _Content:
@@ -66,7 +76,7 @@ class _Content:
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> _Content:
         return cls(
-            {str(name): Deployed(**module) for name, module in kept.get("modules", {}).items()},
+            {str(name): Deployed.of(module) for name, module in kept.get("modules", {}).items()},
             frozenset(kept.get("identities", ())),
             frozenset(kept.get("pullSecrets", ())),
         )

@@ -161,6 +161,9 @@ class HubClient:
         accept: tuple[int, ...],
         if_match: bool = False,
     ) -> tuple[int, bytes]:
+        if not module.strip("."):
+            # In a path such a name is a step upwards: what is asked for would be the device itself.
+            raise HubError(f"{module!r} is no module id")
         path = f"devices/{quoted(self._device)}/modules/{quoted(module)}"
         url = f"https://{self._door}/{path}?api-version={API_VERSION}"
         last, answered = "", False

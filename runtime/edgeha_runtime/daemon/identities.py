@@ -73,7 +73,8 @@ class Identities:
     async def remove(self, name: str) -> None:
         """Delete the identity; those that come with the device are only forgotten here."""
         async with self._busy[name]:
-            if not name.startswith("$"):
+            # Names of dots were taken once; the hub never had one.
+            if not name.startswith("$") and name.strip("."):
                 await self._hub.delete_module(name)
             async with self._writing:
                 await asyncio.to_thread(self._store.forget, name)

@@ -74,13 +74,18 @@ class Owner:
         return {"deviceId": self.device_id, "iothubHostname": self.iothub_hostname.lower()}
 
 
+def temporary(path: Path) -> Path:
+    """Where `write_atomic` writes what `path` is to hold. A crash leaves it behind."""
+    return path.with_name(f".{path.name}.new")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a crash at any point leaves the old or the new content, whole.
 
     Temporary file, fsync, rename, fsync of the folder. Mode 0600. One writer at a time is the caller's duty.
     """
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    new = temporary(path)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         view = memoryview(data)
         while view:
@@ -88,7 +93,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    temporary.replace(path)
+    new.replace(path)
     _sync_folder(path.parent)
 
 
@@ -185,8 +190,12 @@ class StoreLock:
             raise StoreError(
                 f"{self._path} cannot be locked: {error.strerror}. The volume must offer POSIX locks"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({**self._me, "since": int(time.time())}).encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps({**self._me, "since": int(time.time())}).encode(), 0)
+        except OSError as error:
+            # It only tells others who holds the lock; modules can sign without a byte being written.
+            _log.warning("the store's lock has no name in it", extra=fields(reason=cannot_write(error)))
         return True
 
     def holder(self) -> str:
@@ -283,7 +292,7 @@ class KeyStore:
         # What a crash before the rename left behind was never used by anybody.
         for leftover in FILES:
             with contextlib.suppress(FileNotFoundError):
-                (directory / f".{leftover}.new").unlink()
+                temporary(directory / leftover).unlink()
         if key_document is None:
             master = secrets.token_bytes(KEY_BYTES)
             write_atomic(key_path, _encode(owner, {"masterKey": base64.b64encode(master).decode()}))

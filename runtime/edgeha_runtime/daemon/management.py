@@ -32,8 +32,7 @@ from .kube import ERRORS, Cluster, describe
 from .log_options import LogOptionError, LogOptions
 from .logs import fields
 from .modules import Modules
-from .moduleset import SYSTEM_MODULES
-from .settings import DEVICE_ID
+from .moduleset import SYSTEM_MODULES, identity_problems
 
 MANAGED_BY = "IotEdge"
 # Identities of the chart's modules: a stock agent takes away only what IotEdge manages.
@@ -266,8 +265,8 @@ class ManagementApi:
     async def _create_identity(self, request: web.Request) -> web.Response:
         document = await json_body(request)
         name = text(document, "moduleId")
-        if not DEVICE_ID.fullmatch(name):
-            raise ApiError(400, "moduleId is no module id (1-128 letters, digits or -:.+%_#*?!(),=@;$')")
+        if problems := identity_problems(name):
+            raise ApiError(400, f"moduleId: {'; '.join(problems)}")
         self._managed(document)
         return await self._ensure(name)
 

@@ -139,13 +139,25 @@ def label(module: str) -> str:
 
 
 def entries(text: str) -> list[Any]:
-    """The modules of the ConfigMap, not looked at yet. Raises ModuleSetError when it holds no such list."""
+    """The modules of the ConfigMap, each with a name and else not looked at yet.
+
+    Raises ModuleSetError when it holds no such list. A module that nobody can name makes the set unreadable:
+    left out, it would count as one that left, and lose its objects and its identity.
+    """
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModuleSetError(f"modules.json is not JSON: {error}") from error
     if not isinstance(found, list):
         raise ModuleSetError("modules.json is not a list of modules")
+    for number, entry in enumerate(found):
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name.strip():
+            what = "has no name" if isinstance(entry, dict) else "is no object"
+            raise ModuleSetError(
+                f"entry {number} of modules.json {what}, so nobody knows which module it is. Nothing of the "
+                "set is changed until it is put right"
+            )
     return found
 
 
@@ -360,6 +372,12 @@ def _quarrels(modules: list[Module], *, shares_volumes: bool) -> dict[str, str]:
 
 def _reserved(env: Iterable[str]) -> list[str]:
     return [f"env {name} is set by the daemon: leave it out" for name in env if name.startswith(RESERVED_ENV)]
+
+
+def identity_problems(name: str) -> list[str]:
+    """Why a module could not have an identity of this name at the hub."""
+    system = {identity_name(module) for module in SYSTEM_MODULES}
+    return [] if name in system else _name_problems(name)
 
 
 def _name_problems(name: Any) -> list[str]:

@@ -12,6 +12,7 @@ again only by `ask`, or when nothing is kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -27,13 +28,14 @@ from yarl import URL
 from .credential import Credential, quoted
 from .hub import REQUEST_TIMEOUT, no_answer, whole
 from .hub_errors import HubError, HubUnavailableError
-from .keystore import StoreError, write_atomic
+from .keystore import StoreError, temporary, write_atomic
 from .logs import fields
 from .settings import Dps, Settings
 
 API_VERSION = "2021-06-01"
 FILE = "provisioning.json"
 FORMAT = "edgeha-provisioning"
+VERSION = 1  # files without one are of the first
 # Between two looks at a registration where the service does not say, and between two tries where it is away.
 POLL_SECONDS = 2.0
 RETRY_SECONDS = (2.0, 5.0, 10.0, 30.0, 60.0)
@@ -57,12 +59,20 @@ class Assignment:
 def kept(folder: Path, dps: Dps) -> Assignment | None:
     """What the service answered before; None when it was not asked yet.
 
-    Raises StoreError for a file that is torn or of another registration.
+    Raises StoreError for a file that is torn, newer, or of another registration. To be called by the one
+    writer of the folder: what a crash left of a write is cleared away.
     """
     path = folder / FILE
+    with contextlib.suppress(FileNotFoundError):
+        temporary(path).unlink()
     way_out = "It holds no key: delete this one file, and the provisioning service is asked again"
     try:
         document = json.loads(path.read_bytes())
+        if document["format"] == FORMAT and int(document.get("version", VERSION)) > VERSION:
+            raise StoreError(
+                f"{path} has format version {document['version']}, this daemon knows up to {VERSION}. "
+                "Run the newer daemon image again; nothing was changed"
+            )
         content = {
             name: document[name] for name in ("idScope", "registrationId", "deviceId", "iothubHostname")
         }
@@ -94,7 +104,7 @@ def keep(folder: Path, dps: Dps, assignment: Assignment) -> None:
         "deviceId": assignment.device_id,
         "iothubHostname": assignment.iothub_hostname,
     }
-    document = {"format": FORMAT, **content, "sha256": _digest(content)}
+    document = {"format": FORMAT, "version": VERSION, **content, "sha256": _digest(content)}
     write_atomic(folder / FILE, json.dumps(document, indent=1, sort_keys=True).encode() + b"\n")
 
 

@@ -93,6 +93,15 @@ async def test_an_answer_in_pieces_is_read_whole(client: HubClient, monkeypatch:
     assert (found.module_id, found.generation_id) == ("m", "637")
 
 
+async def test_nobody_is_asked_for_a_name_that_leads_upwards(client: HubClient) -> None:
+    try:
+        for name in (".", "..", ""):
+            with pytest.raises(HubError, match="is no module id"):
+                await client.delete_module(name)
+    finally:
+        await client.close()
+
+
 async def test_a_refusal_with_a_date_that_is_none_is_a_refusal(
     client: HubClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -455,6 +455,9 @@ async def test_identities_with_the_hub_away(managed: Daemon) -> None:
     assert (status, "does not answer" in refused["message"]) == (503, True)
     status, refused = await ask(managed, "DELETE", "/identities/Sensor")
     assert status == 503
+    for wrong in (".", "..", "a/b", "$other", ""):
+        status, refused = await ask(managed, "POST", "/identities/", {"moduleId": wrong})
+        assert (status, "moduleId" in refused["message"]) == (400, True), wrong
     assert (await ask(managed, "PUT", "/identities/nobody", update))[0] == 404
     assert (await ask(managed, "DELETE", "/identities/nobody"))[0] == 404
 

@@ -11,9 +11,11 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import signal
+import subprocess
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -185,7 +187,17 @@ async def test_what_leaves_the_set_is_removed_and_what_was_deleted_comes_back(se
     assert [entry["name"] for entry in owner] == ["gw-daemon"]
 
 
-@pytest.mark.parametrize("broken", ["no JSON", json.dumps({"a": 1})])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "no JSON",
+        "",
+        json.dumps({"a": 1}),
+        json.dumps(None),
+        json.dumps([SENSOR, {"image": "r/other:1"}]),
+        json.dumps([None]),
+    ],
+)
 async def test_a_broken_or_deleted_set_removes_nothing_and_shows_in_readyz(
     served: Daemon, broken: str
 ) -> None:
@@ -193,10 +205,12 @@ async def test_a_broken_or_deleted_set_removes_nothing_and_shows_in_readyz(
         return text in (await served.ready())[1]
 
     served.api.put("configmaps", "gw-modules", {"data": {"modules.json": broken}})
-    await until("readyz tells", lambda: says("modules.json is not"))
+    await until("readyz tells", lambda: says("ConfigMap gw-modules: "))
+    assert "modules.json" in served.log[-1]["msg"]
     served.api.remove("configmaps", "gw-modules")
     await until("readyz tells", lambda: says("was deleted; its last content stands"))
     assert served.api.names("deployments") == {"gw-sensor-a", "gw-other-a"}
+    assert {"Sensor", "other"} <= KeyStore.open(served.state, Owner("gw-1", served.hub)).identities.keys()
     served.api.module_set(SENSOR, OTHER)
     await until("ready", served.is_ready)
 
@@ -210,6 +224,43 @@ async def test_a_new_module_waits_for_the_hub_and_readyz_says_so(served: Daemon)
 
     await until("readyz names module and hub", told)
     assert "gw-late-a" not in served.api.names("deployments")
+
+
+@pytest.fixture
+def small_disk(daemon: Daemon) -> Iterator[Path]:
+    """The daemon's state on a file system of its own, which has room for little."""
+    daemon.state.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "none", daemon.state],
+        capture_output=True,
+        check=False,
+        timeout=10,
+    )
+    if mounted.returncode:
+        pytest.skip("mounting takes root; test_keystore.py has the lock alone")
+    yield daemon.state
+    subprocess.run(["umount", "--lazy", daemon.state], check=True, timeout=10)
+
+
+async def test_a_daemon_starts_on_a_full_disk_and_modules_sign(daemon: Daemon, small_disk: Path) -> None:
+    KeyStore.open(small_disk, Owner("gw-1", daemon.hub)).remember("Sensor", "637")
+    daemon.api.module_set(SENSOR)
+    daemon.api.tokens["sensor-token"] = ("system:serviceaccount:edge-gw:gw-sensor", ["edgeha-gw"])
+    with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while filler.write(b"x" * 4096):
+            pass
+    assert os.statvfs(small_disk).f_bavail == 0
+    await daemon.start()
+    await until("ready", daemon.is_ready)
+    body = {"keyId": "primary", "algo": "HMACSHA256", "data": "AA=="}
+    async with (
+        daemon.session("sensor-token") as session,
+        session.post(
+            "/modules/Sensor/genid/637/sign", params={"api-version": "2020-07-07"}, json=body
+        ) as answer,
+    ):
+        assert answer.status == 200
+    assert any("the store's lock has no name" in line["msg"] for line in daemon.log)
 
 
 async def test_a_second_daemon_waits_and_names_the_first(served: Daemon, tmp_path: Path) -> None:

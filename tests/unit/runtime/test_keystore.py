@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,8 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from edgeha_runtime.daemon import authority, keystore
+from edgeha_runtime.daemon import authority, keystore, provisioning
 from edgeha_runtime.daemon.keystore import KeyStore, Owner, StoreError, StoreLock, StoreLockedError
+from edgeha_runtime.daemon.settings import Dps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +30,7 @@ OWNER = Owner("gw-1", "hub.example.net")
 _MADE = authority.quickstart("gw-1", datetime.now(UTC))
 AUTHORITY = (_MADE.key_pem(), _MADE.pem())
 DEPLOYMENT = {"modules": {"sensor": {"spec": {"name": "sensor"}, "running": True}}, "identities": ["sensor"]}
+DPS = ("dps.example.net", "scope", "reg-1", False)
 NAMES = st.text(st.sampled_from("abcXYZ019-:.+%_#*?!(),=@;$'"), min_size=1, max_size=40)
 
 
@@ -202,12 +206,18 @@ print("authority kept", flush=True)
 for number in (1, 2):
     store.keep_deployment({"identities": [str(number)]})
     print("deployment", number, flush=True)
+from edgeha_runtime.daemon import provisioning  # takes its time, and most steps come before
+from edgeha_runtime.daemon.settings import Dps
+dps = Dps(*json.loads(sys.argv[4]))
+for device in ("gw-1", "gw-2"):
+    provisioning.keep(Path(sys.argv[3]), dps, provisioning.Assignment(device, "hub.example.net"))
+    print("device", device, flush=True)
 """
 
 
 def crash_at(step: int, folder: Path) -> tuple[int, dict[str, str]]:
     done = subprocess.run(
-        [sys.executable, "-c", CRASHING, str(RUNTIME), str(step), str(folder)],
+        [sys.executable, "-c", CRASHING, str(RUNTIME), str(step), str(folder), json.dumps(DPS)],
         input=json.dumps(AUTHORITY),
         capture_output=True,
         text=True,
@@ -233,10 +243,43 @@ def test_killed_in_any_write_step_the_store_opens_with_all_it_had_promised(tmp_p
         assert store.identities.get("sensor", "0") >= promised.get("identity", "0")
         assert store.authority == AUTHORITY or "authority" not in promised
         assert store.deployment.get("identities", ["0"])[0] >= promised.get("deployment", "0")
+        assigned = provisioning.kept(folder, Dps(*DPS))
+        assert (assigned.device_id if assigned else "") >= promised.get("device", "")
         assert not list(folder.glob(".*.new")), "what was half written is cleared away"
         assert KeyStore.open(folder, OWNER).module_key("m", "g", "primary").hex() == key
-    # Six files written, each in at least open, write, fsync, close, rename, fsync of the folder.
-    assert steps >= 36
+    # Eight files written, each in at least open, write, fsync, close, rename, fsync of the folder.
+    assert steps >= 48
+
+
+def test_what_the_provisioning_service_said_is_of_a_version_and_files_without_one_are_of_the_first(
+    tmp_path: Path,
+) -> None:
+    dps, assigned = Dps(*DPS), provisioning.Assignment("gw-1", "hub.example.net")
+    provisioning.keep(tmp_path, dps, assigned)
+    path = tmp_path / provisioning.FILE
+    document = json.loads(path.read_text())
+    assert document.pop("version") == 1
+    path.write_text(json.dumps(document))
+    assert provisioning.kept(tmp_path, dps) == assigned
+    path.write_text(json.dumps(document | {"version": 2, "sha256": "whatever a newer version puts here"}))
+    with pytest.raises(StoreError, match=r"version 2.*knows up to 1.*newer daemon image"):
+        provisioning.kept(tmp_path, dps)
+    path.write_text(json.dumps(document | {"version": "x"}))
+    with pytest.raises(StoreError, match="torn or no provisioning result"):
+        provisioning.kept(tmp_path, dps)
+
+
+def test_a_lock_is_had_although_the_disk_is_too_full_for_the_name_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    lock = StoreLock(tmp_path, pod="gw-daemon-y", node="node-b")
+    assert lock.try_acquire()
+    assert lock.holder() == "a process that left no name"
+    lock.release()
 
 
 HOLDING = """

@@ -112,7 +112,6 @@ def test_modules_share_a_volume_unless_it_is_one_pods() -> None:
             {"name": "m", "image": "i", "env": {"IOTEDGE_DEVICEID": "x"}},
             "IOTEDGE_DEVICEID is set by the daemon",
         ),
-        ("m", "not an object"),
     ],
 )
 def test_a_wrong_module_is_refused_by_name_and_the_others_stand(entry: object, reason: str) -> None:
@@ -125,6 +124,23 @@ def test_a_wrong_module_is_refused_by_name_and_the_others_stand(entry: object, r
 def test_what_is_no_list_is_no_module_set(text: str) -> None:
     with pytest.raises(ModuleSetError):
         moduleset.entries(text)
+
+
+@pytest.mark.parametrize(
+    "entry", ["m", None, [], {}, {"image": "i"}, {"name": None}, {"name": 7}, {"name": " "}, {"Name": "m"}]
+)
+def test_a_module_that_nobody_can_name_makes_the_set_unreadable(entry: object) -> None:
+    with pytest.raises(ModuleSetError, match=r"entry 1 of modules\.json .*Nothing of the set is changed"):
+        moduleset.entries(json.dumps([{"name": "a", "image": "i"}, entry]))
+
+
+@pytest.mark.parametrize(
+    ("name", "good"),
+    [("m", True), ("$edgeHub", True), ("edgeHub", True), (".", False), ("..", False), ("...", False),
+     ("a/b", False), ("", False), ("$", False), ("$other", False), ("-", False)],
+)  # fmt: skip
+def test_names_of_identities_are_those_of_modules(name: str, good: bool) -> None:
+    assert (moduleset.identity_problems(name) == []) is good
 
 
 @pytest.mark.parametrize("names", [("My.Module", "my-module"), ("same", "same"), ("daemon", "DAEMON")])
