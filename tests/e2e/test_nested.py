@@ -37,7 +37,7 @@ def test_messages_of_the_lower_gateway_come_by_the_upper_one(
     })  # fmt: skip
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(lab.ca_file.read_text() + authority.pem)
-    host = f"{top.name}.{top.namespace}.svc.cluster.local"
+    host = f"{top.name}-gateway.{top.namespace}.svc.cluster.local"
     upper = {
         "name": top.name, "deployment": MANIFEST, "hostname": host,
         "chart_values": {"edgeCa": {"existingSecret": "ca"}},

@@ -30,8 +30,6 @@ from .settings import Settings
 TRUSTED_SECONDS = 300.0
 _TOOL = "/edgeha/workload-proxy"
 _MOUNTS = [{"name": "tool", "mountPath": "/edgeha"}]
-# CRI-O says the last one of an image that is there, and that it lets nobody use.
-_NOT_PULLED = IMAGE_REASONS | {"SignatureValidationFailed"}
 _STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 
 _log = logging.getLogger(__name__)
@@ -153,7 +151,7 @@ def verdict(pod: Any) -> Verdict:
         return Verdict(done=True, there=True)
     if state is not None and state.waiting:
         reason = state.waiting.reason or ""
-        if reason in _NOT_PULLED:
+        if reason in IMAGE_REASONS:
             return Verdict(done=True, trouble=why(state.waiting)[:MAX_TEXT])
         # Any other reason is about the container, which is made when its image is there.
         if reason not in _STARTING:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
 import httpx2
@@ -53,6 +54,8 @@ _RESOURCES: Mapping[str, type[_OfModule | DaemonSet | PersistentVolumeClaim | Po
 ERRORS = (ApiError, httpx2.HTTPError, TimeoutError)
 # Of these, what says that nobody is there to answer about any object.
 AWAY = (httpx2.ConnectError, httpx2.ConnectTimeout)
+# What Kubernetes calls normal: a claim without a class, for which there is no volume.
+UNBOUND = "FailedBinding"
 # Statuses by which the API server says of one object that it will not have it.
 REFUSED = frozenset({400, 403, 409, 422})
 
@@ -118,6 +121,19 @@ class Applied(NamedTuple):
     uid: str
 
 
+def _failure(found: Deployment) -> str:
+    """Why no pod is made of a Deployment."""
+    for one in (found.status.conditions if found.status else None) or ():
+        if one.type == "ReplicaFailure" and one.status == "True":
+            return one.message or one.reason or one.type
+    return ""
+
+
+def _moment(event: Event) -> datetime:
+    made = event.metadata.creationTimestamp if event.metadata else None
+    return event.lastTimestamp or event.eventTime or made or datetime.fromtimestamp(0, UTC)
+
+
 class Cluster:
     """Objects of one gateway in its namespace."""
 
@@ -172,6 +188,25 @@ class Cluster:
                 raise
             await self.apply(manifest)
 
+    async def claim_phase(self, name: str) -> str:
+        """Phase of a claim: Pending, Bound or Lost; empty where there is no such claim."""
+        try:
+            found = await self._client.get(PersistentVolumeClaim, name, namespace=self._namespace)
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
+            return ""
+        return (found.status.phase if found.status else None) or "Pending"
+
+    async def warnings(self, kind: str, name: str) -> list[tuple[str, str]]:
+        """Reason and message of each warning about an object, the newest last."""
+        about: dict[str, Any] = {"involvedObject.kind": kind, "involvedObject.name": name}
+        # lightkube's types leave out kinds that can be listed in all namespaces.
+        listed = self._client.list(Event, namespace=self._namespace, fields=about)
+        found = [event async for event in listed if event.type == "Warning" or event.reason == UNBOUND]
+        found.sort(key=_moment)
+        return [(event.reason or "", event.message or "") for event in found]
+
     async def object_names(self, labels: Mapping[str, str]) -> dict[str, set[str]]:
         """Names of all objects of modules with these labels, by kind."""
         return {kind.__name__: await self._names(kind, labels) for kind in _OF_MODULES}
@@ -203,13 +238,17 @@ class Cluster:
         await self._follow(ConfigMap, event, fields={"metadata.name": name})
 
     async def follow_deployments(
-        self, labels: Mapping[str, str], changed: Callable[[str, int | None], None]
+        self, labels: Mapping[str, str], changed: Callable[[str, int | None, str], None]
     ) -> None:
-        """Call `changed` with name and generation (None: deleted) of each Deployment. Never returns."""
+        """Call `changed` with name and generation (None: deleted) of each Deployment. Never returns.
+
+        Third is why the cluster makes no pod of it (quota, admission), empty where it does.
+        """
 
         def event(kind: str, found: Deployment) -> None:
             if found.metadata and found.metadata.name:
-                changed(found.metadata.name, None if kind == "DELETED" else found.metadata.generation or 0)
+                generation = None if kind == "DELETED" else found.metadata.generation or 0
+                changed(found.metadata.name, generation, "" if generation is None else _failure(found))
 
         await self._follow(Deployment, event, labels=dict(labels))
 

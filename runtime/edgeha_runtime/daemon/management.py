@@ -189,7 +189,7 @@ class ManagementApi:
             "name": name,
             "type": "docker",
             "config": {"settings": settings, "env": config.get("env") or []},
-            "status": pods.status(self._modules.pods.of(name), running=module.running).document(),
+            "status": self._modules.status(name, running=module.running).document(),
         }
 
     # Logs

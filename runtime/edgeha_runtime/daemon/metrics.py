@@ -62,6 +62,9 @@ class Modules(Protocol):
     def states(self) -> dict[str, str]:
         """State of each desired module, in the contract's words."""
 
+    def elsewhere(self) -> dict[str, str]:
+        """For each module that shall run: why it is not on the daemon's machine, empty where it is."""
+
     def not_ready(self) -> list[str]:
         """What keeps the gateway from running its module set."""
 
@@ -106,6 +109,14 @@ class GatewayCollector(Collector):
             for one in STATES:
                 states.add_metric((module, one), float(state == one))
         yield states
+        elsewhere = GaugeMetricFamily(
+            "edgeha_module_elsewhere",
+            "1 for a module that is not, or cannot be, on the machine of its slot's daemon.",
+            labels=("module",),
+        )
+        for module, reason in sorted(self._modules.elsewhere().items()):
+            elsewhere.add_metric((module,), float(bool(reason)))
+        yield elsewhere
         for name, meaning, expires in (
             (
                 "edgeha_edge_ca_not_after_timestamp_seconds",

@@ -14,10 +14,11 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
 
 from lightkube import ApiError
 
-from . import manifests, moduleset
+from . import manifests, moduleset, pods, volumes
 from .deployment import Deployment, read
 from .events import WARNING, Events
 from .hub import HubClient
@@ -29,7 +30,7 @@ from .kube import AWAY, ERRORS, REFUSED, Cluster, ClusterError, describe
 from .logs import fields
 from .manifests import Addresses, Manifest, OwnerReference, deployment_name
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
-from .pods import Board, status
+from .pods import Board, Trouble
 from .settings import Settings
 
 RESYNC_SECONDS = 600.0
@@ -38,6 +39,8 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 SETTLE_SECONDS = 0.2
 # A changed set of images costs a pod on each machine; what edgeAgent makes one by one is one change.
 IMAGES_SETTLE_SECONDS = 3.0
+# Between two looks at what pods wait for.
+LOOK_SECONDS = 5.0
 UNEXPECTED = "internal error, see the daemon's log"
 
 # What a module's objects are made of besides the settings, which stay: the module, its generation, owner and
@@ -73,6 +76,9 @@ class Modules:
         self._wake_hub = asyncio.Event()
         self._wake_cluster = asyncio.Event()
         self._wake_images = asyncio.Event()
+        self._wake_volumes = asyncio.Event()
+        self._not_made: dict[str, str] = {}  # Deployment: why the cluster makes no pod of it
+        self._volumes: dict[str, Trouble] = {}  # pod: what keeps it from its volumes
         self._keep_all = True
         self.images = Images(settings, cluster)
         self.events = Events(settings, cluster)
@@ -131,14 +137,75 @@ class Modules:
                 problems = self._problems["cluster"]
                 reason = problems.get(module.name) or problems.get("", "waiting for its objects")
                 reasons.append(f"module {module.name}: {reason}")
+            elif module.running and (reason := self._late(module)):
+                reasons.append(f"module {module.name}: {reason}")
         return reasons
 
     def states(self) -> dict[str, str]:
         """State of each desired module, in the contract's words."""
         found = self._desired.modules if self._desired else ()
-        return {
-            module.name: status(self.pods.of(module.name), running=module.running).status for module in found
-        }
+        return {module.name: self.status(module.name, running=module.running).status for module in found}
+
+    def status(self, name: str, *, running: bool) -> pods.Status:
+        """How a module is, with what keeps it from running. `running`: whether it shall run."""
+        return pods.status(self.pods.of(name), running=running, trouble=self._trouble(name))
+
+    def elsewhere(self) -> dict[str, str]:
+        """For each module that shall run: why it is not on the daemon's machine, empty where nothing says so.
+
+        One that its own rules keep from every machine is told too.
+        """
+        found = self._desired.modules if self._desired else ()
+        return {module.name: self._elsewhere(module) for module in found if module.running}
+
+    def _elsewhere(self, module: Module) -> str:
+        here = self._settings.node_name
+        there = [pod for pod in self.pods.of(module.name) if not pod.going]
+        pod = pods.newest(there) if there else None
+        if pod and pod.node and pod.node != here:
+            return (
+                f"its pod is on node {pod.node}, and the daemon of its slot on node {here}: delete the pod, "
+                "and a new one comes to the daemon"
+            )
+        if pod and pod.homeless and {"nodeSelector", "affinity"} & module.parts.pod.keys():
+            return (
+                f"its pod belongs on node {here}, to the daemon of its slot: make its own nodeSelector and "
+                "affinity fit that node, or take them out"
+            )
+        return ""
+
+    def _trouble(self, name: str) -> Trouble | None:
+        """What is wrong with a module that its pods do not tell."""
+        desired = self._desired
+        if desired is None:
+            return None
+        if name in desired.refused:
+            return Trouble(f"refused: {desired.refused[name]}", True)
+        module = next((one for one in desired.modules if one.name == name), None)
+        if module is None:
+            return None
+        if module.identity not in self.identities.known:
+            reason = self._problems["hub"].get(module.identity)
+            return Trouble(reason, False) if reason else None
+        if reason := self._problems["cluster"].get(name):
+            return Trouble(reason, True)
+        if reason := self._not_made.get(deployment_name(module.object_name, self._settings.slot)):
+            return Trouble(f"its pod is not made: {reason}", True)
+        if reason := self._elsewhere(module):
+            return Trouble(reason, False)
+        found = self.pods.of(name)
+        pod = pods.newest(found) if found else None
+        return self._volumes.get(pod.name) if pod and pod.waits else None
+
+    def _late(self, module: Module) -> str:
+        """What keeps an applied module from running that only a person can put right; empty where nothing."""
+        for slot in self._settings.slots:
+            if reason := self._not_made.get(deployment_name(module.object_name, slot)):
+                return f"its pod in slot {slot} is not made: {reason}"
+        trouble = self._trouble(module.name)
+        if reason := self._elsewhere(module):
+            return reason
+        return trouble.text if trouble and trouble.lasting else ""
 
     async def run(self) -> None:
         """Follow the module set and the objects until cancelled."""
@@ -151,12 +218,13 @@ class Modules:
             )
             group.create_task(
                 self._cluster.follow_pods(
-                    manifests.selector(self._settings.release), self.pods.put, self.pods.keep
+                    manifests.selector(self._settings.release), self._pod_changed, self.pods.keep
                 )
             )
             group.create_task(self._loop("hub", self._wake_hub, self._identities))
             group.create_task(self._loop("cluster", self._wake_cluster, self._objects))
             group.create_task(self.events.run())
+            group.create_task(self._look_for_volumes())
             group.create_task(
                 self._loop("images", self._wake_images, self._images, self._images_settle_seconds)
             )
@@ -223,8 +291,55 @@ class Modules:
             _log.error("module refused", extra=fields(module=name, reason=reason))
             self.tell(WARNING, name, "Refused", f"module {name} is refused: {reason}")
 
-    def _object_changed(self, name: str, generation: int | None) -> None:
+    def _pod_changed(self, kind: str, found: Any) -> None:
+        self.pods.put(kind, found)
+        self._wake_volumes.set()
+
+    async def _look_for_volumes(self) -> None:
+        """See what keeps pods from their volumes, while pods wait: nothing of that is told by a pod."""
+        before: set[str] = set()
+        while True:
+            waiting = {pod.name: pod for pod in self.pods.waiting()}
+            looked: dict[str, Trouble] = {}
+            # A pod that only starts is not worth a question.
+            for name in sorted(before & waiting.keys()):
+                try:
+                    found = await volumes.trouble(waiting[name], self._cluster)
+                except ERRORS as error:
+                    _log.info("volumes not looked for", extra=fields(pod=name, reason=describe(error)))
+                    found = self._volumes.get(name)
+                except Exception:
+                    # A word less is no reason to end the daemon that signs for running modules.
+                    _log.exception("volumes not looked for", extra=fields(pod=name))
+                    found = None
+                if found is None:
+                    continue
+                looked[name] = found
+                if found.lasting and found != self._volumes.get(name):
+                    self._tell_late(waiting[name].module, "VolumeNotThere", found.text)
+            self._volumes = looked
+            before = set(waiting)
+            self._wake_volumes.clear()
+            if waiting:
+                await asyncio.sleep(LOOK_SECONDS)
+            else:
+                await self._wake_volumes.wait()
+
+    def _tell_late(self, module: str, reason: str, text: str) -> None:
+        _log.error("module waits", extra=fields(module=module, reason=text))
+        self.tell(WARNING, module, reason, f"module {module}: {text}")
+
+    def _object_changed(self, name: str, generation: int | None, failure: str = "") -> None:
         module, _dash, slot = name.rpartition("-")
+        if failure and failure != self._not_made.get(name):
+            found = self._desired.modules if self._desired else ()
+            for one in found:
+                if one.object_name == module:
+                    self._tell_late(one.name, "PodNotMade", f"its pod in slot {slot} is not made: {failure}")
+        if failure:
+            self._not_made[name] = failure
+        else:
+            self._not_made.pop(name, None)
         if module == self._writing:
             self._told[slot] = generation
             return

@@ -26,6 +26,8 @@ IMAGE_REASONS = frozenset(
         "ImagePullBackOff",
         "InvalidImageName",
         "RegistryUnavailable",
+        # CRI-O says so of an image that is there, and that it lets nobody use.
+        "SignatureValidationFailed",
     }
 )
 # And all reasons that do not go away by waiting a little.
@@ -57,6 +59,21 @@ class Pod:
     ended: Ended | None = None
     waiting: str = ""
     broken: bool = False
+    homeless: bool = False  # no machine fits
+    claims: tuple[str, ...] = ()
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is on its way, and its module has not run in it yet."""
+        return not (self.going or self.started or self.ended)
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is wrong with a module that its pods do not tell. `lasting`: waiting alone will not change it."""
+
+    text: str
+    lasting: bool
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,7 @@ def view(found: Any) -> Pod | None:
     last = own.lastState.terminated if own and own.lastState else None
     ended = state.terminated if state and state.terminated else last
     waiting, broken = _waiting(status, state)
+    volumes = (spec.volumes if spec else None) or ()
     return Pod(
         name=metadata.name,
         module=module,
@@ -110,6 +128,8 @@ def view(found: Any) -> Pod | None:
         ended=_ended(ended),
         waiting=waiting[:MAX_TEXT],
         broken=broken,
+        homeless=_unscheduled(status) is not None,
+        claims=tuple(one.persistentVolumeClaim.claimName for one in volumes if one.persistentVolumeClaim),
     )
 
 
@@ -128,9 +148,8 @@ def _waiting(status: Any, state: Any) -> tuple[str, bool]:
     """Why the module does not run yet, and whether waiting alone will not change that."""
     if state is not None and state.running:
         return "", False
-    for condition in (status.conditions if status else None) or ():
-        if condition.type == "PodScheduled" and condition.status == "False":
-            return f"no node for it: {condition.message or condition.reason}", True
+    if condition := _unscheduled(status):
+        return f"no node for it: {condition.message or condition.reason}", True
     for one in (status.initContainerStatuses if status else None) or ():
         waits = one.state.waiting if one.state else None
         if waits and waits.reason not in (None, "PodInitializing"):
@@ -145,28 +164,37 @@ def _waiting(status: Any, state: Any) -> tuple[str, bool]:
     return "", False
 
 
+def _unscheduled(status: Any) -> Any:
+    """The condition that says that no node fits."""
+    conditions = (status.conditions if status else None) or ()
+    return next((one for one in conditions if one.type == "PodScheduled" and one.status == "False"), None)
+
+
 def why(waiting: Any) -> str:
     """Why a container waits, in one line."""
     return ": ".join(part for part in (waiting.reason, waiting.message) if part)
 
 
-def status(pods: list[Pod], *, running: bool) -> Status:
+def status(pods: list[Pod], *, running: bool, trouble: Trouble | None = None) -> Status:
     """How a module is. `running`: whether it shall run."""
+    told = trouble.text[:MAX_TEXT] if trouble and running else ""
+    waits = "failed" if trouble and trouble.lasting else "unknown"
     if not pods:
-        return Status("unknown", "its pod is not there yet") if running else Status("stopped")
+        return Status(waits, told or "its pod is not there yet") if running else Status("stopped")
     pod = newest(pods)
     if pod.started and not (running and pod.going):
-        return Status("running", started=pod.started, ended=pod.ended)
+        return Status("running", told, started=pod.started, ended=pod.ended)
     if not running:
         return Status("stopped", ended=pod.ended)
     if pod.going:
-        return Status("unknown", "its pod is being replaced", ended=pod.ended)
+        return Status(waits, told or "its pod is being replaced", ended=pod.ended)
     if pod.broken:
-        return Status("failed", pod.waiting, ended=pod.ended)
+        said = "; ".join(part for part in (pod.waiting, told) if part)
+        return Status("failed", said[:MAX_TEXT], ended=pod.ended)
     if pod.ended:
         said = ": ".join(part for part in (pod.waiting, pod.ended.reason) if part)
         return Status("failed" if pod.ended.code else "stopped", said[:MAX_TEXT], ended=pod.ended)
-    return Status("unknown", pod.waiting or "its pod starts")
+    return Status(waits, told or pod.waiting or "its pod starts")
 
 
 def newest(pods: list[Pod]) -> Pod:
@@ -198,6 +226,10 @@ class Board:
     def runs(self, image: str, node: str) -> bool:
         """Whether a module of this image runs on a node."""
         return any(pod.started and (pod.image, pod.node) == (image, node) for pod in self._pods.values())
+
+    def waiting(self) -> list[Pod]:
+        """The pods whose modules have not run yet."""
+        return [pod for pod in self._pods.values() if pod.waits]
 
     def of(self, module: str) -> list[Pod]:
         """The pods of one module."""

@@ -158,11 +158,18 @@ class ApiServer:
         labels = request.query.get("labelSelector", "")
         wanted = dict(pair.split("=") for pair in labels.split(",") if pair)
         has = found["metadata"].get("labels", {})
-        field = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
-        return all(has.get(key) == value for key, value in wanted.items()) and field in (
-            "",
-            found["metadata"]["name"],
+        selected = request.query.get("fieldSelector", "")
+        asked = dict(pair.split("=") for pair in selected.split(",") if pair)
+        return all(has.get(key) == value for key, value in wanted.items()) and all(
+            self._field(found, path) == value for path, value in asked.items()
         )
+
+    @staticmethod
+    def _field(found: Object, path: str) -> Any:
+        value: Any = found
+        for name in path.split("."):
+            value = value.get(name, {})
+        return value
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
         plural = request.match_info["plural"]

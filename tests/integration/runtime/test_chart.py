@@ -301,7 +301,7 @@ def test_rights_are_the_least_and_in_the_namespace_of_the_gateway() -> None:
         ("", "persistentvolumeclaims"): ({"get", "create", "patch"}, None),
         ("", "pods"): ({"list", "watch", "create", "patch", "delete"}, None),
         ("apps", "daemonsets"): ({"create", "patch", "delete"}, None),
-        ("", "events"): ({"create"}, None),
+        ("", "events"): ({"create", "list"}, None),
         ("", "pods/log"): ({"get"}, None),
         ("", "secrets"): ({"create", "patch", "delete"}, None),
     }

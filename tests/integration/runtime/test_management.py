@@ -302,6 +302,44 @@ async def test_states_are_those_of_the_pods(managed: Daemon) -> None:
     await until("its end is seen", forgotten)
 
 
+async def test_why_a_module_has_no_pod_or_no_volume_is_its_state(managed: Daemon) -> None:
+    for name in ("Sensor", "other"):
+        await ask(managed, "POST", "/modules", spec(name))
+        await ask(managed, "POST", f"/modules/{name}/start")
+        await until(
+            "it runs", lambda name=name: ("deployments", f"gw-{name.lower()}-a") in managed.api.objects
+        )
+
+    async def state(name: str) -> tuple[str, str]:
+        _status, found = await ask(managed, "GET", f"/modules/{name}")
+        runtime = found["status"]["runtimeStatus"]
+        return runtime["status"], runtime.get("description", "")
+
+    async def is_told(name: str, said: str) -> bool:
+        return await state(name) == ("failed", said) and f"module {name}: " in (await managed.ready())[1]
+
+    deployment = managed.api.objects[("deployments", "gw-sensor-a")]
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "no quota"}
+    managed.api.put("deployments", "gw-sensor-a", deployment | {"status": {"conditions": [refused]}})
+    await until("no pod", lambda: is_told("Sensor", "its pod is not made: no quota"))
+    managed.api.put("persistentvolumeclaims", "gw-volume-d", {"status": {"phase": "Pending"}})
+    about = {"kind": "PersistentVolumeClaim", "name": "gw-volume-d"}
+    for number, (kind, reason) in enumerate([("Warning", "ProvisioningFailed"), ("Normal", "WaitForPod")]):
+        event = {"involvedObject": about, "type": kind, "reason": reason, "message": "no class fast"}
+        managed.api.put("events", f"e{number}", event)
+    pod(managed, "other", "gw-other-1", {"waiting": {"reason": "ContainerCreating"}})
+    made = managed.api.objects[("pods", "gw-other-1")]
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "gw-volume-d"}}
+    managed.api.put(
+        "pods", "gw-other-1", made | {"spec": {"containers": [{"name": "module"}], "volumes": [volume]}}
+    )
+    said = "its claim gw-volume-d cannot be bound: ProvisioningFailed: no class fast"
+    await until("no volume", lambda: is_told("other", said))
+    managed.api.put("deployments", "gw-sensor-a", deployment | {"status": {}})
+    managed.api.put("persistentvolumeclaims", "gw-volume-d", {"status": {"phase": "Bound"}})
+    await until("all is well", managed.is_ready)
+
+
 def frames(raw: bytes) -> list[str]:
     """Lines in Docker's frames, as edgeAgent takes them apart."""
     found = []

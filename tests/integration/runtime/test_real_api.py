@@ -147,7 +147,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         "kube-controller-manager": (
             f"--kubeconfig={made.admin}", "--leader-elect=false", "--secure-port=0",
             "--controllers=deployment-controller,replicaset-controller,garbage-collector-controller,"
-            "serviceaccount-controller",
+            "serviceaccount-controller,persistentvolume-binder-controller",
         ),
     }  # fmt: skip
     started: list[subprocess.Popen[bytes]] = []
@@ -255,6 +255,9 @@ async def test_the_daemon_may_do_no_more_than_it_needs(cluster: ControlPlane, ga
         ("delete", "persistentvolumeclaims"): "no",
         ("create", "tokenreviews.authentication.k8s.io"): "yes",
         ("list", "deployments"): "yes",
+        ("list", "events"): "yes",
+        ("delete", "events"): "no",
+        ("list", "persistentvolumeclaims"): "no",
     }
     for (verb, what), expected in asked.items():
         done = subprocess.run(
@@ -366,6 +369,26 @@ async def test_what_the_api_server_refuses_of_one_module_is_no_trouble_of_the_ot
     await until("an event at its Deployment", lambda: "not a label!" in cluster.events("gw-other-one-a"))
     image = cluster.get("deployment", "gw-sensor-a")["spec"]["template"]["spec"]["containers"][0]["image"]
     assert image == "r/sensor:3"
+
+
+async def test_why_a_pod_is_not_made_or_has_no_volume_is_told(cluster: ControlPlane, gateway: Daemon) -> None:
+    # The namespace admits no such right, and nobody makes volumes without a class.
+    privileged = OTHER | {"createOptions": {"HostConfig": {"CapAdd": ["NET_ADMIN"]}}}
+    cluster.install(SENSOR | {"createOptions": {"HostConfig": {"Binds": ["lost:/lost"]}}}, privileged)
+
+    async def told() -> bool:
+        reasons = (await gateway.ready())[1].splitlines()
+        other, sensor = (
+            [line for line in reasons if line.startswith(f"module {name}: ")]
+            for name in ("Other.One", "sensor")
+        )
+        return any(
+            "its pod in slot a is not made: " in line and "PodSecurity" in line for line in other
+        ) and any("its claim gw-volume-lost cannot be bound: FailedBinding" in line for line in sensor)
+
+    await until("both reasons in /readyz", told, 60)
+    await until("an event at its Deployment", lambda: "PodNotMade" in cluster.events("gw-other-one-a"))
+    await until("an event at its Deployment", lambda: "VolumeNotThere" in cluster.events("gw-sensor-a"))
 
 
 async def test_uninstalling_takes_the_modules_and_leaves_the_claim(

@@ -25,6 +25,9 @@ class NoModules:
     def states(self) -> dict[str, str]:
         return {}
 
+    def elsewhere(self) -> dict[str, str]:
+        return {}
+
     def not_ready(self) -> list[str]:
         return []
 

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from edgeha_runtime.daemon import modules
+from edgeha_runtime.daemon import manifests, modules
 from edgeha_runtime.daemon.hub import HubClient, Identity
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 from edgeha_runtime.daemon.kube import Applied, Cluster, ClusterError
@@ -22,6 +22,7 @@ from edgeha_runtime.daemon.manifests import Addresses, Manifest, OwnerReference
 from edgeha_runtime.daemon.modules import Modules
 from edgeha_runtime.daemon.settings import from_environment
 from lightkube import ApiError
+from lightkube.models.core_v1 import Pod
 from lightkube.models.meta_v1 import Status
 
 ENVIRONMENT = {
@@ -54,6 +55,8 @@ class FakeCluster:
         self.gateway: str | None = "10.0.0.1"
         self.before: Callable[[], None] = lambda: None
         self.failing: dict[str, Exception] = {}  # by kind/name
+        self.claims: dict[str, str] = {}  # to their phases
+        self.warned: dict[str, list[tuple[str, str]]] = {}  # by kind/name
 
     def _fail(self, kind: str, name: str) -> None:
         if error := self.failing.get(f"{kind}/{name}"):
@@ -98,6 +101,14 @@ class FakeCluster:
         await asyncio.Event().wait()
 
     follow_deployments = follow_pods = follow_config_map
+
+    async def claim_phase(self, name: str) -> str:
+        return self.claims.get(name, "")
+
+    async def warnings(self, kind: str, name: str) -> list[tuple[str, str]]:
+        if error := self.failing.get(f"{kind}/{name}"):
+            raise error
+        return self.warned.get(f"{kind}/{name}", [])
 
 
 class FakeHub:
@@ -156,10 +167,41 @@ def spec(name: str, **settings: Any) -> dict[str, Any]:
 LOGIN = {"serveraddress": "registry.plant", "username": "u", "password": "p"}
 
 
+def pod(
+    module: str = "m", *, claim: str = "", started: bool = False, node: str = "node-a", unfit: str = ""
+) -> Pod:
+    """A pod of a module, as the API server sends it; unfit: why no node is."""
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
+    state = {"running": {"startedAt": "2026-03-01T10:00:05Z"}} if started else {"waiting": {"reason": "X"}}
+    own = {"name": "module", "image": "i", "imageID": "", "ready": started, "restartCount": 0, "state": state}
+    unscheduled = {"type": "PodScheduled", "status": "False", "message": unfit}
+    found: Pod = Pod.from_dict(
+        {
+            "metadata": {
+                "name": f"gw-{module}-a-1",
+                "creationTimestamp": "2026-03-01T10:00:00Z",
+                "annotations": {manifests.MODULE_ANNOTATION: module},
+                "labels": {manifests.SLOT_LABEL: "a"},
+            },
+            "spec": {
+                "nodeName": "" if unfit else node,
+                "containers": [{"name": "module"}],
+                "volumes": volumes,
+            },
+            "status": {
+                "conditions": [unscheduled] if unfit else [],
+                "containerStatuses": [] if unfit else [own],
+            },
+        }
+    )
+    return found
+
+
 @pytest.fixture
 async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
     monkeypatch.setattr(modules, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(modules, "RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr(modules, "LOOK_SECONDS", 0.01)
     made = Gateway(tmp_path)
     task = await made.running()
     yield made
@@ -230,7 +272,8 @@ async def test_one_bad_module_is_told_and_stops_nothing_of_the_others(
     # `old` cannot be deleted, `stuck` behind it goes; of `bad` something is missing, `after` is there.
     await until(lambda: ("ServiceAccount", "gw-stuck") in gateway.cluster.deleted)
     assert "gw-stuck-a" not in gateway.cluster.objects["Deployment"]
-    assert "Deployment/gw-after-a" in gateway.cluster.applied
+    await until(lambda: "Deployment/gw-after-a" in gateway.cluster.applied)
+    await until(lambda: said in str(gateway.modules.not_ready()))
     assert gateway.modules.not_ready() == [f"module bad: {said}"]
     gateway.cluster.failing.clear()
     await until(lambda: gateway.modules.not_ready() == [])
@@ -421,3 +464,132 @@ async def test_events_that_cannot_be_written_keep_nobody_waiting(gateway: Gatewa
         gateway.modules.tell("Normal", "m", "Started", f"{number}")
     await until(lambda: len(gateway.cluster.events) > 100)
     assert gateway.cluster.events[0]["message"] == "2", "two could not be written, the next one was"
+
+
+def state(gateway: Gateway, name: str = "m") -> tuple[str, str]:
+    found = gateway.modules.status(name, running=True)
+    return found.status, found.description
+
+
+async def running_module(gateway: Gateway, **settings: Any) -> None:
+    await gateway.modules.deployment.create(spec("m", **settings))
+    await gateway.modules.deployment.run("m", True)
+    await until(lambda: gateway.modules.not_ready() == [])
+
+
+def messages(gateway: Gateway, reason: str) -> list[str]:
+    return [event["message"] for event in gateway.cluster.events if event["reason"] == reason]
+
+
+async def test_what_the_api_server_refuses_is_the_modules_state(gateway: Gateway) -> None:
+    gateway.cluster.failing["Deployment/gw-m-a"] = ApiError(status=Status(code=422, message="spec.x: wrong"))
+    await gateway.modules.deployment.create(spec("m"))
+    await gateway.modules.deployment.run("m", True)
+    said = "API server: spec.x: wrong (422)"
+    await until(lambda: state(gateway) == ("failed", said))
+    assert gateway.modules.states()["m"] == "failed"
+    # A pod of before goes on, and the reason is told beside it.
+    gateway.modules._pod_changed("ADDED", pod(started=True))
+    assert state(gateway) == ("running", said)
+    gateway.cluster.failing.clear()
+    await until(lambda: state(gateway) == ("running", ""))
+
+
+async def test_a_refused_module_says_why(gateway: Gateway) -> None:
+    await running_module(gateway)
+    gateway.chart(AGENT, {"name": "M", "image": "i"})
+    assert state(gateway)[0] == "failed"
+    assert state(gateway)[1].startswith("refused: its object name gw-m belongs to module M too")
+
+
+async def test_a_pod_that_the_cluster_does_not_make_is_told_until_it_does(gateway: Gateway) -> None:
+    await running_module(gateway)
+    for _again in range(2):
+        gateway.modules._object_changed("gw-m-a", 1, "violates PodSecurity")
+    assert state(gateway) == ("failed", "its pod is not made: violates PodSecurity")
+    assert gateway.modules.not_ready() == ["module m: its pod in slot a is not made: violates PodSecurity"]
+    told = "module m: its pod in slot a is not made: violates PodSecurity"
+    await until(lambda: messages(gateway, "PodNotMade") == [told])
+    gateway.modules._object_changed("gw-m-a", 1, "")
+    assert (state(gateway)[0], gateway.modules.not_ready()) == ("unknown", [])
+
+
+async def test_a_standby_whose_pods_are_not_made_is_told(tmp_path: Path) -> None:
+    made = Gateway(tmp_path, "a,b")
+    running = await made.running()
+    await until(lambda: not made.modules.not_ready())
+    made.modules._object_changed("gw-edgeagent-b", 1, "exceeded quota")
+    assert made.modules.not_ready() == ["module edgeAgent: its pod in slot b is not made: exceeded quota"]
+    assert state(made, "edgeAgent")[0] == "unknown", "the slot that works has nothing of it"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_claim_that_cannot_bind_is_told(gateway: Gateway) -> None:
+    await running_module(gateway)
+    gateway.cluster.claims["gw-volume-data"] = "Pending"
+    gateway.modules._pod_changed("ADDED", pod(claim="gw-volume-data"))
+    await until(lambda: state(gateway) == ("unknown", "its claim gw-volume-data is not bound yet"))
+    assert gateway.modules.not_ready() == [], "it may only wait for its pod"
+    gateway.cluster.warned["PersistentVolumeClaim/gw-volume-data"] = [
+        ("ProvisioningFailed", "old"),
+        ("ProvisioningFailed", "no class fast"),
+    ]
+    said = "its claim gw-volume-data cannot be bound: ProvisioningFailed: no class fast"
+    await until(lambda: state(gateway) == ("failed", said))
+    assert gateway.modules.not_ready() == [f"module m: {said}"]
+    await until(lambda: messages(gateway, "VolumeNotThere") == [f"module m: {said}"])
+    # Where no node fits because of it, both are told.
+    gateway.modules._pod_changed("MODIFIED", pod(claim="gw-volume-data", unfit="unbound claims"))
+    assert state(gateway) == ("failed", f"no node for it: unbound claims; {said}")
+    gateway.cluster.claims["gw-volume-data"] = "Bound"
+    gateway.modules._pod_changed("MODIFIED", pod(claim="gw-volume-data"))
+    await until(lambda: state(gateway) == ("unknown", "X"))
+    assert gateway.modules.not_ready() == []
+    gateway.cluster.claims["gw-volume-data"] = "Lost"
+    await until(lambda: "lost its volume" in state(gateway)[1])
+
+
+async def test_a_volume_that_is_not_mounted_is_told_until_the_module_runs(gateway: Gateway) -> None:
+    await running_module(gateway)
+    gateway.cluster.warned["Pod/gw-m-a-1"] = [("FailedMount", "no such export"), ("BackOff", "y")]
+    gateway.modules._pod_changed("ADDED", pod())
+    await until(
+        lambda: state(gateway) == ("unknown", "its volumes are not there: FailedMount: no such export")
+    )
+    # A question that gets no answer takes nothing back, and ends nothing.
+    for error in (httpx2.ReadTimeout("slow"), KeyError("Content-Type")):
+        gateway.cluster.failing["Pod/gw-m-a-1"] = error
+        await asyncio.sleep(0.05)
+    gateway.cluster.failing.clear()
+    await until(lambda: "no such export" in state(gateway)[1])
+    gateway.modules._pod_changed("MODIFIED", pod(started=True))
+    assert state(gateway) == ("running", "")
+
+
+async def test_a_module_on_another_machine_than_its_daemon_is_told_with_the_fix(gateway: Gateway) -> None:
+    await running_module(gateway)
+    gateway.modules._pod_changed("ADDED", pod(started=True))
+    assert gateway.modules.elsewhere() == {"edgeAgent": "", "m": ""}
+    gateway.modules._pod_changed("MODIFIED", pod(started=True, node="node-b"))
+    said = (
+        "its pod is on node node-b, and the daemon of its slot on node node-a: delete the pod, and a new one "
+        "comes to the daemon"
+    )
+    assert gateway.modules.elsewhere() == {"edgeAgent": "", "m": said}
+    assert gateway.modules.not_ready() == [f"module m: {said}"]
+    assert state(gateway) == ("running", said)
+
+
+@pytest.mark.parametrize("own", [{}, {"nodeSelector": {"a": "b"}}, {"affinity": {"nodeAffinity": {"c": {}}}}])
+async def test_a_module_that_its_own_rules_keep_from_the_daemon_is_told_with_the_fix(
+    gateway: Gateway, own: dict[str, Any]
+) -> None:
+    await running_module(gateway, createOptions={"k8s-extensions": own})
+    gateway.modules._pod_changed("ADDED", pod(unfit="0/3 nodes"))
+    assert bool(gateway.modules.elsewhere()["m"]) is bool(own)
+    found, description = state(gateway)
+    assert (found, description.startswith("no node for it: 0/3 nodes")) == ("failed", True)
+    if own:
+        assert "make its own nodeSelector and affinity fit that node" in description
+        assert len(gateway.modules.not_ready()) == 1

@@ -124,6 +124,13 @@ def test_an_image_that_cannot_be_pulled_is_a_failure_with_its_reason() -> None:
     assert state(found) == ("failed", f"workload-proxy: ImagePullBackOff: {PULL}")
 
 
+@pytest.mark.parametrize("reason", sorted(pods.IMAGE_REASONS))
+def test_an_image_that_nobody_may_use_is_a_failure_too(reason: str) -> None:
+    waiting = {"waiting": {"reason": reason, "message": "said"}}
+    assert state(sent(of_container("module", waiting))) == ("failed", f"{reason}: said")
+    assert "SignatureValidationFailed" in pods.IMAGE_REASONS
+
+
 def test_a_sidecar_that_crashes_is_told_but_no_failure_of_the_module() -> None:
     waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
     found = sent(BEHIND, sidecar=of_container("workload-proxy", waiting, started=False))
