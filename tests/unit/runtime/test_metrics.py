@@ -26,7 +26,7 @@ class NoModules:
         return {}
 
     def elsewhere(self) -> dict[str, str]:
-        return {}
+        return {"here": "", "there": "its pod is on node-b"}
 
     def not_ready(self) -> list[str]:
         return []
@@ -44,6 +44,11 @@ def names(collector: GatewayCollector) -> set[str]:
 async def test_the_size_of_the_volume_is_told(collector: GatewayCollector) -> None:
     await collector.look()
     assert SIZE in names(collector)
+
+
+def test_modules_on_another_machine_are_told(collector: GatewayCollector) -> None:
+    (found,) = (metric for metric in collector.collect() if metric.name == "edgeha_module_elsewhere")
+    assert {one.labels["module"]: one.value for one in found.samples} == {"here": 0.0, "there": 1.0}
 
 
 async def test_a_volume_that_fails_takes_no_other_metric_away(

@@ -375,6 +375,15 @@ async def test_the_rest_of_a_removal_that_was_cut_short_goes(gateway: Gateway) -
     assert gateway.modules.identities.known["n"] == "3", "one that modules sign with stays"
 
 
+async def test_an_identity_of_dots_is_forgotten_and_nothing_of_it_asked_of_the_hub(gateway: Gateway) -> None:
+    # Such a name was taken once; at the hub its path leads to the device itself.
+    for name in ("..", "zz"):
+        gateway.store.remember(name, "1")
+    gateway.modules.reprovision()
+    await until(lambda: not {"..", "zz"} & gateway.modules.identities.known.keys())
+    assert gateway.hub.removed == ["zz"]
+
+
 async def test_one_modules_trouble_does_not_keep_the_daemon_from_looking_at_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
