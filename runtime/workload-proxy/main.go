@@ -4,7 +4,8 @@
 
 // Workload-proxy stands beside a module in its pod. It gives the module the workload API of IoT Edge on the pod's
 // loopback and adds the pod's ServiceAccount token, by which the daemon knows the module. Beside edgeAgent it gives the
-// management API too.
+// management API too. In a pod on the node's network it listens on a socket (unix:///path) instead, which no other pod
+// sees.
 //
 //	workload-proxy         serve
 //	workload-proxy check   exit 0 when the whole way to the daemon works (for the kubelet's exec probe)
@@ -91,7 +92,12 @@ func run(listen string) error {
 	defer cancel()
 	failed := make(chan error, len(servers))
 	for _, server := range servers {
-		go func() { failed <- server.ListenAndServe() }()
+		listener, err := listenAt(server.Addr)
+		if err != nil {
+			return err
+		}
+		defer listener.Close()
+		go func() { failed <- server.Serve(listener) }()
 	}
 	slog.Info("serving", "listen", listen, "daemon", handler.target.String())
 	select {
@@ -115,8 +121,11 @@ func untilStopped() (context.Context, context.CancelFunc) {
 }
 
 func check(listen string) error {
-	client := http.Client{Timeout: 2500 * time.Millisecond}
-	answer, err := client.Get("http://" + listen + readyPath)
+	client := http.Client{
+		Timeout:   2500 * time.Millisecond,
+		Transport: &http.Transport{DialContext: dialTo(listen), DisableKeepAlives: true},
+	}
+	answer, err := client.Get("http://proxy" + readyPath)
 	if err != nil {
 		return err
 	}

@@ -13,13 +13,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,15 +37,22 @@ const (
 	bufferSize  = 16 << 10
 )
 
-// patience is how long an API may take.
+// patience is how long an API may take; 0 is without end. request and read: for a request's header, and for the whole
+// of it; hold: until the daemon can be connected to; header: for the daemon's answer to begin; write: for the whole of it.
 type patience struct {
-	header, read, write time.Duration
+	request, read, hold, header, write time.Duration
 }
 
 var (
-	workload = patience{header: 15 * time.Second, read: 15 * time.Second, write: 30 * time.Second}
+	workload = patience{
+		request: 5 * time.Second,
+		read:    15 * time.Second,
+		hold:    time.Minute,
+		header:  15 * time.Second,
+		write:   30 * time.Second,
+	}
 	// A stock agent waits five minutes for an answer, and reads logs for as long as it likes.
-	management = patience{header: 5 * time.Minute}
+	management = patience{request: 5 * time.Second, hold: time.Minute, header: 5 * time.Minute}
 )
 
 // proxy forwards requests of the pod's module to the daemon.
@@ -54,6 +62,7 @@ type proxy struct {
 	forward *httputil.ReverseProxy
 	client  *http.Client
 	slots   chan struct{}
+	limits  patience
 }
 
 // newProxy returns a proxy to the daemon at a URL, which is known by certificate (PEM) and by nothing else.
@@ -69,12 +78,11 @@ func newProxy(daemon, tokenPath, certificate string, limits patience) (*proxy, e
 	if tokenPath == "" {
 		return nil, fmt.Errorf("%s is not set: give the path of the projected token", envTokenFile)
 	}
+	config := &tls.Config{RootCAs: pinned, ServerName: serverName, MinVersion: tls.VersionTLS13}
 	transport := &http.Transport{
 		// The daemon is in the cluster: never through a proxy, whatever the environment says.
 		Proxy:                 nil,
-		DialContext:           (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		TLSClientConfig:       &tls.Config{RootCAs: pinned, ServerName: serverName, MinVersion: tls.VersionTLS13},
-		TLSHandshakeTimeout:   5 * time.Second,
+		DialTLSContext:        connect(config),
 		ResponseHeaderTimeout: limits.header,
 		// Short: after the daemon moved, a kept connection leads to a node that may be dead.
 		IdleConnTimeout:        5 * time.Second,
@@ -88,10 +96,11 @@ func newProxy(daemon, tokenPath, certificate string, limits patience) (*proxy, e
 		token:  &tokenFile{path: tokenPath},
 		client: &http.Client{Transport: transport, Timeout: 2 * time.Second},
 		slots:  make(chan struct{}, maxParallel),
+		limits: limits,
 	}
 	p.forward = &httputil.ReverseProxy{
 		Rewrite:      p.rewrite,
-		Transport:    transport,
+		Transport:    patient{transport, limits.hold},
 		ErrorHandler: p.failed,
 		BufferPool:   &bufferPool{},
 		ErrorLog:     slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
@@ -103,7 +112,7 @@ func newServer(listen string, handler http.Handler, limits patience) *http.Serve
 	return &http.Server{
 		Addr:              listen,
 		Handler:           handler,
-		ReadHeaderTimeout: 5 * time.Second,
+		ReadHeaderTimeout: limits.request,
 		ReadTimeout:       limits.read,
 		WriteTimeout:      limits.write,
 		IdleTimeout:       30 * time.Second,
@@ -111,7 +120,13 @@ func newServer(listen string, handler http.Handler, limits patience) *http.Serve
 	}
 }
 
-type tokenKey struct{}
+type exchangeKey struct{}
+
+// exchange is what is known of a request: the pod's token as it was when it came, and until when it may be read.
+type exchange struct {
+	token string
+	end   atomic.Pointer[time.Time]
+}
 
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == readyPath {
@@ -137,14 +152,34 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	p.forward.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), tokenKey{}, token)))
+	// The server's limits count from the request's header on; a request that is held has them anew when it goes on.
+	controller := http.NewResponseController(w)
+	own := &exchange{token: token}
+	p.extend(controller, own, p.limits.hold+connectTimeout+handshakeTimeout)
+	ctx := httptrace.WithClientTrace(context.WithValue(r.Context(), exchangeKey{}, own), &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { p.extend(controller, own, 0) },
+	})
+	p.forward.ServeHTTP(w, r.WithContext(ctx))
+}
+
+// extend lets the limits for reading the request and for writing the answer begin anew, after a time from now.
+func (p *proxy) extend(controller *http.ResponseController, own *exchange, after time.Duration) {
+	begin := time.Now().Add(after)
+	if p.limits.read > 0 {
+		end := begin.Add(p.limits.read)
+		own.end.Store(&end)
+		_ = controller.SetReadDeadline(end)
+	}
+	if p.limits.write > 0 {
+		_ = controller.SetWriteDeadline(begin.Add(p.limits.write))
+	}
 }
 
 func (p *proxy) rewrite(r *httputil.ProxyRequest) {
 	r.SetURL(p.target)
 	// Whatever the module sent: the pod's own token is what the daemon shall judge.
-	token, _ := r.In.Context().Value(tokenKey{}).(string)
-	r.Out.Header.Set("Authorization", "Bearer "+token)
+	own, _ := r.In.Context().Value(exchangeKey{}).(*exchange)
+	r.Out.Header.Set("Authorization", "Bearer "+own.token)
 }
 
 func (p *proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
@@ -154,7 +189,13 @@ func (p *proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	if errors.Is(r.Context().Err(), context.Canceled) {
-		return // the module hung up
+		own, _ := r.Context().Value(exchangeKey{}).(*exchange)
+		if end := own.end.Load(); end != nil && !time.Now().Before(*end) {
+			// So net/http cancels what it could not read in time.
+			answer(w, http.StatusRequestTimeout, fmt.Sprintf("the request was not done within %s", p.limits.read))
+			return
+		}
+		panic(http.ErrAbortHandler) // the module hung up; without an answer net/http would say 200
 	}
 	slog.Warn("daemon away", "path", r.URL.EscapedPath(), "reason", err.Error())
 	answer(w, http.StatusBadGateway, fmt.Sprintf("the daemon at %s does not answer: %v", p.target.Host, err))

@@ -151,7 +151,9 @@ func TestDaemonAwayIsA502ThatSaysSo(t *testing.T) {
 	front, _, tokenPath := start(t, 200)
 	gone, certificate := serve(t, serverName, http.NotFoundHandler())
 	gone.Close()
-	front = frontOf(t, gone.URL, tokenPath, certificate, workload)
+	limits := workload
+	limits.hold = 0
+	front = frontOf(t, gone.URL, tokenPath, certificate, limits)
 	status, text := send(t, "POST", front.URL+"/modules/m/genid/1/sign", strings.NewReader("{}"), nil)
 	if status != 502 || !strings.Contains(message(t, text), "does not answer") {
 		t.Fatalf("got %d %q", status, text)
