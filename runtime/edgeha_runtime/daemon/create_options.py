@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,30 @@ from .docker_schema import EXTENSIONS, OPTIONS, Verdict
 Manifest = dict[str, Any]
 
 SERVICE_TYPES = ("ClusterIP", "LoadBalancer", "NodePort")
+# Where the sidecar of a pod on the node's network listens, in a volume of this pod alone.
+SOCKET_FOLDER = "/var/run/edgeha"
+SOCKET_VOLUME = "workload-socket"
 # Volumes of a module's pod that are not the module's.
-RESERVED_VOLUMES = frozenset({"workload-token"})
+RESERVED_VOLUMES = frozenset({"workload-token", SOCKET_VOLUME})
 ALL = "ALL"
 # What a module has without asking: programs of stock images (edgeHub's) cannot even start without it. It is
 # the one that the restricted pod standard lets a container add.
 OWN_CAPABILITIES = ("NET_BIND_SERVICE",)
+# Folders and sockets of a node that hold tokens and keys of others, or open all containers. Refused with what
+# is in them and with the folders that they are in.
+NODE_PRIVATE = (
+    "/etc/kubernetes",
+    "/etc/rancher",
+    "/run/containerd",
+    "/run/cri-dockerd.sock",
+    "/run/crio",
+    "/run/docker",
+    "/run/docker.sock",
+    "/run/k3s",
+    "/var/lib/kubelet",
+    "/var/lib/longhorn",
+    "/var/lib/rancher",
+)
 _CPU_SHARES = 1024  # of one processor
 _NANO = 1_000_000_000
 _DEFAULT_PERIOD = 100_000  # microseconds, the kernel's
@@ -85,6 +103,24 @@ def claim_name(release: str, volume: str) -> str:
     if own != volume or len(own) > 40:
         own = f"{own[:31].strip('-')}-{hashlib.sha256(volume.encode()).hexdigest()[:8]}".strip("-")
     return f"{release}-volume-{own}"
+
+
+def audience(release: str) -> str:
+    """Audience of the tokens by which a gateway's daemon knows its modules."""
+    return f"edgeha-{release}"
+
+
+def private_folder(path: str) -> str:
+    """The one of NODE_PRIVATE, or a kubelet's folder, that a node's path would give; empty for none."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if parts[:2] == ["var", "run"]:
+        parts = parts[1:]  # a link, on all systems that run a kubelet
+    for folder in NODE_PRIVATE:
+        private = folder.split("/")[1:]
+        shared = min(len(parts), len(private))
+        if parts[:shared] == private[:shared]:
+            return folder
+    return path if "kubelet" in parts else ""
 
 
 def read(value: Any) -> Any:
@@ -506,6 +542,8 @@ class _Translator:
             volume = {"emptyDir": {"medium": "Memory", "sizeLimit": str(size)}}
             self._mount("HostConfig.ShmSize", volume, "/dev/shm")  # noqa: S108 - of the container
         paths = [mount["mountPath"] for mount in self.parts.mounts]
+        if self.parts.pod.get("hostNetwork"):
+            paths.append(SOCKET_FOLDER)
         for path in sorted({path for path in paths if paths.count(path) > 1}):
             self.refuse("HostConfig", f"two volumes are mounted at {path}")
 
@@ -515,6 +553,9 @@ class _Translator:
         target, _colon, text = rest.partition(":")
         if not target:
             self.refuse(path, f"{entry[:80]!r} is not source:target[:options]")
+            return
+        if source == target and (source == SOCKET_FOLDER or source.startswith(f"{SOCKET_FOLDER}/")):
+            # So a stock edgeAgent hands its own sockets on, where it has some; each pod has its own.
             return
         more: Manifest = {}
         for option in filter(None, text.split(",")):
@@ -531,6 +572,7 @@ class _Translator:
         if source.startswith("/"):
             if ".." in source.split("/"):
                 self.refuse(path, f"{source[:80]!r} leads upwards")
+            self._node_path(path, source)
             return {"hostPath": {"path": source, "type": "DirectoryOrCreate"}}
         if not _VOLUME_NAME.fullmatch(source):
             self.refuse(path, f"{source[:80]!r} is neither an absolute path nor the name of a volume")
@@ -538,6 +580,13 @@ class _Translator:
         if source not in self.parts.claims:
             self.parts.claims.append(source)
         return {"persistentVolumeClaim": {"claimName": claim_name(self.release, source)}}
+
+    def _node_path(self, path: str, source: str) -> None:
+        if folder := private_folder(source):
+            self.refuse(
+                path,
+                f"{source[:80]!r} gives {folder} of the node, with keys and tokens that are not the module's",
+            )
 
     def _mount_entry(self, path: str, entry: Mapping[str, Any]) -> None:
         kind = self._text(f"{path}.Type", entry.get("Type"))
@@ -667,14 +716,34 @@ class _Translator:
         name = volume["name"]
         if name in RESERVED_VOLUMES or any(known["name"] == name for known in self.parts.volumes):
             self.refuse(path, f"the name {name[:63]!r} is taken")
-        text = json.dumps(volume)
-        if json.dumps(f"{self.release}-state") in text:
-            self.refuse(path, "the claim with the gateway's keys is for the daemon alone")
-        for secret in sorted(self.own_secrets):
-            if json.dumps(secret) in text:
-                self.refuse(path, f"the Secret {secret} is the gateway's own")
+        for reason in sorted({self._not_the_modules(text) for text in _texts_in(volume)} - {""}):
+            self.refuse(path, reason)
+        node = volume.get("hostPath")
+        if isinstance(node, dict) and isinstance(node.get("path"), str):
+            self._node_path(f"{path}.volume.hostPath", node["path"])
         self.parts.volumes.append(volume)
         self.parts.mounts += [{**mount, "name": name} for mount in mounts]
+
+    def _not_the_modules(self, text: str) -> str:
+        """Why a text of a volume may not stand there: it names what is the daemon's or another module's."""
+        release = re.escape(self.release)
+        if text == audience(self.release):
+            return f"tokens for {text} are for the sidecar alone"
+        if text == f"{self.release}-state":
+            return "the claim with the gateway's keys is for the daemon alone"
+        if text.startswith(f"{self.release}-volume-"):
+            return (
+                f"the claim {text[:80]} is of a named volume: name the volume in HostConfig.Binds or Mounts"
+            )
+        if text in self.own_secrets:
+            return f"the Secret {text} is the gateway's own"
+        if re.fullmatch(rf"{release}-.+-(registry|pull-[0-9a-f]{{8}})", text):
+            return f"the Secret {text[:80]} is a module's login of its registry"
+        if re.fullmatch(rf"sh\.helm\.release\.v1\.{release}\.v[0-9]+", text):
+            return f"the Secret {text[:80]} holds the gateway's release"
+        if text == f"{self.release}-modules":
+            return "the ConfigMap with the module set holds variables of other modules"
+        return ""
 
 
 _PROPAGATION = {
@@ -697,6 +766,15 @@ def _capabilities(add: list[str], drop: list[str]) -> Manifest:
     if added := list(dict.fromkeys([*own, *add])):
         found["add"] = added
     return found
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    """All texts in a JSON value, but for names of keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(part)
 
 
 def _propagation(option: str) -> Manifest:

@@ -117,11 +117,13 @@ OPTIONS: Mapping[str, Option] = {
     "HostConfig.IOMaximumIOps": _r(_WINDOWS),
     "HostConfig.IOMaximumBandwidth": _r(_WINDOWS),
     "HostConfig.Binds": _t(
-        "a folder of the node (`hostPath`, made where it is missing), or a claim for a named volume"
+        "a folder of the node (`hostPath`, made where missing), or a claim for a named volume, see above"
     ),
     "HostConfig.ContainerIDFile": _r("a file of the Docker client"),
     "HostConfig.LogConfig": _m("the kubelet keeps and rotates logs"),
-    "HostConfig.NetworkMode": _t("`host`: `hostNetwork`; the names of Docker's own networks change nothing"),
+    "HostConfig.NetworkMode": _t(
+        "`host`: `hostNetwork`, see above; the names of Docker's own networks change nothing"
+    ),
     "HostConfig.PortBindings": _t("ports of the module's Service"),
     "HostConfig.RestartPolicy": _m("the kubelet starts a container that ends again, whatever a policy says"),
     "HostConfig.AutoRemove": _r("a module is kept"),
@@ -129,7 +131,7 @@ OPTIONS: Mapping[str, Option] = {
     "HostConfig.VolumesFrom": _r("name the volume in both modules"),
     "HostConfig.Mounts": _t("see each option below"),
     "HostConfig.Mounts.Target": _t("`mountPath`"),
-    "HostConfig.Mounts.Source": _t("a folder of the node, or the name of a volume"),
+    "HostConfig.Mounts.Source": _t("a folder of the node without tokens, or the name of a volume"),
     "HostConfig.Mounts.Type": _t("`bind`, `volume` or `tmpfs`"),
     "HostConfig.Mounts.ReadOnly": _t("`readOnly`"),
     "HostConfig.Mounts.Consistency": _m("Docker Desktop only"),
@@ -160,7 +162,7 @@ OPTIONS: Mapping[str, Option] = {
     "HostConfig.GroupAdd": _t("`supplementalGroups`, as numbers"),
     "HostConfig.IpcMode": _t("`host`: `hostIPC`; `private` is what a pod has"),
     "HostConfig.Cgroup": _r(_RUNTIME),
-    "HostConfig.Links": _r("modules find each other by their names"),
+    "HostConfig.Links": _r("modules find each other by their ids, see above"),
     "HostConfig.OomScoreAdj": _r("the kubelet sets it, by the pod's class"),
     "HostConfig.PidMode": _t("`host`: `hostPID`"),
     "HostConfig.Privileged": _t("`privileged`; without `User` the image's user is it"),
@@ -183,7 +185,7 @@ OPTIONS: Mapping[str, Option] = {
     "NetworkingConfig": _t("see each option below"),
     "NetworkingConfig.EndpointsConfig": _t("the names of Docker's own networks change nothing"),
     "NetworkingConfig.EndpointsConfig.IPAMConfig": _r("the network plugin gives addresses"),
-    "NetworkingConfig.EndpointsConfig.Links": _r("modules find each other by their names"),
+    "NetworkingConfig.EndpointsConfig.Links": _r("modules find each other by their ids, see above"),
     "NetworkingConfig.EndpointsConfig.Aliases": _r("a module has one name"),
     "NetworkingConfig.EndpointsConfig.DriverOpts": _r("the network plugin has options of its own"),
     "NetworkingConfig.EndpointsConfig.GwPriority": _r("a pod has one network"),
@@ -202,7 +204,9 @@ OPTIONS: Mapping[str, Option] = {
     f"{EXTENSIONS}.tolerations": _t("`tolerations`, beside those for a node that is away"),
     f"{EXTENSIONS}.affinity": _t("`affinity`"),
     f"{EXTENSIONS}.resources": _t("`resources`; wins over Memory and the like"),
-    f"{EXTENSIONS}.volumes": _t("`[{volume, volumeMounts}]`: any volume of Kubernetes but the gateway's own"),
+    f"{EXTENSIONS}.volumes": _t(
+        "`[{volume, volumeMounts}]`: any volume of Kubernetes that is not another's, see above"
+    ),
     f"{EXTENSIONS}.securityContext": _t("`securityContext` of the pod"),
     f"{EXTENSIONS}.serviceOptions": _t("`type` and `loadBalancerIP` of the module's Service"),
 }

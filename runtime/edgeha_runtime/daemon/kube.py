@@ -156,6 +156,16 @@ class Cluster:
             raise ClusterError(f"Service {service} has no address")
         return address
 
+    async def labels_of_service(self, name: str) -> Mapping[str, str] | None:
+        """Labels of a Service; None where there is none."""
+        try:
+            found = await self._client.get(Service, name, namespace=self._namespace)
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
+            return None
+        return (found.metadata.labels if found.metadata else None) or {}
+
     async def create_event(self, manifest: Manifest) -> None:
         """Write an event."""
         # lightkube's types leave out kinds that can be listed in all namespaces.

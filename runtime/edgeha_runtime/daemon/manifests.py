@@ -15,14 +15,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from .create_options import ALL, OWN_CAPABILITIES, claim_name, literal
+from .create_options import ALL, OWN_CAPABILITIES, SOCKET_FOLDER, SOCKET_VOLUME, claim_name, literal
 from .moduleset import SYSTEM_MODULES, Module
 from .moduleset import label as module_label
 from .settings import Settings
 
 API_VERSION = "2020-07-07"
 MANAGEMENT_API_VERSION = "2022-08-03"
-# The same in every pod, because stock agents copy their own workload URI into the modules they start.
+# The same in every pod with a network of its own, because stock agents copy their own workload URI into the
+# modules they start.
 PROXY_PORT = 35001
 MANAGEMENT_PORT = 35000  # in edgeAgent's pod only
 RUN_AS = 10001
@@ -72,6 +73,30 @@ def labels(release: str, component: str) -> dict[str, str]:
 def selector(release: str) -> dict[str, str]:
     """Labels that all module objects of a gateway carry."""
     return labels(release, "module")
+
+
+def _on_nodes_network(module: Module) -> bool:
+    """Whether the module's pod has the node's network, whose loopback is everybody's on the node."""
+    return module.parts.pod.get("hostNetwork") is True
+
+
+def _listen(module: Module, port: int) -> str:
+    """Where the module's sidecar listens, in its words: an address, or a socket of this pod alone."""
+    if _on_nodes_network(module):
+        return f"unix://{SOCKET_FOLDER}/{'management' if port == MANAGEMENT_PORT else 'workload'}.sock"
+    return f"127.0.0.1:{port}"
+
+
+def _uri(module: Module, port: int) -> str:
+    """The same in the module's words."""
+    listen = _listen(module, port)
+    return listen if _on_nodes_network(module) else f"http://{listen}"
+
+
+def _socket_mounts(module: Module) -> list[Manifest]:
+    if not _on_nodes_network(module):
+        return []
+    return [{"name": SOCKET_VOLUME, "mountPath": SOCKET_FOLDER}]
 
 
 def _metadata(module: Module, settings: Settings, owner: OwnerReference) -> Manifest:
@@ -163,6 +188,10 @@ def deployment(
                     ],
                 },
             },
+            *(
+                {"name": mount["name"], "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
+                for mount in _socket_mounts(module)
+            ),
             *module.parts.volumes,
         ],
         **parts,
@@ -257,7 +286,7 @@ def _sysctls(module: Module) -> Manifest:
     Pods on the host's network may not set them.
     """
     own = {entry["name"]: entry for entry in module.parts.pod_security.get("sysctls", [])}
-    if not module.parts.pod.get("hostNetwork"):
+    if not _on_nodes_network(module):
         name = "net.ipv4.ip_unprivileged_port_start"
         own = {name: {"name": name, "value": "0"}} | own
     return {"sysctls": list(own.values())} if own else {}
@@ -287,7 +316,7 @@ def _sidecar(module: Module, settings: Settings, certificate: str) -> Manifest:
     """Native sidecar: the module starts once the way to the daemon works, and ends before it."""
     management = {
         "EDGEHA_MANAGEMENT_URL": settings.management_url,
-        "EDGEHA_MANAGEMENT_LISTEN": f"127.0.0.1:{MANAGEMENT_PORT}",
+        "EDGEHA_MANAGEMENT_LISTEN": _listen(module, MANAGEMENT_PORT),
     }
     return {
         "name": "workload-proxy",
@@ -298,11 +327,11 @@ def _sidecar(module: Module, settings: Settings, certificate: str) -> Manifest:
             {"name": "EDGEHA_WORKLOAD_URL", "value": settings.workload_url},
             {"name": "EDGEHA_WORKLOAD_CERTIFICATE", "value": certificate},
             {"name": "EDGEHA_WORKLOAD_TOKEN_FILE", "value": f"{TOKEN_FOLDER}/token"},
-            {"name": "EDGEHA_WORKLOAD_LISTEN", "value": f"127.0.0.1:{PROXY_PORT}"},
+            {"name": "EDGEHA_WORKLOAD_LISTEN", "value": _listen(module, PROXY_PORT)},
             *({"name": name, "value": value} for name, value in management.items() if module.is_agent),
         ],
-        # An exec probe: the kubelet cannot reach a port on the pod's loopback. Clients such as stock edgeHub
-        # try the workload API three times and exit, so the module waits here while the daemon starts.
+        # An exec probe: the kubelet reaches neither a port on the pod's loopback nor a socket. Clients such
+        # as stock edgeHub try three times and exit, so the module waits here while the daemon starts.
         "startupProbe": {
             "exec": {"command": ["/workload-proxy", "check"]},
             "periodSeconds": 1,
@@ -311,7 +340,10 @@ def _sidecar(module: Module, settings: Settings, certificate: str) -> Manifest:
         },
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}, "limits": {"memory": "24Mi"}},
         "securityContext": _OWN_CONTAINER,
-        "volumeMounts": [{"name": "workload-token", "mountPath": TOKEN_FOLDER, "readOnly": True}],
+        "volumeMounts": [
+            {"name": "workload-token", "mountPath": TOKEN_FOLDER, "readOnly": True},
+            *_socket_mounts(module),
+        ],
     }
 
 
@@ -340,14 +372,14 @@ def _contract(module: Module, generation: str, settings: Settings) -> dict[str, 
         "IOTEDGE_IOTHUBHOSTNAME": settings.iothub_hostname,
         "IOTEDGE_MODULEGENERATIONID": generation,
         "IOTEDGE_MODULEID": module.identity,
-        "IOTEDGE_WORKLOADURI": f"http://127.0.0.1:{PROXY_PORT}",
+        "IOTEDGE_WORKLOADURI": _uri(module, PROXY_PORT),
     }
     if module.is_agent:
         # It calls both APIs by one version, and gives the modules it makes the name of the gateway.
         found |= {
             "EdgeDeviceHostName": settings.gateway_hostname,
             "IOTEDGE_APIVERSION": MANAGEMENT_API_VERSION,
-            "IOTEDGE_MANAGEMENTURI": f"http://127.0.0.1:{MANAGEMENT_PORT}",
+            "IOTEDGE_MANAGEMENTURI": _uri(module, MANAGEMENT_PORT),
             "Mode": "iotedged",
         }
         if settings.parent_host:
@@ -399,8 +431,8 @@ def _container(module: Module, generation: str, settings: Settings) -> Manifest:
         **module.parts.container,
         "securityContext": {**_OF_MODULES, **module.parts.container.get("securityContext", {})},
     }
-    if module.parts.mounts:
-        container["volumeMounts"] = module.parts.mounts
+    if mounts := [*_socket_mounts(module), *module.parts.mounts]:
+        container["volumeMounts"] = mounts
     if module.parts.ports:
         ports = {(port.target, port.protocol) for port in module.parts.ports}
         container["ports"] = [
@@ -421,11 +453,7 @@ def service(module: Module, settings: Settings, owner: OwnerReference) -> Manife
         "spec": {
             "type": "ClusterIP",
             **module.parts.service,
-            "selector": {
-                **selector(settings.release),
-                MODULE_LABEL: metadata["labels"][MODULE_LABEL],
-                SLOT_LABEL: settings.slot,
-            },
+            "selector": _working_pod(module, settings),
             "ports": [
                 {
                     "name": port.name(),
@@ -436,6 +464,36 @@ def service(module: Module, settings: Settings, owner: OwnerReference) -> Manife
                 for port in module.parts.ports
             ],
         },
+    }
+
+
+def name_service(module: Module, settings: Settings, owner: OwnerReference) -> Manifest | None:
+    """The headless Service by which other modules reach this one by its id, as containers do on Docker.
+
+    None where the id can be no Service's name. Docker resolves names of containers that are not ready too.
+    """
+    if not module.host_name:
+        return None
+    metadata = _metadata(module, settings, owner)
+    metadata["name"] = module.host_name
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": _working_pod(module, settings),
+        },
+    }
+
+
+def _working_pod(module: Module, settings: Settings) -> dict[str, str]:
+    """Labels of the module's pod in the slot that works."""
+    return {
+        **selector(settings.release),
+        MODULE_LABEL: module_label(module.name),
+        SLOT_LABEL: settings.slot,
     }
 
 

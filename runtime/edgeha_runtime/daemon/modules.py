@@ -50,6 +50,10 @@ _Basis = tuple[Module, str, OwnerReference | None, Addresses]
 _log = logging.getLogger(__name__)
 
 
+class NameTakenError(Exception):
+    """The name of a module is that of somebody else's Service."""
+
+
 class Modules:
     """The modules of one gateway.
 
@@ -512,6 +516,8 @@ class Modules:
             yield
         except AWAY:
             raise
+        except NameTakenError as error:
+            problems[name] = str(error)
         except ERRORS as error:
             problems[name] = describe(error)
         except OSError as error:
@@ -534,10 +540,12 @@ class Modules:
         Something else of such a name, without the labels of a module, is somebody else's.
         """
         kept = {moduleset.object_name(self._settings.release, name) for name in desired.names}
+        # Those of refused modules too, whose objects stay.
+        host_names = {moduleset.host_name(name) for name in desired.names} - {""}
         without_ports = {module.object_name for module in desired.modules if not module.parts.ports}
         wanted = {
             "Deployment": {deployment_name(name, slot) for name in kept for slot in self._settings.slots},
-            "Service": kept - without_ports,
+            "Service": (kept - without_ports) | host_names,
             "ServiceAccount": kept,
         }
         there = await self._cluster.object_names(manifests.selector(self._settings.release))
@@ -579,12 +587,26 @@ class Modules:
                     self.events.know(module.object_name, wanted["metadata"]["name"], applied.uid)
         finally:
             self._writing = ""
+        # Last: where the name is somebody else's in this namespace, the module runs all the same.
+        name_service = manifests.name_service(module, self._settings, owner)
+        if name_service is not None:
+            await self._apply_name(name_service)
         self._applied[module.object_name] = (basis, numbers)
         # The echo of one's own writing needs no other pass; what somebody else did meanwhile does.
         for slot, told in self._told.items():
             if told is None or told > numbers.get(slot, 0):
                 self._object_changed(deployment_name(module.object_name, slot), told)
         _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
+
+    async def _apply_name(self, wanted: Manifest) -> None:
+        """Raises NameTakenError where the Service is not this gateway's; force would take it from them."""
+        name = wanted["metadata"]["name"]
+        found = await self._cluster.labels_of_service(name)
+        if found is not None and not manifests.selector(self._settings.release).items() <= found.items():
+            raise NameTakenError(
+                f"other modules do not find it by its id: Service {name} is somebody else's, rename one"
+            )
+        await self._cluster.apply(wanted)
 
     async def _apply_pull_secret(self, name: str, secret: Manifest) -> None:
         """Noted before it is made, so that it is removed one day; one of somebody else is left alone."""

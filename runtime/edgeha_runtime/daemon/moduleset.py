@@ -29,6 +29,8 @@ SYSTEM_MODULES = frozenset({EDGE_AGENT, "edgeHub"})
 CONTRACT_PULL_POLICIES = {"On-Create": "IfNotPresent", "Never": "Never"}
 _KEYS = {"name", "image", "env", "imagePullPolicy", "createOptions"}
 _NOT_DNS = re.compile(r"[^a-z0-9]+")
+# Of Kubernetes (RFC 1035).
+_SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _NOT_LABEL = re.compile(r"[^A-Za-z0-9_.-]")
 _ENV_NAME = re.compile(r"[!-<>-~]+")
 _MAX_DEPTH = 64  # of lists and objects in each other; Python gives up at some hundreds
@@ -71,6 +73,16 @@ class Module:
     def identity(self) -> str:
         """Name of its identity at the hub."""
         return identity_name(self.name)
+
+    @property
+    def host_name(self) -> str:
+        """Name by which the other modules of the gateway reach it, empty where DNS can have no such name."""
+        return host_name(self.name)
+
+    @property
+    def service_names(self) -> tuple[str, ...]:
+        """Names of its Services in the cluster, that of its ports first."""
+        return (self.object_name, self.host_name) if self.host_name else (self.object_name,)
 
     @property
     def is_agent(self) -> bool:
@@ -131,6 +143,12 @@ def object_name(release: str, module: str) -> str:
         return name
     digest = hashlib.sha256(f"{release}/{module}".encode()).hexdigest()[:8]
     return f"{name[: MAX_OBJECT_NAME - 9].rstrip('-')}-{digest}"
+
+
+def host_name(module: str) -> str:
+    """Name of a module in the gateway's DNS, which knows no case; empty where it can have no such name."""
+    name = module.lower()
+    return name if _SERVICE_NAME.fullmatch(name) else ""
 
 
 def label(module: str) -> str:
@@ -250,12 +268,15 @@ def assemble(candidates: Iterable[Candidate], release: str, *, shares_volumes: b
     }
     reserved = frozenset(takers)
     for module in read:
-        takers.setdefault(module.object_name, []).append(f"module {module.name}")
+        for name in module.service_names:
+            takers.setdefault(name, []).append(f"module {module.name}")
     for module in read:
-        others = [taker for taker in takers[module.object_name] if taker != f"module {module.name}"]
-        if len(takers[module.object_name]) > 1:
-            twin = ", ".join(others) or "another module of that very name"
-            refused[module.name] = f"its object name {module.object_name} belongs to {twin} too: rename one"
+        for name in module.service_names:
+            others = [taker for taker in takers[name] if taker != f"module {module.name}"]
+            if len(takers[name]) > 1:
+                twin = ", ".join(others) or "another module of that very name"
+                refused[module.name] = f"its object name {name} belongs to {twin} too: rename one"
+                break
     refused = _quarrels(read, shares_volumes=shares_volumes) | refused
     # A name that could be that of two modules is nobody's.
     held = {

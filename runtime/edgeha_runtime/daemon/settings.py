@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .create_options import audience
+
 # A gateway is there once or twice, the second time as a standby.
 SLOTS = ("a", "b")
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -104,7 +106,7 @@ class Settings:
     @property
     def audience(self) -> str:
         """Audience that a module's token must be made for; a token for anything else opens nothing here."""
-        return f"edgeha-{self.release}"
+        return audience(self.release)
 
     @property
     def parent_host(self) -> str:

@@ -49,6 +49,21 @@ def variables(daemon: Daemon, name: str) -> dict[str, str]:
     return {entry["name"]: entry.get("value", "") for entry in container["env"]}
 
 
+async def test_on_the_nodes_network_a_module_gets_sockets_and_edge_agent_sees_what_it_said(
+    managed: Daemon,
+) -> None:
+    given = spec("Sensor", createOptions={"HostConfig": {"NetworkMode": "host"}, "Labels": {"a": "b"}})
+    given["config"]["env"] = [{"key": "IOTEDGE_WORKLOADURI", "value": "http://127.0.0.1:35001"}]
+    status, _ = await ask(managed, "POST", "/modules", given)
+    assert status == 201
+    await until("its objects", lambda: ("deployments", "gw-sensor-a") in managed.api.objects)
+    assert variables(managed, "gw-sensor-a")["IOTEDGE_WORKLOADURI"] == "unix:///var/run/edgeha/workload.sock"
+    status, shown = await ask(managed, "GET", "/modules/Sensor")
+    assert status == 200
+    assert shown["config"]["env"] == given["config"]["env"]
+    assert shown["config"]["settings"] == given["config"]["settings"]
+
+
 def pod(daemon: Daemon, module: str, name: str, state: dict[str, Any]) -> None:
     """A pod as the kubelet tells it."""
     daemon.api.put(

@@ -435,6 +435,40 @@ def of_kubernetes(**volume: Any) -> dict[str, Any]:
             "the Secret gw-credential is the gateway's own",
         ),
         (of_kubernetes(name="workload-token"), "is taken"),
+        (of_kubernetes(name="workload-socket"), "is taken"),
+        (
+            of_kubernetes(
+                projected={"sources": [{"serviceAccountToken": {"path": "t", "audience": "edgeha-gw"}}]}
+            ),
+            "tokens for edgeha-gw are for the sidecar alone",
+        ),
+        (of_kubernetes(secret={"secretName": "gw-other-registry"}), "a module's login of its registry"),
+        (
+            of_kubernetes(csi={"driver": "d", "nodePublishSecretRef": {"name": "gw-m-pull-0123abcd"}}),
+            "a module's login of its registry",
+        ),
+        (
+            of_kubernetes(csi={"driver": "d", "volumeAttributes": {"secretProviderClass": "gw-credential"}}),
+            "gw-credential is the gateway's own",
+        ),
+        (of_kubernetes(secret={"secretName": "sh.helm.release.v1.gw.v12"}), "holds the gateway's release"),
+        (of_kubernetes(configMap={"name": "gw-modules"}), "variables of other modules"),
+        (
+            of_kubernetes(persistentVolumeClaim={"claimName": "gw-volume-data"}),
+            "name the volume in HostConfig.Binds or Mounts",
+        ),
+        (
+            of_kubernetes(hostPath={"path": "/x/../var/lib/kubelet"}),
+            f"{EXTENSIONS}.volumes[0].volume.hostPath: '/x/../var/lib/kubelet' gives",
+        ),
+        (
+            host(Mounts=[{"Type": "bind", "Source": "/var/lib", "Target": "/x"}]),
+            "createOptions.HostConfig.Mounts[0]: '/var/lib' gives /var/lib/kubelet of the node",
+        ),
+        (
+            host(NetworkMode="host", Tmpfs={"/var/run/edgeha": ""}),
+            "two volumes are mounted at /var/run/edgeha",
+        ),
         ({EXTENSIONS: {"volumes": [{"volume": {}}]}}, "is not {volume"),
     ],
 )
@@ -442,6 +476,52 @@ def test_what_cannot_be_is_refused_with_its_path(options: dict[str, Any], said: 
     found = problems(options)
     assert any(said in problem for problem in found), found
     assert all(problem.startswith("createOptions.") for problem in found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/",
+        "//",
+        "/etc",
+        "/run",
+        "/var/run/",
+        "/var",
+        "/var/lib",
+        "/var/lib/kubelet",
+        "/var//lib/./kubelet/pods/7",
+        "/var/snap/microk8s/common/var/lib/kubelet/pods",
+        "/var/run/docker.sock",
+        "/run/containerd/containerd.sock",
+        "/etc/rancher/k3s/k3s.yaml",
+    ],
+)
+def test_folders_of_the_node_with_tokens_of_others_are_refused(source: str) -> None:
+    (problem,) = problems(host(Binds=[f"{source}:/x:ro"]))
+    assert problem.startswith(f"createOptions.HostConfig.Binds: '{source}' gives /")
+    (problem,) = problems(of_kubernetes(hostPath={"path": source}))
+    assert f"'{source}' gives /" in problem
+
+
+@pytest.mark.parametrize(
+    "source", ["/dev/plc", "/var/lib/plant", "/etc/localtime", "/run/udev", "/var/log", "/kube", "/runs"]
+)
+def test_other_folders_of_the_node_may_be_mounted(source: str) -> None:
+    good(host(Binds=[f"{source}:/x"]))
+    good(of_kubernetes(hostPath={"path": source}))
+
+
+@pytest.mark.parametrize("name", ["plant-registry", "gw-registry", "edgeha-other"])
+def test_what_is_not_the_gateways_may_be_mounted(name: str) -> None:
+    good(of_kubernetes(secret={"secretName": name}))
+    good(of_kubernetes(projected={"sources": [{"serviceAccountToken": {"path": "t", "audience": name}}]}))
+
+
+def test_a_bind_of_an_edge_agents_own_sockets_changes_nothing() -> None:
+    sockets = [f"/var/run/edgeha/{name}.sock" for name in ("workload", "management")]
+    found = good(host(Binds=[*(f"{path}:{path}" for path in sockets), "/var/run/edgeha:/var/run/edgeha"]))
+    assert (found.volumes, found.mounts) == ([], [])
+    assert good(host(Binds=[f"{sockets[0]}:/x"])).mounts == [{"name": "volume-0", "mountPath": "/x"}]
 
 
 def test_all_problems_are_told_at_once() -> None:

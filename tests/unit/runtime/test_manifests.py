@@ -321,6 +321,77 @@ def test_a_module_of_edge_agent_has_its_variables_and_those_that_the_daemon_know
     }
 
 
+HOST = {"HostConfig": {"NetworkMode": "host"}}
+SOCKETS = "/var/run/edgeha"
+
+
+def test_on_the_nodes_network_the_apis_are_on_sockets_of_the_pod_alone(settings: Settings) -> None:
+    # As a stock agent hands on what it has itself, which is not for that pod.
+    env = {
+        "IOTEDGE_WORKLOADURI": "http://127.0.0.1:35001",
+        "IOTEDGE_MANAGEMENTURI": "http://127.0.0.1:35000",
+    }
+    for name in ("m", "edgeAgent"):
+        found = made(settings, name, env, createOptions=HOST)
+        spec = found["spec"]["template"]["spec"]
+        given, beside = variables(found), sidecar_of(found)
+        assert spec["hostNetwork"] is True
+        assert given["IOTEDGE_WORKLOADURI"] == beside["EDGEHA_WORKLOAD_LISTEN"]
+        assert given["IOTEDGE_WORKLOADURI"] == f"unix://{SOCKETS}/workload.sock"
+        if name == "edgeAgent":
+            assert given["IOTEDGE_MANAGEMENTURI"] == beside["EDGEHA_MANAGEMENT_LISTEN"]
+            assert given["IOTEDGE_MANAGEMENTURI"] == f"unix://{SOCKETS}/management.sock"
+        assert not any("127.0.0.1" in value for value in beside.values()), "it is the node's"
+        (volume,) = (volume for volume in spec["volumes"] if volume["name"] == "workload-socket")
+        assert volume["emptyDir"]["medium"] == "Memory"
+        (module,), (gate, sidecar) = spec["containers"], spec["initContainers"]
+        mount = {"name": "workload-socket", "mountPath": SOCKETS}
+        assert module["volumeMounts"] == [mount]
+        assert sidecar["volumeMounts"][1:] == [mount]
+        assert "volumeMounts" not in gate
+        # No probe of the sidecar needs a port on the node.
+        assert sidecar["startupProbe"]["exec"]["command"] == ["/workload-proxy", "check"]
+        assert not {"livenessProbe", "readinessProbe", "ports"} & sidecar.keys()
+
+
+def test_other_pods_have_no_socket(settings: Settings) -> None:
+    spec = pod(settings)
+    assert not any(volume["name"] == "workload-socket" for volume in spec["volumes"])
+    assert sidecar_of(rendered(settings))["EDGEHA_WORKLOAD_LISTEN"] == "127.0.0.1:35001"
+
+
+def test_a_module_waits_until_the_daemon_knows_it(settings: Settings) -> None:
+    _gate, sidecar = pod(settings)["initContainers"]
+    assert sidecar["restartPolicy"] == "Always", "a sidecar's startup probe holds what comes after it"
+    probe = sidecar["startupProbe"]
+    assert probe["exec"]["command"] == ["/workload-proxy", "check"]
+    # Long enough for a daemon that moves to another machine.
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 600
+
+
+def test_a_module_has_a_name_for_the_others_whether_it_has_ports_or_not(settings: Settings) -> None:
+    plain = read(settings, {"name": "Sensor", "image": "i"})
+    for module in (plain, read(settings, {"name": "Sensor", "image": "i", "createOptions": OPTIONS})):
+        service = manifests.name_service(module, settings, OWNER)
+        assert service is not None
+        assert service["metadata"]["name"] == "sensor"
+        assert service["metadata"]["ownerReferences"] == [OWNER.manifest()]
+        assert manifests.selector("gw").items() <= service["metadata"]["labels"].items()
+        assert service["spec"] == {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {
+                **manifests.selector("gw"),
+                manifests.MODULE_LABEL: "Sensor",
+                manifests.SLOT_LABEL: "a",
+            },
+        }
+        wanted = manifests.deployment(module, "637", settings, OWNER, "PEM", NOWHERE, "a")
+        labels = wanted["spec"]["template"]["metadata"]["labels"]
+        assert service["spec"]["selector"].items() <= labels.items()
+    assert manifests.name_service(with_options(settings), settings, OWNER) is None, "Sensor? is no DNS name"
+
+
 def test_a_stopped_module_has_no_pod_and_each_restart_gives_it_a_new_one(settings: Settings) -> None:
     stopped, first, second = (
         made(settings, "m", running=False),

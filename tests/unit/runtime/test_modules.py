@@ -49,6 +49,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.objects: dict[str, set[str]] = {"Deployment": set(), "Service": set(), "ServiceAccount": set()}
         self.others: set[str] = set()
+        self.services: dict[str, dict[str, str]] = {}  # of somebody else
         self.applied: list[str] = []
         self.events: list[Manifest] = []
         self.deleted: list[tuple[str, str]] = []
@@ -71,6 +72,9 @@ class FakeCluster:
         if self.gateway is None:
             raise ClusterError(f"Service {service} has no address")
         return self.gateway
+
+    async def labels_of_service(self, name: str) -> dict[str, str] | None:
+        return self.services.get(name)
 
     async def create_event(self, manifest: Manifest) -> None:
         self.events.append(manifest)
@@ -334,7 +338,31 @@ async def test_only_objects_with_the_labels_of_a_module_are_deleted(gateway: Gat
     await until(lambda: "gw-m-a" in gateway.cluster.objects["Deployment"])
     await gateway.modules.deployment.remove("m")
     await until(lambda: "gw-m-a" not in gateway.cluster.objects["Deployment"])
-    assert sorted(gateway.cluster.deleted) == [("Deployment", "gw-m-a"), ("ServiceAccount", "gw-m")]
+    deleted = [("Deployment", "gw-m-a"), ("Service", "m"), ("ServiceAccount", "gw-m")]
+    assert sorted(gateway.cluster.deleted) == deleted
+
+
+async def test_a_module_has_a_service_of_its_name_beside_that_of_its_ports(gateway: Gateway) -> None:
+    ports = {"ExposedPorts": {"80/tcp": {}}}
+    await gateway.modules.deployment.create(spec("m", createOptions=ports))
+    await until(lambda: {"gw-m", "m", "edgeagent"} == gateway.cluster.objects["Service"])
+    await gateway.modules.deployment.update("m", spec("m"), start=True)
+    await until(lambda: {"m", "edgeagent"} == gateway.cluster.objects["Service"])
+
+
+@pytest.mark.parametrize("labels", [{}, manifests.selector("other")])
+async def test_a_service_of_somebody_else_stays_theirs_and_the_module_runs(
+    gateway: Gateway, labels: dict[str, str]
+) -> None:
+    gateway.cluster.services["m"] = labels
+    await gateway.modules.deployment.create(spec("m"))
+    await until(lambda: any("Service m is somebody else's" in one for one in gateway.modules.not_ready()))
+    assert "gw-m-a" in gateway.cluster.objects["Deployment"]
+    assert "Service/m" not in gateway.cluster.applied
+    gateway.cluster.services["m"] = manifests.selector("gw")
+    gateway.modules.reprovision()
+    await until(lambda: gateway.modules.not_ready() == [])
+    assert "Service/m" in gateway.cluster.applied
 
 
 async def test_a_refused_edge_agent_takes_no_name_out_of_the_hosts_files(gateway: Gateway) -> None:

@@ -161,6 +161,34 @@ def test_a_module_cannot_take_the_gateways_service() -> None:
     assert found.accounts == {"gw-a": "a"}
 
 
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [
+        ("Sensor", "sensor"),
+        ("edgeHub", "edgehub"),
+        ("a-1", "a-1"),
+        ("a" * 63, "a" * 63),
+        ("a" * 64, ""),
+        ("1a", ""),
+        ("a_b", ""),
+        ("a.b", ""),
+        ("a-", ""),
+    ],
+)
+def test_a_module_is_found_by_its_id_where_dns_can_have_it(name: str, host: str) -> None:
+    assert moduleset.host_name(name) == host
+
+
+@pytest.mark.parametrize(
+    ("name", "taker"),
+    [("gw-daemon", "the daemon"), ("GW-Gateway", "the gateway's Service"), ("gw-b", "module b")],
+)
+def test_a_module_cannot_be_found_by_the_name_of_another_object(name: str, taker: str) -> None:
+    found = parse({"name": name, "image": "i"}, {"name": "b", "image": "i"}, {"name": "c", "image": "i"})
+    assert f"its object name {name.lower()} belongs to {taker} too: rename one" in found.refused[name]
+    assert "c" not in found.refused
+
+
 def test_the_pods_of_a_refused_module_keep_their_identity() -> None:
     found = parse({"name": "edgeAgent", "image": "i", "env": 1}, bound("a"), bound("b"))
     assert set(found.refused) == {"edgeAgent", "a", "b"}
