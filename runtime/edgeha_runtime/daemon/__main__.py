@@ -10,7 +10,6 @@ import functools
 import logging
 import os
 import signal
-import ssl
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 
@@ -21,6 +20,7 @@ from edgeha_runtime import __version__
 from . import kube, logs, metrics, provisioning, settings, transport, trust
 from .authority import EdgeCa
 from .callers import Callers
+from .connections import listen
 from .credential import Credential
 from .hub import HubClient
 from .hub_errors import HubError
@@ -71,14 +71,6 @@ class Health:
         return await metrics.answer(request)
 
 
-async def _listen(app: web.Application, port: int, tls: ssl.SSLContext | None = None) -> web.AppRunner:
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
-    await runner.setup()
-    # All addresses of the pod, IPv4 and IPv6: it has a network of its own.
-    await web.TCPSite(runner, None, port, ssl_context=tls).start()
-    return runner
-
-
 async def serve(config: Settings, stop: asyncio.Event) -> None:
     """Run the daemon until `stop` is set.
 
@@ -89,7 +81,8 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
     credential = Credential(config, bundle.context())
     manifest_trust = trust.load_manifest(config.manifest_trust_file)
     lock = StoreLock(config.state_dir, pod=config.pod_name, node=config.node_name)
-    runners = [await _listen(health.application(), config.health_port)]
+    # Each on all addresses of the pod, IPv4 and IPv6: it has a network of its own.
+    runners = [await listen(health.application(), config.health_port)]
     try:
         await _or_stop(lock.acquire(config.lock_timeout), stop)
         if stop.is_set():
@@ -107,6 +100,7 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
             modules = Modules(config, store, hub, cluster)
             callers = Callers(
                 TokenReviewer(client),
+                place=cluster.place if config.check_caller_address else None,
                 namespace=config.namespace,
                 audience=config.audience,
                 modules=lambda: modules.accounts,
@@ -140,8 +134,8 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
             )
             metrics.REGISTRY.register(health.gateway)
             tls = transport.server_context(*store.transport())
-            runners.append(await _listen(api.application(), config.workload_port, tls))
-            runners.append(await _listen(management.application(), config.management_port, tls))
+            runners.append(await listen(api.application(), config.workload_port, tls))
+            runners.append(await listen(management.application(), config.management_port, tls))
             health.not_ready = lambda: [
                 *modules.not_ready(),
                 *edge_ca.not_ready(),

@@ -35,9 +35,10 @@ API_VERSIONS = frozenset(
 )
 # A twin in base64, which is the largest that edgeHub encrypts, several times.
 MAX_BODY = 1024 * 1024
-BODY_TIMEOUT = 10.0
+BODY_SECONDS = 10.0
 
 CALLER = web.RequestKey("caller", Caller)
+_BODY_SECONDS = web.AppKey("body_seconds", float)
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -62,16 +63,24 @@ def error_response(status: int, message: str) -> web.Response:
     return web.json_response({"message": message}, status=status)
 
 
-def application(api: str, callers: Callers, allow: Callable[[web.Request, Caller], None]) -> web.Application:
+def application(
+    api: str,
+    callers: Callers,
+    allow: Callable[[web.Request, Caller], None],
+    *,
+    body_seconds: float = BODY_SECONDS,
+) -> web.Application:
     """An application without routes; its handlers are called for known callers that `allow` does not refuse.
 
     `api` names it in messages. `allow` raises ApiError; what it says and all else that is raised become the
-    contract's ErrorResponse.
+    contract's ErrorResponse. `body_seconds`: how long a body may take to arrive.
     """
-    return web.Application(
+    app = web.Application(
         client_max_size=MAX_BODY,
         middlewares=[_measured(api), _errors(api), _authenticate(callers, allow)],
     )
+    app[_BODY_SECONDS] = body_seconds
+    return app
 
 
 def _measured(api: str) -> Middleware:
@@ -120,9 +129,11 @@ def _authenticate(callers: Callers, allow: Callable[[web.Request, Caller], None]
     @web.middleware
     async def middleware(request: web.Request, handler: _Handler) -> web.StreamResponse:
         try:
-            caller = await callers.identify(request.headers.get("Authorization"))
+            caller = await callers.identify(request.headers.get("Authorization"), request.remote or "")
         except CallerRefusedError as error:
-            log_refusal(error.status, str(error), path=request.raw_path, peer=request.remote)
+            log_refusal(
+                error.status, str(error), path=request.raw_path, peer=request.remote, caller=error.caller
+            )
             raise ApiError(error.status, str(error)) from None
         except ReviewUnavailableError as error:
             log_refusal(503, str(error), path=request.raw_path, peer=request.remote)
@@ -141,11 +152,12 @@ def _authenticate(callers: Callers, allow: Callable[[web.Request, Caller], None]
 
 async def json_body(request: web.Request) -> dict[str, object]:
     """The body as a JSON object. Raises ApiError 400, or 408 when it does not arrive in time."""
+    limit = request.app[_BODY_SECONDS]
     try:
-        async with asyncio.timeout(BODY_TIMEOUT):
+        async with asyncio.timeout(limit):
             raw = await request.read()
     except TimeoutError:
-        raise ApiError(408, f"the body did not arrive within {BODY_TIMEOUT:g} s") from None
+        raise ApiError(408, f"the body did not arrive within {limit:g} s") from None
     try:
         document = json.loads(raw)
     except (ValueError, RecursionError):

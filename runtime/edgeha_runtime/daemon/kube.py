@@ -31,7 +31,7 @@ from lightkube.resources.core_v1 import (
 )
 from lightkube.types import CascadeType, PatchType
 
-from .callers import Review, ReviewUnavailableError
+from .callers import Place, Review, ReviewUnavailableError, normal
 from .logs import fields
 from .manifests import Manifest, OwnerReference
 
@@ -41,6 +41,7 @@ WATCH_SECONDS = 120
 WATCH_GRACE = 15
 RETRY_SECONDS = (1, 2, 4, 8, 15)
 _POD_NAME = "authentication.kubernetes.io/pod-name"
+_POD_UID = "authentication.kubernetes.io/pod-uid"
 
 _log = logging.getLogger(__name__)
 
@@ -111,7 +112,17 @@ class TokenReviewer:
             username=status.user.username or "",
             audiences=tuple(status.audiences or ()),
             pod=next(iter(extra.get(_POD_NAME) or ()), ""),
+            uid=next(iter(extra.get(_POD_UID) or ()), ""),
         )
+
+
+def _uid(pod: Pod) -> str:
+    return (pod.metadata.uid if pod.metadata else None) or ""
+
+
+def _addresses(pod: Pod) -> frozenset[str]:
+    listed = (pod.status.podIPs if pod.status else None) or ()
+    return frozenset(normal(one.ip) for one in listed if one.ip)
 
 
 class Applied(NamedTuple):
@@ -165,6 +176,29 @@ class Cluster:
                 raise
             return None
         return (found.metadata.labels if found.metadata else None) or {}
+
+    async def place(self, pod: str) -> Place | None:
+        """Where a pod is in the network, None where there is no such pod. Raises ReviewUnavailableError."""
+        try:
+            # Listed by its name: the daemon has no right to get a pod.
+            listed = self._client.list(Pod, namespace=self._namespace, fields={"metadata.name": pod})
+            found = await anext(aiter(listed), None)
+            if found is None:
+                return None
+            if not (found.spec and found.spec.hostNetwork):
+                return Place(_uid(found), _addresses(found))
+            # What a pod sends by the node's network may have any address of the node's, such as a bridge's;
+            # known is that it has none of another pod.
+            others: set[str] = set()
+            async for other in self._client.list(Pod, namespace=self._namespace):
+                ended = other.status and other.status.phase in ("Succeeded", "Failed")
+                if not ended and not (other.spec and other.spec.hostNetwork):
+                    others |= _addresses(other)
+        except ERRORS as error:
+            raise ReviewUnavailableError(describe(error)) from error
+        hosts = (found.status.hostIPs if found.status else None) or ()
+        own = _addresses(found) | {normal(one.ip) for one in hosts if one.ip}
+        return Place(_uid(found), own, on_node=True, others=frozenset(others))
 
     async def create_event(self, manifest: Manifest) -> None:
         """Write an event."""

@@ -74,6 +74,7 @@ class Modules:
         # What the watch tells of the module whose objects are being written, by slot.
         self._writing = ""
         self._told: dict[str, int | None] = {}
+        self._named: set[str] = set()  # Services of modules' names that are known to be this gateway's
         self._apply_all = False
         self._making: Counter[str] = Counter()
         self._problems: dict[str, dict[str, str]] = {"hub": {}, "cluster": {}, "images": {}}
@@ -488,6 +489,8 @@ class Modules:
         finished = False
         try:
             owner = await self._known_owner()
+            if everything:
+                self._named.clear()
             await self._look_for_addresses(with_gateway=bool(desired.agent), everything=everything)
             for module in desired.modules:
                 with self._alone(module.name, problems):
@@ -553,6 +556,8 @@ class Modules:
             for name in sorted(names - wanted[kind]):
                 with self._alone("", problems):
                     await self._cluster.delete(kind, name)
+                    if kind == "Service":
+                        self._named.discard(name)
                     _log.info("object removed", extra=fields(kind=kind, object=name))
         for name in self._applied.keys() - kept:
             del self._applied[name]
@@ -601,12 +606,13 @@ class Modules:
     async def _apply_name(self, wanted: Manifest) -> None:
         """Raises NameTakenError where the Service is not this gateway's; force would take it from them."""
         name = wanted["metadata"]["name"]
-        found = await self._cluster.labels_of_service(name)
+        found = None if name in self._named else await self._cluster.labels_of_service(name)
         if found is not None and not manifests.selector(self._settings.release).items() <= found.items():
             raise NameTakenError(
                 f"other modules do not find it by its id: Service {name} is somebody else's, rename one"
             )
         await self._cluster.apply(wanted)
+        self._named.add(name)
 
     async def _apply_pull_secret(self, name: str, secret: Manifest) -> None:
         """Noted before it is made, so that it is removed one day; one of somebody else is left alone."""

@@ -46,6 +46,7 @@ class Settings:
     Durations are in seconds. `https_proxy` is a URL or empty; `no_proxy` holds host names, suffixes with a
     leading dot, addresses and networks (CIDR). With `dps` device and hub are empty until it was asked.
     `parent_hostname`: the gateway above this one, which passes its calls on to the hub, or empty.
+    `check_caller_address`: whether a token counts from the addresses of its own pod alone.
     `slots` are all that the gateway has, and `slot` is the daemon's own. `pull_seconds`: how long an update
     waits for its image, 0 not at all.
     """
@@ -92,6 +93,7 @@ class Settings:
     node_selector: tuple[tuple[str, str], ...]
     keep_images: bool
     pull_seconds: int
+    check_caller_address: bool
 
     @property
     def daemon_name(self) -> str:
@@ -278,6 +280,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         node_selector=_selector(environ.get("EDGEHA_NODE_SELECTOR", ""), problems),
         keep_images=text("EDGEHA_KEEP_IMAGES", "true") == "true",
         pull_seconds=whole("EDGEHA_PULL_SECONDS", 240, 0, 290),
+        check_caller_address=text("EDGEHA_CHECK_CALLER_ADDRESS", "true") == "true",
     )
     if settings.slots not in (SLOTS[:1], SLOTS) or settings.slot not in settings.slots:
         problems.append(

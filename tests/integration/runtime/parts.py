@@ -194,10 +194,13 @@ class Daemon:
         described = self.container(name, which)["env"]
         return {entry["name"]: entry["value"] for entry in described if "value" in entry}
 
-    def session(self, token: str = "", port: int = 0) -> aiohttp.ClientSession:
-        """A client of the workload API, as the sidecar of the module with this token is one."""
+    def session(self, token: str = "", port: int = 0, *, address: str = "127.0.0.1") -> aiohttp.ClientSession:
+        """A client of the workload API, as the sidecar of the module with this token is one.
+
+        `address`: of loopback, which it calls from.
+        """
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        connector = aiohttp.TCPConnector(ssl=self.tls)
+        connector = aiohttp.TCPConnector(ssl=self.tls, local_addr=(address, 0))
         url = f"https://127.0.0.1:{port or self.workload_port}"
         return aiohttp.ClientSession(url, headers=headers, connector=connector)
 

@@ -31,10 +31,15 @@ KINDS = {
 
 
 class ApiServer:
-    """Serves on a free port of loopback. `tokens` maps a token to (user name, audiences)."""
+    """Serves on a free port of loopback. `tokens` maps a token to (user name, audiences).
+
+    Each token is of a pod, `<ServiceAccount>-caller`, which is there when it is asked for by this name, with
+    the addresses in `addresses`; without an entry it is where the tests call from.
+    """
 
     def __init__(self) -> None:
         self.tokens: dict[str, tuple[str, list[str]]] = {}
+        self.addresses: dict[str, list[str]] = {}
         self.objects: dict[tuple[str, str], Object] = {}
         self.logs: dict[str, list[str]] = {}  # pod: lines with their time stamps
         self.log_end = asyncio.Event()  # until then a log that is followed does not end
@@ -151,7 +156,11 @@ class ApiServer:
         known = self.tokens.get(question["spec"]["token"])
         status: Object = {"authenticated": False}
         if known and set(known[1]) & set(question["spec"]["audiences"]):
-            status = {"authenticated": True, "user": {"username": known[0]}, "audiences": known[1]}
+            pod = f"{known[0].rpartition(':')[2]}-caller"
+            bound = {"pod-name": [pod], "pod-uid": [f"uid of {pod}"]}
+            extra = {f"authentication.kubernetes.io/{key}": value for key, value in bound.items()}
+            user = {"username": known[0], "extra": extra}
+            status = {"authenticated": True, "user": user, "audiences": known[1]}
         return web.json_response({"spec": question["spec"], "status": status}, status=201)
 
     def _selected(self, request: web.Request, found: Object) -> bool:
@@ -176,6 +185,7 @@ class ApiServer:
         items = [found for (kind, _), found in self.objects.items() if kind == plural]
         items = [found for found in items if self._selected(request, found)]
         if request.query.get("watch") != "true":
+            items += self._caller(plural, request.query.get("fieldSelector", ""))
             version = {"resourceVersion": str(self._version)}
             return web.json_response({"kind": f"{KINDS[plural]}List", "metadata": version, "items": items})
         stream = web.StreamResponse()
@@ -195,6 +205,15 @@ class ApiServer:
             return stream  # the daemon hung up
         finally:
             self._watchers.remove(entry)
+
+    def _caller(self, plural: str, field: str) -> list[Object]:
+        """The pod of a token, when it is asked for."""
+        name = field.removeprefix("metadata.name=")
+        if plural != "pods" or not name.endswith("-caller"):
+            return []
+        addresses = [{"ip": address} for address in self.addresses.get(name, ["127.0.0.1"])]
+        metadata = {"name": name, "uid": f"uid of {name}"}
+        return [{"metadata": metadata, "spec": {"containers": []}, "status": {"podIPs": addresses}}]
 
     def _missing(self, request: web.Request) -> web.Response | None:
         key = (request.match_info["plural"], request.match_info["name"])

@@ -86,6 +86,7 @@ def test_lint_is_clean() -> None:
         ('standby={"enabled":true,"slots":3}', "slots"),
         ("moduleImages.pullSeconds=-1", "pullSeconds"),
         ('nodeSelector={"plant":7}', "nodeSelector"),
+        ('callers.checkAddress="no"', "checkAddress"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(change: str, reason: str) -> None:
@@ -269,6 +270,23 @@ def test_services_lead_to_the_active_slot_and_each_slot_can_be_drained() -> None
 def test_machines_of_the_gateway_are_chosen_by_their_labels() -> None:
     assert "nodeSelector" not in pod()["spec"]
     assert pod('nodeSelector={"plant":"7"}')["spec"]["nodeSelector"] == {"plant": "7"}
+
+
+def test_tokens_count_from_their_own_pod_unless_the_cluster_rewrites_addresses() -> None:
+    def told(*sets: str) -> dict[str, Any]:
+        return {entry["name"]: entry.get("value") for entry in pod(*sets)["spec"]["containers"][0]["env"]}
+
+    assert told()["EDGEHA_CHECK_CALLER_ADDRESS"] == "true"
+    assert told("callers.checkAddress=false")["EDGEHA_CHECK_CALLER_ADDRESS"] == "false"
+
+
+def test_no_module_mounts_what_the_device_proves_itself_by() -> None:
+    def own(*sets: str) -> str:
+        env = pod(*sets)["spec"]["containers"][0]["env"]
+        return str(next(entry["value"] for entry in env if entry["name"] == "EDGEHA_OWN_SECRETS"))
+
+    assert own('edgeCa.existingSecret="ca"') == "plant07-gw-credential,ca"
+    assert own('credential={"existingSecret":"","secretProviderClass":"vault"}') == "vault"
 
 
 def test_a_changed_chart_digest_is_visible_and_restarts_nothing() -> None:

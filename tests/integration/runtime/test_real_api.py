@@ -221,10 +221,26 @@ async def test_tokens_are_judged_by_the_api_server(cluster: ControlPlane, gatewa
         return cluster.kubectl("create", "token", account, *options).strip()
 
     ours = "--audience=edgeha-gw"
-    bound = cluster.get("pods", "-l", "net.azure-devices.edge.module=sensor")["items"][0]["metadata"]["name"]
+
+    def pod(module: str) -> str:
+        found = cluster.get("pods", "-l", f"net.azure-devices.edge.module={module}")["items"]
+        return str(found[0]["metadata"]["name"])
+
+    def of_pod(account: str, name: str) -> str:
+        return token(account, ours, "--bound-object-kind=Pod", f"--bound-object-name={name}")
+
+    def at(name: str, address: str) -> None:
+        # What a kubelet tells.
+        status = {"status": {"podIP": address, "podIPs": [{"ip": address}]}}
+        cluster.kubectl("patch", "pod", name, "--subresource=status", "-p", json.dumps(status))
+
+    bound = pod("sensor")
+    at(bound, "127.0.0.1")
+    mine = of_pod("gw-sensor", bound)
     cases = [
-        (token("gw-sensor", ours), 200),
-        (token("gw-sensor", ours, "--bound-object-kind=Pod", f"--bound-object-name={bound}"), 200),
+        (mine, 200),
+        # Of no pod, so nobody knows from where it may come.
+        (token("gw-sensor", ours), 403),
         (token("gw-sensor"), 401),
         (token("gw-sensor", "--audience=edgeha-other"), 401),
         (token("gw-other-one", ours), 403),
@@ -234,12 +250,24 @@ async def test_tokens_are_judged_by_the_api_server(cluster: ControlPlane, gatewa
     ]
     body = json.dumps({"keyId": "primary", "algo": "HMACSHA256", "data": "AA=="})
     url = "/modules/sensor/genid/1/sign?api-version=2020-07-07"
-    async with gateway.session() as session:
-        found = []
-        for bearer, _ in cases:
-            async with session.post(url, data=body, headers={"Authorization": f"Bearer {bearer}"}) as answer:
-                found.append(answer.status)
-    assert found == [status for _, status in cases]
+
+    async def asked(bearer: str, address: str = "127.0.0.1") -> int:
+        headers = {"Authorization": f"Bearer {bearer}"}
+        async with (
+            gateway.session(address=address) as session,
+            session.post(url, data=body, headers=headers) as answer,
+        ):
+            return answer.status
+
+    assert [await asked(bearer) for bearer, _status in cases] == [status for _bearer, status in cases]
+    assert await asked(mine, "127.0.0.2") == 403, "it was taken from its pod"
+    other = pod("Other.One")
+    theirs = of_pod("gw-other-one", other)
+    assert await asked(theirs) == 503, "its pod has no address yet"
+    at(other, "127.0.0.2")
+    # Known, and not allowed what is the sensor's.
+    assert await asked(theirs, "127.0.0.2") == 403
+    assert "its own name" in gateway.log[-1]["reason"]
 
 
 async def test_the_daemon_may_do_no_more_than_it_needs(cluster: ControlPlane, gateway: Daemon) -> None:

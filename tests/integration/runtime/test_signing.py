@@ -18,6 +18,7 @@ import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from azure.iot.device import IoTHubModuleClient
 from edgeha_runtime.daemon.keystore import KEY_FILE, KeyStore, Owner
@@ -117,6 +118,60 @@ async def test_a_module_reaches_its_own_name_and_generation_only(served: Daemon)
                     token or ""
                 )
     assert not any(name in (served.folder / "daemon.log").read_text() for name in served.api.tokens)
+
+
+async def test_a_token_that_was_taken_from_its_pod_opens_nothing(served: Daemon) -> None:
+    url = "/modules/Sensor/genid/637/sign"
+
+    async def sign(address: str) -> int:
+        async with (
+            served.session("sensor-token", address=address) as session,
+            session.post(url, params=VERSION, data=body()) as answer,
+        ):
+            return answer.status
+
+    assert [await sign(address) for address in ("127.0.0.1", "127.0.0.2", "127.0.0.1")] == [200, 403, 200]
+    (refusal,) = [line for line in served.log if line["msg"] == "refused"]
+    assert (refusal["status"], refusal["peer"]) == (403, "127.0.0.2")
+    assert (refusal["module"], refusal["pod"]) == ("Sensor", "gw-sensor-caller")
+    assert "sensor-token" not in json.dumps(refusal)
+    # Where the cluster rewrites addresses.
+    await served.stop(signal.SIGKILL)
+    (served.folder / "daemon.log").write_text("")
+    await served.start(EDGEHA_CHECK_CALLER_ADDRESS="false")
+    await until("ready", served.is_ready)
+    assert await sign("127.0.0.2") == 200
+
+
+async def test_on_the_nodes_network_the_way_leads_through_a_socket(
+    served: Daemon, proxy_binary: Path, tmp_path: Path
+) -> None:
+    host = {"HostConfig": {"NetworkMode": "host"}}
+    served.api.module_set(SENSOR | {"createOptions": host}, OTHER)
+
+    def uri() -> str:
+        return served.given("gw-sensor")["IOTEDGE_WORKLOADURI"]
+
+    await until("the socket", lambda: uri() == "unix:///var/run/edgeha/workload.sock")
+    given = served.given("gw-sensor", "workload-proxy")
+    assert given["EDGEHA_WORKLOAD_LISTEN"] == uri()
+    (tmp_path / "token").write_text("sensor-token")
+    path = tmp_path / "workload.sock"
+    environment = given | {
+        "EDGEHA_WORKLOAD_URL": served.url,
+        "EDGEHA_WORKLOAD_TOKEN_FILE": str(tmp_path / "token"),
+        "EDGEHA_WORKLOAD_LISTEN": f"unix://{path}",
+    }
+    process = await start_proxy(proxy_binary, environment)
+    try:
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
+            session.post("http://x/modules/Sensor/genid/637/sign", params=VERSION, data=body()) as answer,
+        ):
+            assert answer.status == 200
+    finally:
+        process.kill()
+        await process.wait()
 
 
 BODIES = [
