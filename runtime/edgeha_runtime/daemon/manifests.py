@@ -328,6 +328,8 @@ def _sidecar(module: Module, settings: Settings, certificate: str) -> Manifest:
             {"name": "EDGEHA_WORKLOAD_CERTIFICATE", "value": certificate},
             {"name": "EDGEHA_WORKLOAD_TOKEN_FILE", "value": f"{TOKEN_FOLDER}/token"},
             {"name": "EDGEHA_WORKLOAD_LISTEN", "value": _listen(module, PROXY_PORT)},
+            # The rest of the limit is for the program itself, and for the probe's beside it.
+            {"name": "GOMEMLIMIT", "value": "10MiB"},
             *({"name": name, "value": value} for name, value in management.items() if module.is_agent),
         ],
         # An exec probe: the kubelet reaches neither a port on the pod's loopback nor a socket. Clients such

@@ -368,15 +368,21 @@ async def test_create_options_make_objects_that_the_api_server_takes(
     assert spec["containers"][0]["resources"]["limits"] == {"cpu": "500m", "memory": "67108864"}
     service = cluster.get("service", "gw-historian")
     assert [port["port"] for port in service["spec"]["ports"]] == [8443, 8080]
+    named = cluster.get("service", "historian")["spec"]
+    assert (named["clusterIP"], named["publishNotReadyAddresses"]) == ("None", True)
     claim = cluster.get("pvc", "gw-volume-data")
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     # Without ports the Service goes, and the claim stays, whatever becomes of the module.
     cluster.install(SENSOR, OTHER, RICH | {"createOptions": {"HostConfig": {"Binds": ["data:/data"]}}})
     await until("no Service", lambda: "gw-historian" not in cluster.listed("services"))
+    assert "historian" in cluster.listed("services"), "its name stays"
     cluster.install(SENSOR, OTHER)
     await until(
         "no module",
-        lambda: not {"gw-historian", "gw-historian-a"} & cluster.listed("deployments,serviceaccounts"),
+        lambda: (
+            not {"gw-historian", "gw-historian-a", "historian"}
+            & cluster.listed("deployments,serviceaccounts,services")
+        ),
     )
     assert cluster.get("pvc", "gw-volume-data")["metadata"]["uid"] == claim["metadata"]["uid"]
 

@@ -360,6 +360,12 @@ def test_other_pods_have_no_socket(settings: Settings) -> None:
     assert sidecar_of(rendered(settings))["EDGEHA_WORKLOAD_LISTEN"] == "127.0.0.1:35001"
 
 
+def test_the_sidecars_heap_leaves_room_within_its_limit(settings: Settings) -> None:
+    _gate, sidecar = pod(settings)["initContainers"]
+    heap = int(sidecar_of(rendered(settings))["GOMEMLIMIT"].removesuffix("MiB"))
+    assert 0 < heap < int(sidecar["resources"]["limits"]["memory"].removesuffix("Mi"))
+
+
 def test_a_module_waits_until_the_daemon_knows_it(settings: Settings) -> None:
     _gate, sidecar = pod(settings)["initContainers"]
     assert sidecar["restartPolicy"] == "Always", "a sidecar's startup probe holds what comes after it"
