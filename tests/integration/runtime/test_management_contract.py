@@ -152,7 +152,9 @@ def url(tmp_path: Path) -> Iterator[str]:
         modules = Modules(from_environment(environment), store, hub, cluster)
         modules.take({"modules.json": json.dumps([AGENT])})
         modules.pods.put("ADDED", Pod.from_dict(POD))
-        callers = Callers(_review, namespace="ns", audience="edgeha-gw", modules=lambda: modules.accounts)
+        callers = Callers(
+            _review, place=None, namespace="ns", audience="edgeha-gw", modules=lambda: modules.accounts
+        )
         api = ManagementApi(callers, modules, cluster, state=tmp_path, provisioning="manual.sas")
         return api.application()
 

@@ -63,7 +63,9 @@ def url(store: KeyStore) -> Iterator[str]:
     """The API on a port, in a thread of its own: schemathesis calls it as any client does."""
 
     def application() -> web.Application:
-        callers = Callers(_review, namespace="ns", audience="edgeha-gw", modules=lambda: {"gw-m": "m"})
+        callers = Callers(
+            _review, place=None, namespace="ns", audience="edgeha-gw", modules=lambda: {"gw-m": "m"}
+        )
         edge_ca = EdgeCa(store, device_id="d", iothub_hostname="h.example")
         assert store.authority is not None
         return WorkloadApi(callers, store, TrustBundle(store.authority[1]), edge_ca).application()

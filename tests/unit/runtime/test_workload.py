@@ -38,7 +38,9 @@ class Served:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        callers = Callers(review, namespace="ns", audience="edgeha-gw", modules=lambda: {"gw-m": "m"})
+        callers = Callers(
+            review, place=None, namespace="ns", audience="edgeha-gw", modules=lambda: {"gw-m": "m"}
+        )
         edge_ca = EdgeCa(STORE, device_id="d", iothub_hostname="h")
         self.server = TestServer(WorkloadApi(callers, STORE, TrustBundle("PEM"), edge_ca).application())
         self.loop.run_until_complete(self.server.start_server())
