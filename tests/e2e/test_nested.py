@@ -44,7 +44,11 @@ def test_messages_of_the_lower_gateway_come_by_the_upper_one(
     }  # fmt: skip
     lower = {"name": line.name, "deployment": MANIFEST, "parent": top.name}
     # The lower one stands first: all are waited for together, so the order does not matter.
-    site: dict[str, Any] = {"edge_ca_bundle": str(bundle), "edge_gateways": [lower, upper]}
+    site: dict[str, Any] = {
+        "edge_ca_bundle": str(bundle),
+        "edge_gateways": [lower, upper],
+        "edge_verify_wait_timeout": 120,
+    }
     playbooks.run("site.yml", variables=site).finished()
     for gateway in (line, top):
         wait_for(

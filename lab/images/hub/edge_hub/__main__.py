@@ -130,7 +130,8 @@ async def _serve(stop: asyncio.Event) -> None:
         return await websocket_stream.connect(session, f"https://{door}{websocket_stream.PATH}")
 
     mqtt_port = int(environ.get("UPSTREAM_MQTT_PORT", "8883"))
-    way = Way(host, mqtt_port, device, to_hub, workload.token, dial if websockets else None)
+    hub_name = urlsplit(f"//{hub_host}").hostname or hub_host
+    way = Way(host, mqtt_port, device, to_hub, workload.token, dial if websockets else None, hub_name)
     scope = Scope(store, workload, ask)
     await scope.load()
     hub = EdgeHub(store, scope, way)

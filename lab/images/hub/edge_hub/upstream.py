@@ -55,7 +55,10 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True)
 class Way:
-    """Where the hub is and how one comes in. `dial` makes connections where TCP with TLS is not the way."""
+    """Where the hub is and how one comes in. `dial` makes connections where TCP with TLS is not the way.
+
+    hub: what it is called where that is not `host`, the gateway above.
+    """
 
     host: str
     port: int
@@ -63,6 +66,11 @@ class Way:
     tls: ssl.SSLContext
     token: Callable[[str], Awaitable[str]]
     dial: Callable[[], Awaitable[Streams]] | None = None
+    hub: str = ""
+
+    @property
+    def hub_name(self) -> str:
+        return self.hub or self.host
 
     async def connect(self) -> Streams:
         """A connection to the hub. Raises OSError, aiohttp.ClientError."""
@@ -180,11 +188,11 @@ class Upstream:
 
     async def _serve(self) -> None:
         """One connection, from CONNECT until it is time for a new token."""
-        token = await self._way.token(f"{self._way.host}/devices/{self._way.device}/modules/$edgeHub")
+        token = await self._way.token(f"{self._way.hub_name}/devices/{self._way.device}/modules/$edgeHub")
         async with asyncio.timeout(_ANSWER_SECONDS):
             reader, writer = await self._way.connect()
         self._writer = writer
-        user = f"{self._way.host}/{self.name}/?api-version={API_VERSION}"
+        user = f"{self._way.hub_name}/{self.name}/?api-version={API_VERSION}"
         # A session of its own each time: what was not acknowledged is sent again from the store.
         self._write(Connect(self.name, True, KEEP_ALIVE, user, token.encode()))
         # The hub answers a ping at least twice in this time.
