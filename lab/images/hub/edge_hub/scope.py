@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -51,6 +52,7 @@ class Scope:
         self._children: dict[Key, Child] = {}
         self._stored: dict[Key, Child] = {}
         self._asked = 0.0
+        self._asking = asyncio.Lock()
 
     async def load(self) -> None:
         """Take what is known from before: the cloud may be away."""
@@ -69,6 +71,17 @@ class Scope:
 
     async def refresh(self) -> bool:
         """Ask the hub. Answers whether it told; what was known stays when it did not."""
+        async with self._asking:
+            return await self._refresh()
+
+    async def _child(self, key: Key) -> Child | None:
+        """What is known of an identity, with the answer that is on its way."""
+        if key not in self._children and self._asking.locked():
+            async with self._asking:
+                pass
+        return self._children.get(key)
+
+    async def _refresh(self) -> bool:
         self._asked = time.monotonic()
         found: dict[Key, Child] = {}
         token = ""
@@ -103,7 +116,7 @@ class Scope:
 
     async def is_below(self, device: str) -> bool:
         """Whether a device is a gateway whose parent this one is."""
-        child = self._children.get((device, ""))
+        child = await self._child((device, ""))
         if child is None and time.monotonic() - self._asked > _ASK_AGAIN_SECONDS:
             await self.refresh()
             child = self._children.get((device, ""))
@@ -121,7 +134,7 @@ class Scope:
             raise RefusedError(f"the token is for {'/'.join(segments)!r}")
         if token.expiry <= time.time():
             raise RefusedError("the token has expired")
-        child = self._children.get(key)
+        child = await self._child(key)
         if (child is None or not child.enabled or not token.signed_by(child.keys)) and (
             time.monotonic() - self._asked > _ASK_AGAIN_SECONDS
         ):
