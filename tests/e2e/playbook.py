@@ -22,7 +22,7 @@ from typing import Any
 from tests.e2e.lab import ROOT, Lab
 
 BIN = Path(sys.executable).parent
-RUN_LIMIT_SECONDS = 400
+RUN_LIMIT_SECONDS = 600
 _RECAP = re.compile(r"^(\S+)\s*: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.MULTILINE)
 
 

@@ -116,14 +116,14 @@ class _Connection(asyncio.Protocol):
         else:
             self._inner.connection_made(transport)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._opened[self._peer] -= 1
         if not self._opened[self._peer]:
             del self._opened[self._peer]
         if self._stalled is not None:
             self._stalled.cancel()
         if not self._refused:
-            self._inner.connection_lost(error)
+            self._inner.connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self._refused:
