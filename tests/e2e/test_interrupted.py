@@ -22,7 +22,7 @@ MESSAGES_LIMIT_SECONDS = 30
     "stop",
     [
         pytest.param(Started.interrupt, id="Ctrl-C"),
-        # Helm had no time to say that it failed.
+        # Nobody had time to say that it failed.
         pytest.param(Started.end, id="controller lost", marks=pytest.mark.slow),
     ],
 )
@@ -35,17 +35,16 @@ def test_next_run_finishes_what_was_begun(
     gateway = new_gateway(f"e2e-{stop.__name__}")
     since = max((message.seq for message in lab.messages(gateway.name)), default=0)
     with playbooks.start("site.yml", variables=site_of(gateway)) as run:
-        # Helm has made the objects and waits for the pods.
+        # Helm makes the objects, and the run waits for the pods.
         wait_for(
-            "Helm to be in the middle of the installation",
-            lambda: releases(lab, gateway) == ["pending-install"] and lab.pods(gateway, "daemon"),
+            "the installation to be half-way",
+            lambda: releases(lab, gateway) and lab.pods(gateway, "daemon"),
             INSTALL_LIMIT_SECONDS,
             pause=0.2,
         )
         stop(run)
+        # Otherwise it was over before it was interrupted.
         assert run.wait(limit=30).code != 0
-    # Otherwise it was over before it was interrupted.
-    assert releases(lab, gateway) != ["deployed"]
 
     playbooks.run("site.yml", variables=site_of(gateway)).finished()
     assert releases(lab, gateway)[-1] == "deployed"
