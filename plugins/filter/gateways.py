@@ -36,7 +36,7 @@ gateways: "{{ edge_gateways | edgeha.iotedge.gateways(edge_gateway_defaults | de
 RETURN = r"""
 _value:
   description:
-    - The gateways with C(name), C(device_id), C(namespace), C(state), C(tags), C(deployment) and C(storage).
+    - The gateways with all keys that an entry may have, C(namespace), and C(device), what the hub is to have.
   type: list
   elements: dict
 """

@@ -42,7 +42,7 @@ from typing import Any
 
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.edgeha.iotedge.plugins.module_utils import releases
+from ansible_collections.edgeha.iotedge.plugins.module_utils import gateway_identity, releases
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import credential_files
 
 
@@ -54,7 +54,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]  # ansible-core ships no t
         found = []
         for gateway in terms:
             data = None
-            if gateway["credential"]["source"] == "files":
+            if gateway["credential"]["source"] == gateway_identity.FILES:
                 try:
                     data = credential_files.secret_data(gateway, variables or {}, self._loader)
                 except credential_files.CredentialFileError as error:

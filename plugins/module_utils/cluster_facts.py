@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from ansible_collections.edgeha.iotedge.plugins.module_utils import gateway_identity
 from ansible_collections.edgeha.iotedge.plugins.module_utils.inventory_rules import nearest
 
 # Provisioners whose volumes one node at a time can mount (from their own documentation). What is not named
@@ -323,9 +324,9 @@ def secret_problems(gateway: Mapping[str, Any], credential: Mapping[str, str]) -
 
     gateway: ``name``, ``namespace`` and ``secrets``. credential: ``type``, ``source`` and ``secret``.
     """
-    if credential["source"] != "secret":
+    if credential["source"] != gateway_identity.SECRET:
         return []
-    names = ["tls.crt", "tls.key"] if credential["type"] == "x509" else ["device-key"]
+    names = gateway_identity.SECRET_ENTRIES[credential["type"]]
     secret, there = credential["secret"], gateway["secrets"]
     own = f"gateway {gateway['name']}: the Secret {secret} of its credential"
     if secret not in there:

@@ -14,6 +14,7 @@ from typing import Any
 from ansible_collections.edgeha.iotedge.plugins.module_utils import value_formats
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 from ansible_collections.edgeha.iotedge.plugins.module_utils.public_variables import DEFAULTS, VARIABLES
+from ansible_collections.edgeha.iotedge.plugins.module_utils.value_formats import is_true
 
 SERVERS, AGENTS, CLUSTERS = "edge_servers", "edge_agents", "edge_clusters"
 GROUPS = (CLUSTERS, SERVERS, AGENTS)
@@ -224,11 +225,6 @@ def has_etcd(get: Callable[[str], Any], members: Members) -> bool:
     if get("edge_cluster_mode") != "k3s" or get("edge_k3s_datastore") != "embedded":
         return False
     return server_count(get, members) > 1 or is_true(get("edge_k3s_etcd"))
-
-
-def is_true(value: Any) -> bool:
-    """Whether a boolean, or the text of one, is true."""
-    return value is True or str(value).strip().lower() in ("true", "yes", "1", "on")
 
 
 class _Rules:

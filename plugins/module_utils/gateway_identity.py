@@ -17,6 +17,7 @@ from typing import Any
 
 from ansible_collections.edgeha.iotedge.plugins.module_utils import iothub_device
 from ansible_collections.edgeha.iotedge.plugins.module_utils.authentication import thumbprint_error
+from ansible_collections.edgeha.iotedge.plugins.module_utils.value_formats import is_true, mapping
 
 CREDENTIAL_KEYS = (
     "certificate_file",
@@ -32,6 +33,11 @@ SYMMETRIC_KEY, X509 = TYPES = ("symmetric_key", "x509")
 # Where the credential comes from, in the order in which a key of an entry decides.
 PROVIDER, SECRET, FILES, HUB = ("secret_provider_class", "secret", "files", "hub")
 SECRET_NAME = "{name}-device"  # noqa: S105 - the name of a Secret and not a secret
+# What is in the Secret of a credential, by its type; the chart's values say the same.
+SECRET_ENTRIES: Mapping[str, tuple[str, ...]] = {
+    SYMMETRIC_KEY: ("device-key",),
+    X509: ("tls.crt", "tls.key"),
+}
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _PORT = re.compile(r":[0-9]{1,5}$")
@@ -50,7 +56,7 @@ def normalised(entry: Mapping[str, Any], device_id: str) -> dict[str, Any]:
     device: what the hub is to have, as an item of `iothub_devices`; of one that DPS registers its id only.
     What is wrong with an entry is reported by `errors` and taken for not given here.
     """
-    credential, dps = _mapping(entry.get("credential")), _mapping(entry.get("dps"))
+    credential, dps = mapping(entry.get("credential")), mapping(entry.get("dps"))
     name = str(entry["name"])
     kind = X509 if credential.get("type") == X509 else SYMMETRIC_KEY
     source = _source(credential)
@@ -78,7 +84,7 @@ def normalised(entry: Mapping[str, Any], device_id: str) -> dict[str, Any]:
         "dps": {
             "id_scope": _text(dps.get("id_scope")),
             "registration_id": _text(dps.get("registration_id")) or device_id,
-            "group": _is_true(dps.get("group")),
+            "group": is_true(dps.get("group")),
             "endpoint": _text(dps.get("endpoint")) or DPS_ENDPOINT,
         }
         if dps
@@ -129,8 +135,8 @@ def errors(entry: Mapping[str, Any]) -> Iterator[Finding]:
             yield f"{key} {value!r} is not a host name", "give a DNS name in lower case, without https://"
     yield from _parent_errors(entry, given)
     if given:
-        yield from _dps_errors(_mapping(dps), entry)
-    yield from _credential_errors(_mapping(entry.get("credential")), _mapping(dps))
+        yield from _dps_errors(mapping(dps), entry)
+    yield from _credential_errors(mapping(entry.get("credential")), mapping(dps))
 
 
 def _parent_errors(entry: Mapping[str, Any], dps: bool) -> Iterator[Finding]:
@@ -255,13 +261,5 @@ def _authentication(thumbprints: Any) -> dict[str, Any]:
     return found
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _is_true(value: Any) -> bool:
-    return str(value).lower() in ("true", "yes", "1")

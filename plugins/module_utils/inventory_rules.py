@@ -35,6 +35,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.public_variables im
     PREFIXES,
     VARIABLES,
 )
+from ansible_collections.edgeha.iotedge.plugins.module_utils.value_formats import is_true, mapping
 
 GATEWAY_KEYS: Mapping[str, str] = {
     "address": "str",
@@ -221,7 +222,7 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str) or not entry["name"]:
             continue
         merged = {**base, **entry}
-        storage = {"class": storage_class, **STORAGE_DEFAULTS, **_mapping(merged.get("storage"))}
+        storage = {"class": storage_class, **STORAGE_DEFAULTS, **mapping(merged.get("storage"))}
         device_id = merged.get("device_id") or merged["name"]
         result.append(
             {
@@ -231,12 +232,12 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
                 "state": merged.get("state", "present"),
                 "tags": merged.get("tags"),
                 "deployment": merged.get("deployment"),
-                "standby": _is_true(merged.get("standby")),
-                "purge": _is_true(merged.get("purge")),
-                "node_selector": _mapping(merged.get("node_selector")),
+                "standby": is_true(merged.get("standby")),
+                "purge": is_true(merged.get("purge")),
+                "node_selector": mapping(merged.get("node_selector")),
                 "address": merged.get("address") or "",
                 "exposure": merged.get("exposure") or EXPOSURES[0],
-                "chart_values": _mapping(merged.get("chart_values")),
+                "chart_values": mapping(merged.get("chart_values")),
                 "storage": {key: storage[key] for key in STORAGE_KEYS},
                 **gateway_identity.normalised(merged, device_id),
             }
@@ -499,7 +500,7 @@ class _Check:
             for error in twin_rules.errors(entry["tags"], "tags", nulls=True):
                 self.add(subject, error, "correct the tags")
         for key, known in (("credential", CREDENTIAL_KEYS), ("dps", DPS_KEYS)):
-            for inner in _mapping(entry.get(key)):
+            for inner in mapping(entry.get(key)):
                 if inner not in known:
                     self.unknown_key(subject, f"{key}.{inner}", {f"{key}.{name}" for name in known})
         for fact, fix in gateway_identity.errors(entry):
@@ -511,7 +512,7 @@ class _Check:
         if isinstance(selector, Mapping) and not all(isinstance(value, str) for value in selector.values()):
             self.add(subject, "node_selector has values that are no texts", "quote them: plant: '7'")
         state = entry.get("state", "present")
-        if _is_true(entry.get("purge")) and state != "absent":
+        if is_true(entry.get("purge")) and state != "absent":
             self.add(
                 subject,
                 "purge is true, and its state is not absent",
@@ -527,10 +528,9 @@ class _Check:
                     f"confirm it with -e edge_confirm={self.host}",
                 )
             return
-        credential = _mapping(entry.get("credential"))
+        credential = mapping(entry.get("credential"))
         if credential.get("key_file"):
-            group = _is_true(_mapping(entry.get("dps")).get("group"))
-            error = self.credential_error({**credential, "group": group})
+            error = self.credential_error(credential)
             if error:
                 self.add(subject, error, "correct credential.certificate_file and credential.key_file")
         manifest = self.deployment(subject, entry.get("deployment"))
@@ -565,7 +565,7 @@ class _Check:
 
     def chart_values(self, subject: str, values: Any) -> None:
         """Refuse values that something else decides: one of both would count in silence."""
-        for key, value in _mapping(values).items():
+        for key, value in mapping(values).items():
             inner = [f"{key}.{name}" for name in value] if isinstance(value, Mapping) else []
             for name in {key, *inner}.intersection(OWN_CHART_VALUES):
                 self.add(
@@ -575,8 +575,8 @@ class _Check:
                 )
 
     def standby(self, subject: str, entry: Mapping[str, Any]) -> None:
-        mode = _mapping(entry.get("storage")).get("access_mode", STORAGE_DEFAULTS["access_mode"])
-        if _is_true(entry.get("standby")) and mode in ACCESS_MODES[1:]:
+        mode = mapping(entry.get("storage")).get("access_mode", STORAGE_DEFAULTS["access_mode"])
+        if is_true(entry.get("standby")) and mode in ACCESS_MODES[1:]:
             self.add(
                 subject,
                 f"has a standby, and its storage.access_mode is {mode}",
@@ -617,21 +617,12 @@ class _Check:
         self.add(subject, f"the key {key} is not known", fix)
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    """Return a mapping as it is, and anything else, which `check_cluster` reports, as an empty one."""
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
 def _is_ipv4(text: str) -> bool:
     try:
         ipaddress.IPv4Address(text)
     except ValueError:
         return False
     return True
-
-
-def _is_true(value: Any) -> bool:
-    return str(value).lower() in ("true", "yes", "1")
 
 
 def _kind(value: Any) -> str:

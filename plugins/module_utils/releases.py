@@ -21,8 +21,6 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import gateway_iden
 
 IDENTITY_ETAG = "iotedge.edgeha.io/identity-etag"
 KEY_DIGEST = "iotedge.edgeha.io/key-digest"
-SECRET_KEY = "device-key"  # noqa: S105 - the name of an entry and not a secret
-CERTIFICATE_KEYS = ("tls.crt", "tls.key")
 
 
 def wanted(
@@ -157,7 +155,9 @@ def secret_digest(secret: Mapping[str, Any] | None) -> str | None:
 
 def data_digest(data: Mapping[str, str]) -> str | None:
     """Return the fingerprint of a credential. data: of its Secret, base64; None when it holds none."""
-    names = CERTIFICATE_KEYS if set(CERTIFICATE_KEYS) <= data.keys() else (SECRET_KEY,)
+    entries = gateway_identity.SECRET_ENTRIES
+    pair = entries[gateway_identity.X509]
+    names = pair if set(pair) <= data.keys() else entries[gateway_identity.SYMMETRIC_KEY]
     try:
         found = [base64.b64decode(data[name], validate=True).decode() for name in names]
     except (KeyError, binascii.Error, ValueError):

@@ -66,6 +66,16 @@ _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,?-]+")
 _CRON_WORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
 
 
+def is_true(value: Any) -> bool:
+    """Whether a boolean, or the text of one, is true."""
+    return value is True or str(value).strip().lower() in ("true", "yes", "1", "on")
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """Return a mapping as it is, and anything else, which a check reports, as an empty one."""
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
 def check(name: str, value: Any) -> list[Finding]:
     """Return what is wrong with a value that has the variable's kind; nothing for one without a format."""
     format_of = FORMATS.get(name)
