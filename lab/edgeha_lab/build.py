@@ -326,6 +326,8 @@ def _this_recipe() -> list[Path]:
 def _module_images(base: str) -> Path:
     runtime = paths.CHECKOUT / "runtime"
     sensor, agent, hub = (paths.LAB_SOURCES / "images" / name for name in ("sensor", "agent", "hub"))
+    # What agent and hub make of one variable.
+    protocol = paths.LAB_SOURCES / "images" / "upstream_protocol.py"
     # The codec and the tokens of the emulator are those of the stand-in hub.
     emulator = paths.LAB_SOURCES / "iothub-emulator" / "iothub_emulator"
     tag = collection_version()
@@ -340,18 +342,23 @@ def _module_images(base: str) -> Path:
                 _proxy_image(f"{REGISTRY}/workload-proxy:{tag}", runtime / "workload-proxy", folder, log),
                 _python_image(f"{REGISTRY}/lab/sensor:{tag}", sensor, ["sensor.py"], folder, base, log),
                 _python_image(
-                    f"{REGISTRY}/lab/edge-agent:{tag}", agent, ["agent.py", "plan.py"], folder, base, log
+                    f"{REGISTRY}/lab/edge-agent:{tag}",
+                    agent,
+                    ["agent.py", "plan.py", protocol],
+                    folder,
+                    base,
+                    log,
                 ),
             ]
             names.append(
                 _python_image(
-                    f"{REGISTRY}/lab/edge-hub:{tag}", hub, ["edge_hub", emulator], folder, base, log
+                    f"{REGISTRY}/lab/edge-hub:{tag}", hub, ["edge_hub", protocol, emulator], folder, base, log
                 )
             )
             engine.docker("save", "--output", folder / "modules.tar", *names, log=log)
 
     sources = (runtime, sensor, agent, hub)
-    key = fingerprint(*sources, emulator, *map(_requirements, sources), base, tag, *_this_recipe())
+    key = fingerprint(*sources, protocol, emulator, *map(_requirements, sources), base, tag, *_this_recipe())
     return cached("modules", key, make)[0] / "modules.tar"
 
 

@@ -31,7 +31,8 @@ import plan
 import requests
 from azure.iot.device import IoTHubModuleClient, MethodRequest, MethodResponse, ProxyOptions
 from azure.iot.device.exceptions import ClientError, CredentialError
-from plan import Backoff, DeploymentError, ProtocolError, Step, Wanted
+from plan import Backoff, DeploymentError, Step, Wanted
+from upstream_protocol import ProtocolError, over_websockets
 
 # A stock agent waits as long for the daemon.
 CALL_SECONDS = 300.0
@@ -235,7 +236,7 @@ def connected(own: Mapping[str, str], changed: threading.Event, agent: Agent) ->
     """
     # edgeAgent goes to the hub itself where it has no parent; the SDK asks for the variable all the same.
     os.environ.setdefault("IOTEDGE_GATEWAYHOSTNAME", own["IOTEDGE_IOTHUBHOSTNAME"])
-    websockets = plan.over_websockets(own.get("UpstreamProtocol", ""))
+    websockets = over_websockets(own.get("UpstreamProtocol", ""))
     way = (
         {"websockets": True, "proxy_options": proxy(os.environ["IOTEDGE_GATEWAYHOSTNAME"])}
         if websockets

@@ -36,20 +36,6 @@ class DeploymentError(Exception):
         self.code = code
 
 
-class ProtocolError(Exception):
-    """`UpstreamProtocol` names none that is spoken here."""
-
-
-def over_websockets(wanted: str) -> bool:
-    """Whether `UpstreamProtocol` means MQTT over WebSockets. Raises ProtocolError."""
-    name = wanted.strip().lower()
-    if name not in ("", "mqtt", "mqttws"):
-        raise ProtocolError(
-            f"UpstreamProtocol is {wanted!r}: this stand-in speaks no AMQP, set Mqtt or MqttWs"
-        )
-    return name == "mqttws"
-
-
 @dataclass(frozen=True)
 class Wanted:
     """A module of a deployment."""

@@ -68,6 +68,7 @@ class Gateway:
         }
         agent = self.daemon.given("gw-edgeagent") | {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(REPOSITORY / "lab/images"),
             "IOTEDGE_WORKLOADURI": f"http://{ports[0]}",
             "IOTEDGE_MANAGEMENTURI": f"http://{ports[1]}",
             # The SDK has no way to name a port for REST and goes to 8883 for MQTT: the bare address.

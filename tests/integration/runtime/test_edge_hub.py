@@ -70,7 +70,8 @@ class Gateway:
     async def start(self, *, wait: bool = True) -> None:
         """Start edgeHub and wait until clients may come."""
         self.https_port = free_port(GATEWAY_IP)
-        paths = [REPOSITORY / "lab/images/hub", REPOSITORY / "lab/iothub-emulator"]
+        lab = REPOSITORY / "lab"
+        paths = [lab / "images/hub", lab / "images", lab / "iothub-emulator"]
         environment = (
             self.daemon.given("gw-edgehub")
             | self.more

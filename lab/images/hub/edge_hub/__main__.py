@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 from iothub_emulator import websocket_stream
+from upstream_protocol import ProtocolError, over_websockets
 
 from edge_hub import below, downstream
 from edge_hub.hub import HUB_MODULE, EdgeHub
@@ -45,20 +46,6 @@ _SERVICE_VERSION = "2021-04-12"
 _TRIES = 3  # as edgeHub: then it exits, and is started anew
 # A certificate is renewed by a start, this long before it ends.
 _RENEW_SECONDS = 3600.0
-
-
-class ProtocolError(Exception):
-    """`UpstreamProtocol` names none that is spoken here."""
-
-
-def over_websockets(wanted: str) -> bool:
-    """Whether `UpstreamProtocol` means MQTT over WebSockets. Raises ProtocolError."""
-    name = wanted.strip().lower()
-    if name not in ("", "mqtt", "mqttws"):
-        raise ProtocolError(
-            f"UpstreamProtocol is {wanted!r}: this stand-in speaks no AMQP, set Mqtt or MqttWs"
-        )
-    return name == "mqttws"
 
 
 async def _server_tls(workload: Workload, host: str) -> tuple[ssl.SSLContext, datetime]:

@@ -19,6 +19,7 @@ from iothub_emulator.mqtt_codec import Connect, Packet
 from yarl import URL
 
 from edge_hub.logs import say
+from edge_hub.packets import until_one_ends
 from edge_hub.upstream import Streams
 
 # Of one connection to the next only, and those that the client library sets by itself.
@@ -45,15 +46,9 @@ async def connection(
             writer.write(data)
             await writer.drain()
 
-    tasks = [asyncio.create_task(up()), asyncio.create_task(down())]
     try:
-        done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await until_one_ends(up(), down())
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         hub.close()
         with contextlib.suppress(OSError):
             await hub.wait_closed()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Coroutine
+from typing import Any
 
 from iothub_emulator.mqtt_codec import Decoder, Packet
 
@@ -42,6 +43,19 @@ class Packets:
                 raise self._ended
             self._ready.extend(self._decoder.feed(data))
         return self._ready.popleft()
+
+
+async def until_one_ends(*works: Coroutine[Any, Any, None], timeout: float | None = None) -> None:
+    """Do all of it until one ends or fails, or so many seconds are over. Raises what it failed with."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _pending = await asyncio.wait(tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def next_id(last: int, taken: Container[int]) -> int:

@@ -26,7 +26,7 @@ from iothub_emulator.mqtt_codec import (
 )
 
 from edge_hub.logs import say
-from edge_hub.packets import Packets, next_id
+from edge_hub.packets import Packets, next_id, until_one_ends
 from edge_hub.store import UPSTREAM, Message, Store
 from edge_hub.workload import TOKEN_SECONDS, WorkloadError
 
@@ -210,20 +210,9 @@ class Upstream:
             self._write(Subscribe(self._take_id(), tuple((topic, 1) for topic in sorted(self._topics))))
         self.connected.set()
         say("upstream", identity=self.name)
-        tasks = [
-            asyncio.create_task(work)
-            for work in (self._receive(packets), self._send_waiting(), self._keep_alive())
-        ]
-        try:
-            done, _pending = await asyncio.wait(
-                tasks, timeout=_RENEW_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await until_one_ends(
+            self._receive(packets), self._send_waiting(), self._keep_alive(), timeout=_RENEW_SECONDS
+        )
 
     async def _receive(self, packets: Packets) -> None:
         async for packet in packets:
