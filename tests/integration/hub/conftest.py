@@ -268,8 +268,8 @@ class Hub:
         assert isinstance(key, str)
         return key
 
-    def device(self, device_id: str, key: str) -> IoTHubDeviceClient:
-        """Microsoft's device client, not yet connected."""
+    def device(self, device_id: str, key: str, **options: Any) -> IoTHubDeviceClient:
+        """Microsoft's device client, not yet connected. options: of the client besides."""
         client = IoTHubDeviceClient.create_from_symmetric_key(
             key,
             self.name,
@@ -277,6 +277,7 @@ class Hub:
             server_verification_cert=self.ca,
             connection_retry=False,
             auto_connect=False,
+            **options,
         )
         self._clients.append(client.shutdown)
         return client

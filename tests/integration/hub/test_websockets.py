@@ -62,18 +62,7 @@ def proxy() -> Iterator[ConnectProxy]:
 
 
 def device(hub: Hub, name: str, key: str, **options: Any) -> IoTHubDeviceClient:
-    client = IoTHubDeviceClient.create_from_symmetric_key(
-        key,
-        hub.name,
-        name,
-        server_verification_cert=hub.ca,
-        websockets=True,
-        connection_retry=False,
-        auto_connect=False,
-        **options,
-    )
-    hub._clients.append(client.shutdown)
-    return client
+    return hub.device(name, key, websockets=True, **options)
 
 
 def test_messages_and_twins_pass(hub: Hub) -> None:

@@ -19,23 +19,11 @@ from edgeha_runtime.daemon.settings import from_environment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.runtime.parts import ENVIRONMENT
+
 DOCS = Path(__file__).resolve().parents[3] / "docs" / "create-options.md"
 
-SETTINGS = from_environment(
-    {
-        "EDGEHA_RELEASE": "gw",
-        "EDGEHA_NAMESPACE": "edge-gw",
-        "EDGEHA_POD_NAME": "gw-daemon-1",
-        "EDGEHA_NODE_NAME": "node-a",
-        "EDGEHA_DEVICE_ID": "gw-1",
-        "EDGEHA_IOTHUB_HOSTNAME": "hub.example.net",
-        "EDGEHA_DEVICE_KEY_FILE": "/k",
-        "EDGEHA_STATE_DIR": "/s",
-        "EDGEHA_TRUST_BUNDLE_FILE": "/t",
-        "EDGEHA_WORKLOAD_PROXY_IMAGE": "r/workload-proxy:1",
-        "EDGEHA_SLOTS": "a,b",
-    }
-)
+SETTINGS = from_environment(ENVIRONMENT | {"EDGEHA_SLOTS": "a,b"})
 OWNER = OwnerReference("gw-daemon", "uid-1")
 LOGIN = {"serveraddress": "r", "username": "u", "password": "p"}
 

@@ -14,17 +14,9 @@ from edgeha_runtime.daemon import manifests, moduleset
 from edgeha_runtime.daemon.manifests import Addresses, OwnerReference
 from edgeha_runtime.daemon.settings import Settings, from_environment
 
-ENVIRONMENT = {
-    "EDGEHA_RELEASE": "gw",
-    "EDGEHA_NAMESPACE": "edge-gw",
-    "EDGEHA_POD_NAME": "gw-daemon-1",
-    "EDGEHA_NODE_NAME": "node-a",
-    "EDGEHA_DEVICE_ID": "gw-1",
-    "EDGEHA_IOTHUB_HOSTNAME": "hub.example.net",
-    "EDGEHA_DEVICE_KEY_FILE": "/k",
-    "EDGEHA_STATE_DIR": "/s",
-    "EDGEHA_TRUST_BUNDLE_FILE": "/t",
-    "EDGEHA_WORKLOAD_PROXY_IMAGE": "r/workload-proxy:1",
+from tests.unit.runtime.parts import ENVIRONMENT as GATEWAY
+
+ENVIRONMENT = GATEWAY | {
     "EDGEHA_IMAGE_PULL_SECRETS": "one,two",
     "EDGEHA_TOLERATION_SECONDS": "7",
 }
