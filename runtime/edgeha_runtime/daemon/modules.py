@@ -207,9 +207,9 @@ class Modules:
         for slot in self._settings.slots:
             if reason := self._not_made.get(deployment_name(module.object_name, slot)):
                 return f"its pod in slot {slot} is not made: {reason}"
-        trouble = self._trouble(module.name)
         if reason := self._elsewhere(module):
             return reason
+        trouble = self._trouble(module.name)
         return trouble.text if trouble and trouble.lasting else ""
 
     async def run(self) -> None:
