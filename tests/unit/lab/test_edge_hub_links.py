@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 
 _LAB = Path(__file__).parents[3] / "lab"
-sys.path += [str(_LAB / "images" / "hub"), str(_LAB / "iothub-emulator")]
+sys.path += [str(_LAB / part) for part in ("images", "images/hub", "iothub-emulator")]
 
 from edge_hub import upstream  # noqa: E402 - found on the path set above
 from edge_hub.downstream import Session  # noqa: E402 - the same

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 _LAB = Path(__file__).parents[3] / "lab"
-sys.path += [str(_LAB / "images" / "hub"), str(_LAB / "iothub-emulator")]
+sys.path += [str(_LAB / part) for part in ("images", "images/hub", "iothub-emulator")]
 
 from edge_hub import __main__ as program  # noqa: E402 - found on the path set above
 from edge_hub import routes  # noqa: E402 - the same
