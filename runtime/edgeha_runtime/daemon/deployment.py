@@ -47,6 +47,9 @@ class SpecError(Exception):
 class Deployed:
     """One module of edgeAgent: the ModuleSpec as it came, and what was asked of it since.
 
+    `restarts` tells one run from the next: it moves when the module is stopped, made anew or restarted.
+    `ended` is how the last run ended by itself (`pods.Ended` as a document); None while there was no end.
+
     `basis` is there for edgeAgent itself, which the chart gives: the digest of the chart's values that this
     spec goes back to.
     """
@@ -55,6 +58,7 @@ class Deployed:
     running: bool = False
     restarts: int = 0
     basis: str = ""
+    ended: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> Deployed:
@@ -172,7 +176,7 @@ class Deployment:
             _is_named(spec, name)
             is_agent = name == EDGE_AGENT
             basis = self._basis if is_agent else ""
-            await self._put(name, Deployed(spec, start or is_agent, before.restarts, basis))
+            await self._put(name, Deployed(spec, start or is_agent, before.restarts + 1, basis))
 
     def prepare(self, name: str, spec: Spec) -> Module:
         """Judge a module that is to be created or updated, without doing it. Answers what it would be.
@@ -199,12 +203,16 @@ class Deployment:
             module = self._known(name)
             if not running:
                 self._not_agent(name, "stopped")
-            if module.running == running:
+            if module.running == running and not (running and module.ended):
                 return False
-            wanted = replace(module, running=running)
             if running:
+                # One that ended by itself runs once more.
+                again = module.restarts + 1 if module.running else module.restarts
+                wanted = replace(module, running=True, restarts=again, ended=None)
                 # Its ports may be those of another module by now.
                 self._judge(name, wanted)
+            else:
+                wanted = replace(module, running=False, restarts=module.restarts + 1)
             await self._save(self._with(name, wanted), name)
             return True
 
@@ -212,12 +220,30 @@ class Deployment:
         """Restart a module; one that was stopped is started."""
         async with self._lock:
             module = self._known(name)
-            again = replace(module, running=True, restarts=module.restarts + 1)
+            again = replace(module, running=True, restarts=module.restarts + 1, ended=None)
             if not module.running:
                 self._judge(name, again)
             if name == EDGE_AGENT:
                 again = replace(again, basis=self._basis)
             await self._save(self._with(name, again), name)
+
+    def ended(self, name: str) -> Mapping[str, Any] | None:
+        """How the last run of a module ended by itself; None where it did not."""
+        module = self._counting.get(name)
+        return module.ended if module else None
+
+    async def note_end(self, name: str, restarts: int, ended: Mapping[str, Any]) -> bool:
+        """Note that a run ended by itself, so that nothing but a start gives the module another one.
+
+        Answers whether it is noted; it is not where another run was asked for meanwhile.
+        """
+        async with self._lock:
+            module = self._counting.get(name)
+            if module is None or not module.running or module.restarts != restarts:
+                return False
+            if module.ended != ended:
+                await self._save(self._with(name, replace(module, ended=ended)), name)
+            return True
 
     async def keep_identity(self, name: str) -> None:
         """Note that an identity is edgeAgent's."""

@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Kubernetes events about modules, for whoever describes an object or lists the events of a gateway.
 
-They stand at the Deployment of the module, or at the daemon's pod where a module has none. They are told
-beside the log and never instead of it: one that cannot be written is dropped, and nothing waits for one.
+They stand at the pod of the module, at its ServiceAccount where it has none, or at the daemon's pod where
+there is neither. They are told beside the log and never instead of it: one that cannot be written is dropped,
+and nothing waits for one.
 """
 
 from __future__ import annotations
@@ -57,12 +58,12 @@ class Events:
         self._told: dict[tuple[str, str, str], float] = {}
         self._subjects: dict[str, Subject] = {}
 
-    def know(self, object_name: str, deployment: str, uid: str) -> None:
-        """Remember the Deployment of a module."""
-        self._subjects[object_name] = Subject("apps/v1", "Deployment", deployment, uid)
+    def know(self, object_name: str, kind: str, name: str, uid: str) -> None:
+        """Remember what a module's events are about: a Pod or a ServiceAccount."""
+        self._subjects[object_name] = Subject("v1", kind, name, uid)
 
     def forget(self, object_name: str) -> None:
-        """The module's Deployment is gone."""
+        """The module is gone."""
         self._subjects.pop(object_name, None)
 
     def tell(self, kind: str, object_name: str, reason: str, message: str) -> None:

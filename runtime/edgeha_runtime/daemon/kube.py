@@ -18,7 +18,7 @@ from lightkube.config.kubeconfig import KubeConfig
 from lightkube.core.exceptions import ConfigError
 from lightkube.models.authentication_v1 import TokenReviewSpec
 from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.apps_v1 import DaemonSet, Deployment
+from lightkube.resources.apps_v1 import DaemonSet
 from lightkube.resources.authentication_v1 import TokenReview
 from lightkube.resources.core_v1 import (
     ConfigMap,
@@ -45,8 +45,8 @@ _POD_UID = "authentication.kubernetes.io/pod-uid"
 
 _log = logging.getLogger(__name__)
 
-_OfModule = Deployment | ServiceAccount | Service
-_OF_MODULES: tuple[type[_OfModule], ...] = (Deployment, Service, ServiceAccount)
+_OfModule = ServiceAccount | Service
+_OF_MODULES: tuple[type[_OfModule], ...] = (Service, ServiceAccount)
 _RESOURCES: Mapping[str, type[_OfModule | DaemonSet | PersistentVolumeClaim | Pod | Secret]] = {
     kind.__name__: kind for kind in (*_OF_MODULES, DaemonSet, PersistentVolumeClaim, Pod, Secret)
 }
@@ -126,18 +126,10 @@ def _addresses(pod: Pod) -> frozenset[str]:
 
 
 class Applied(NamedTuple):
-    """What became of an object. `generation` moves only when its spec does; 0 where it has none."""
+    """What became of an object."""
 
-    generation: int
+    name: str
     uid: str
-
-
-def _failure(found: Deployment) -> str:
-    """Why no pod is made of a Deployment."""
-    for one in (found.status.conditions if found.status else None) or ():
-        if one.type == "ReplicaFailure" and one.status == "True":
-            return one.message or one.reason or one.type
-    return ""
 
 
 def _moment(event: Event) -> datetime:
@@ -219,7 +211,13 @@ class Cluster:
             force=force,
         )
         metadata = applied.metadata or ObjectMeta()
-        return Applied(metadata.generation or 0, metadata.uid or "")
+        return Applied(metadata.name or "", metadata.uid or "")
+
+    async def pods(self, labels: Mapping[str, str]) -> list[Pod]:
+        """All pods with these labels, as the API server knows them now."""
+        return [
+            found async for found in self._client.list(Pod, namespace=self._namespace, labels=dict(labels))
+        ]
 
     async def ensure_claim(self, manifest: Manifest) -> None:
         """Make a claim that is not there. One that is stays as it is: most of it cannot be changed."""
@@ -252,7 +250,7 @@ class Cluster:
         return [(event.reason or "", event.message or "") for event in found]
 
     async def object_names(self, labels: Mapping[str, str]) -> dict[str, set[str]]:
-        """Names of all objects of modules with these labels, by kind."""
+        """Names of all objects of modules with these labels besides their pods, by kind."""
         return {kind.__name__: await self._names(kind, labels) for kind in _OF_MODULES}
 
     async def _names(self, kind: type[_OfModule | Pod], labels: Mapping[str, str]) -> set[str]:
@@ -264,7 +262,7 @@ class Cluster:
         return await self._names(Pod, labels)
 
     async def delete(self, kind: str, name: str) -> None:
-        """Delete an object of a module, a Deployment with its pods; gone already is fine."""
+        """Delete an object of a module; gone already is fine."""
         try:
             await self._client.delete(
                 _RESOURCES[kind], name, namespace=self._namespace, cascade=CascadeType.BACKGROUND
@@ -280,21 +278,6 @@ class Cluster:
             changed(None if kind == "DELETED" else dict(found.data or {}))
 
         await self._follow(ConfigMap, event, fields={"metadata.name": name})
-
-    async def follow_deployments(
-        self, labels: Mapping[str, str], changed: Callable[[str, int | None, str], None]
-    ) -> None:
-        """Call `changed` with name and generation (None: deleted) of each Deployment. Never returns.
-
-        Third is why the cluster makes no pod of it (quota, admission), empty where it does.
-        """
-
-        def event(kind: str, found: Deployment) -> None:
-            if found.metadata and found.metadata.name:
-                generation = None if kind == "DELETED" else found.metadata.generation or 0
-                changed(found.metadata.name, generation, "" if generation is None else _failure(found))
-
-        await self._follow(Deployment, event, labels=dict(labels))
 
     async def follow_pods(
         self,

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, edgeha developers
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Kubernetes objects of a module: for each slot a Deployment of one pod; ServiceAccount, Service, claims.
+"""Kubernetes objects of a module: for each slot a pod; ServiceAccount, Service, claims.
 
 Pods of a slot are on one machine, that of the slot's daemon. Those of the standby wait at the gate.
 
@@ -11,6 +11,7 @@ Same input, same objects.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,8 @@ MODULE_LABEL = "net.azure-devices.edge.module"
 MODULE_ANNOTATION = "net.azure-devices.edge.module-id"
 RESTARTS_ANNOTATION = "net.azure-devices.edge.restarts"
 SLOT_LABEL = "iotedge.edgeha.io/slot"
+# What a pod was made of: another digest means another pod.
+DIGEST_ANNOTATION = "iotedge.edgeha.io/digest"
 VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
 
@@ -124,12 +127,7 @@ def service_account(module: Module, settings: Settings, owner: OwnerReference) -
     }
 
 
-def deployment_name(object_name: str, slot: str) -> str:
-    """Name of the Deployment of a module in a slot."""
-    return f"{object_name}-{slot}"
-
-
-def deployment(
+def pod(
     module: Module,
     generation: str,
     settings: Settings,
@@ -138,20 +136,26 @@ def deployment(
     addresses: Addresses,
     slot: str,
 ) -> Manifest:
-    """The module's Deployment in a slot: the gate, the sidecar that adds the token, then the module itself.
+    """The module's pod in a slot: the gate, the sidecar that adds the token, then the module itself.
 
-    `certificate` (PEM) is what the sidecar knows the daemon by.
+    `certificate` (PEM) is what the sidecar knows the daemon by. The name is what its pods' names begin with.
 
-    `Recreate`, because the hub lets one client at a time connect with an identity.
+    A module of edgeAgent is started again by edgeAgent, as its restartPolicy says; the others, edgeAgent
+    among them, by the kubelet.
     """
     metadata = _metadata(module, settings, owner)
-    metadata["name"] = deployment_name(module.object_name, slot)
+    metadata["name"] = f"{module.object_name}-{slot}"
     metadata["labels"][SLOT_LABEL] = slot
+    # As controller, so that a drain takes the pod for one that somebody looks after.
+    metadata["ownerReferences"][0]["controller"] = True
+    restarts = {RESTARTS_ANNOTATION: str(module.restarts)} if module.restarts else {}
+    metadata["annotations"] = {**module.parts.annotations, **metadata["annotations"], **restarts}
     parts = dict(module.parts.pod)
     base = pod_base(settings)
-    pod: Manifest = {
+    spec: Manifest = {
         **base,
         "serviceAccountName": module.object_name,
+        "restartPolicy": "Never" if module.deployed and not module.is_agent else "Always",
         "terminationGracePeriodSeconds": 10,
         "securityContext": {
             **_without_user(base["securityContext"], module),
@@ -201,36 +205,24 @@ def deployment(
         names[settings.gateway_hostname] = addresses.gateway
     own = [{"ip": address, "hostnames": [name]} for name, address in names.items() if address]
     if own:
-        pod["hostAliases"] = [*own, *pod.get("hostAliases", [])]
+        spec["hostAliases"] = [*own, *spec.get("hostAliases", [])]
     if settings.standby_priority_class and slot != settings.slot:
         # A standby makes room for what works.
-        pod["priorityClassName"] = settings.standby_priority_class
+        spec["priorityClassName"] = settings.standby_priority_class
     if module.registry:
-        pod["imagePullSecrets"] = [*base.get("imagePullSecrets", []), {"name": pull_secret_name(module)}]
-    restarts = {RESTARTS_ANNOTATION: str(module.restarts)} if module.restarts else {}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": metadata,
-        "spec": {
-            "replicas": 1 if module.running else 0,
-            "revisionHistoryLimit": 2,
-            "strategy": {"type": "Recreate"},
-            "selector": {
-                "matchLabels": {
-                    **selector(settings.release),
-                    **{name: metadata["labels"][name] for name in (MODULE_LABEL, SLOT_LABEL)},
-                }
-            },
-            "template": {
-                "metadata": {
-                    "labels": metadata["labels"],
-                    "annotations": {**module.parts.annotations, **metadata["annotations"], **restarts},
-                },
-                "spec": pod,
-            },
-        },
-    }
+        spec["imagePullSecrets"] = [*base.get("imagePullSecrets", []), {"name": pull_secret_name(module)}]
+    found = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    metadata["annotations"][DIGEST_ANNOTATION] = _digest(found)
+    return found
+
+
+def _digest(manifest: Manifest) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def digest(manifest: Manifest) -> str:
+    """What tells a pod's manifest from another one."""
+    return str(manifest["metadata"]["annotations"][DIGEST_ANNOTATION])
 
 
 def pod_base(settings: Settings) -> Manifest:

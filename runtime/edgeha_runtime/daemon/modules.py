@@ -14,11 +14,11 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightkube import ApiError
 
-from . import manifests, moduleset, pods, volumes
+from . import manifests, moduleset, placement, pods, volumes
 from .deployment import Deployment, read
 from .events import WARNING, Events
 from .hub import HubClient
@@ -28,9 +28,10 @@ from .images import Images
 from .keystore import KeyStore, cannot_write
 from .kube import AWAY, ERRORS, REFUSED, Cluster, ClusterError, describe
 from .logs import fields
-from .manifests import Addresses, Manifest, OwnerReference, deployment_name
+from .manifests import MODULE_LABEL, Addresses, Manifest, OwnerReference
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
-from .pods import Board, Trouble
+from .placement import Placed, Placement
+from .pods import Board, Ended, Pod, Trouble
 from .settings import Settings
 
 RESYNC_SECONDS = 600.0
@@ -50,8 +51,19 @@ _Basis = tuple[Module, str, OwnerReference | None, Addresses]
 _log = logging.getLogger(__name__)
 
 
+class _Known(NamedTuple):
+    """A pod as it was seen."""
+
+    uid: str
+    finished: bool
+
+
 class NameTakenError(Exception):
     """The name of a module is that of somebody else's Service."""
+
+
+class PodRefusedError(Exception):
+    """The cluster makes no pod of a module; the message says in which slot and why."""
 
 
 class Modules:
@@ -69,11 +81,12 @@ class Modules:
         self._owner: OwnerReference | None = None
         self._addresses = Addresses()
         self._base: list[Candidate] = []
-        # Object name: what it is made of, and the generation of the Deployment in each slot.
-        self._applied: dict[str, tuple[_Basis, dict[str, int]]] = {}
-        # What the watch tells of the module whose objects are being written, by slot.
-        self._writing = ""
-        self._told: dict[str, int | None] = {}
+        # By object name: what the objects and what the pods were last made of, as far as all was done.
+        self._applied: dict[str, _Basis] = {}
+        self._settled: dict[str, _Basis] = {}
+        # The pods that were as they are wanted when they were last looked at, by slot.
+        self._pods_of: dict[str, dict[str, _Known]] = {}
+        self._moved: Counter[str] = Counter()  # module: how often its pods gave a reason to look at them
         self._named: set[str] = set()  # Services of modules' names that are known to be this gateway's
         self._apply_all = False
         self._making: Counter[str] = Counter()
@@ -82,13 +95,14 @@ class Modules:
         self._wake_cluster = asyncio.Event()
         self._wake_images = asyncio.Event()
         self._wake_volumes = asyncio.Event()
-        self._not_made: dict[str, str] = {}  # Deployment: why the cluster makes no pod of it
+        self._not_made: dict[tuple[str, str], str] = {}  # object and slot: why the cluster makes no pod
         self._volumes: dict[str, Trouble] = {}  # pod: what keeps it from its volumes
         self._keep_all = True
         self.images = Images(settings, cluster)
         self.events = Events(settings, cluster)
         self.identities = Identities(store, hub, self._wake_cluster.set)
         self.pods = Board(settings.slot)
+        self._placement = Placement(cluster)
         self.deployment = Deployment(
             store,
             read=lambda deployed: read(
@@ -140,7 +154,8 @@ class Modules:
                 reasons.append(f"module {module.name}: {reason}")
             elif not self._is_applied(module):
                 problems = self._problems["cluster"]
-                reason = problems.get(module.name) or problems.get("", "waiting for its objects")
+                waits = "the pod before it still ends" if module.object_name in self._applied else ""
+                reason = problems.get(module.name) or problems.get("", waits or "waiting for its objects")
                 reasons.append(f"module {module.name}: {reason}")
             elif module.running and (reason := self._late(module)):
                 reasons.append(f"module {module.name}: {reason}")
@@ -153,7 +168,13 @@ class Modules:
 
     def status(self, name: str, *, running: bool) -> pods.Status:
         """How a module is, with what keeps it from running. `running`: whether it shall run."""
-        return pods.status(self.pods.of(name), running=running, trouble=self._trouble(name))
+        return pods.status(
+            self.pods.of(name), running=running, trouble=self._trouble(name), ended=self._ended(name)
+        )
+
+    def _ended(self, name: str) -> Ended | None:
+        kept = self.deployment.ended(name)
+        return Ended.of(kept) if kept else None
 
     def elsewhere(self) -> dict[str, str]:
         """For each module that shall run: why it is not on the daemon's machine, empty where nothing says so.
@@ -192,10 +213,12 @@ class Modules:
         if module.identity not in self.identities.known:
             reason = self._problems["hub"].get(module.identity)
             return Trouble(reason, False) if reason else None
-        if reason := self._problems["cluster"].get(name):
-            return Trouble(reason, True)
-        if reason := self._not_made.get(deployment_name(module.object_name, self._settings.slot)):
+        if reason := self._not_made.get((module.object_name, self._settings.slot)):
             return Trouble(f"its pod is not made: {reason}", True)
+        # That of a standby is nothing to the slot that works.
+        standby = any((module.object_name, slot) in self._not_made for slot in self._settings.slots)
+        if (reason := self._problems["cluster"].get(name)) and not standby:
+            return Trouble(reason, True)
         if reason := self._elsewhere(module):
             return Trouble(reason, False)
         found = self.pods.of(name)
@@ -204,9 +227,6 @@ class Modules:
 
     def _late(self, module: Module) -> str:
         """What keeps an applied module from running that only a person can put right; empty where nothing."""
-        for slot in self._settings.slots:
-            if reason := self._not_made.get(deployment_name(module.object_name, slot)):
-                return f"its pod in slot {slot} is not made: {reason}"
         if reason := self._elsewhere(module):
             return reason
         trouble = self._trouble(module.name)
@@ -217,13 +237,8 @@ class Modules:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._cluster.follow_config_map(self._settings.modules_config_map, self.take))
             group.create_task(
-                self._cluster.follow_deployments(
-                    manifests.selector(self._settings.release), self._object_changed
-                )
-            )
-            group.create_task(
                 self._cluster.follow_pods(
-                    manifests.selector(self._settings.release), self._pod_changed, self.pods.keep
+                    manifests.selector(self._settings.release), self._pod_changed, self._pods_there
                 )
             )
             group.create_task(self._loop("hub", self._wake_hub, self._identities))
@@ -263,7 +278,7 @@ class Modules:
 
     def tell(self, kind: str, name: str, reason: str, message: str) -> None:
         """Tell a Kubernetes event about a module."""
-        self.events.tell(kind, moduleset.object_name(self._settings.release, name), reason, message)
+        self.events.tell(kind, self._object_name(name), reason, message)
 
     def reprovision(self) -> None:
         """Look at everything anew, at the hub and in the cluster."""
@@ -297,8 +312,36 @@ class Modules:
             self.tell(WARNING, name, "Refused", f"module {name} is refused: {reason}")
 
     def _pod_changed(self, kind: str, found: Any) -> None:
-        self.pods.put(kind, found)
+        pod = self.pods.put(kind, found)
         self._wake_volumes.set()
+        if pod is None or self._desired is None:
+            return
+        gone = kind == "DELETED"
+        known = self._pods_of.get(self._object_name(pod.module), {}).get(pod.slot)
+        if known is None:
+            # Perhaps the one that a new pod waits for.
+            matters = gone or pod.finished
+        else:
+            matters = known.uid == pod.uid and (gone or pod.going or pod.finished != known.finished)
+        if matters:
+            self._moved[pod.module] += 1
+            self._settled.pop(self._object_name(pod.module), None)
+        if matters or self._is_over(pod, self._desired):
+            self._wake_cluster.set()
+
+    def _is_over(self, pod: Pod, desired: ModuleSet) -> bool:
+        """Whether a pod is that of a module, or of a slot, that is no more."""
+        known = pod.module in desired.names and pod.slot in self._settings.slots
+        return not (known or pod.going)
+
+    def _pods_there(self, names: set[str]) -> None:
+        for pod in self.pods.keep(names):
+            self._moved[pod.module] += 1
+            self._settled.pop(self._object_name(pod.module), None)
+            self._wake_cluster.set()
+
+    def _object_name(self, module: str) -> str:
+        return moduleset.object_name(self._settings.release, module)
 
     async def _look_for_volumes(self) -> None:
         """See what keeps pods from their volumes, while pods wait: nothing of that is told by a pod."""
@@ -333,25 +376,6 @@ class Modules:
     def _tell_late(self, module: str, reason: str, text: str) -> None:
         _log.error("module waits", extra=fields(module=module, reason=text))
         self.tell(WARNING, module, reason, f"module {module}: {text}")
-
-    def _object_changed(self, name: str, generation: int | None, failure: str = "") -> None:
-        module, _dash, slot = name.rpartition("-")
-        if failure and failure != self._not_made.get(name):
-            found = self._desired.modules if self._desired else ()
-            for one in found:
-                if one.object_name == module:
-                    self._tell_late(one.name, "PodNotMade", f"its pod in slot {slot} is not made: {failure}")
-        if failure:
-            self._not_made[name] = failure
-        else:
-            self._not_made.pop(name, None)
-        if module == self._writing:
-            self._told[slot] = generation
-            return
-        known = self._applied.get(module)
-        if known and known[1].get(slot) != generation:
-            self._applied.pop(module)
-            self._wake_cluster.set()
 
     async def _loop(
         self,
@@ -492,9 +516,11 @@ class Modules:
             if everything:
                 self._named.clear()
             await self._look_for_addresses(with_gateway=bool(desired.agent), everything=everything)
+            # One question for all of them, where all of them are looked at.
+            there = await self._pods_by_module(None) if everything else None
             for module in desired.modules:
                 with self._alone(module.name, problems):
-                    await self._apply(module, owner, everything=everything)
+                    await self._apply(module, owner, there)
                 if module.name in problems:
                     self._applied.pop(module.object_name, None)
             finished = True
@@ -519,7 +545,7 @@ class Modules:
             yield
         except AWAY:
             raise
-        except NameTakenError as error:
+        except (NameTakenError, PodRefusedError) as error:
             problems[name] = str(error)
         except ERRORS as error:
             problems[name] = describe(error)
@@ -542,66 +568,136 @@ class Modules:
 
         Something else of such a name, without the labels of a module, is somebody else's.
         """
-        kept = {moduleset.object_name(self._settings.release, name) for name in desired.names}
+        for pod in self.pods.all():
+            if self._is_over(pod, desired):
+                with self._alone("", problems):
+                    await self._remove("Pod", pod.name)
+        kept = {self._object_name(name) for name in desired.names}
         # Those of refused modules too, whose objects stay.
         host_names = {moduleset.host_name(name) for name in desired.names} - {""}
         without_ports = {module.object_name for module in desired.modules if not module.parts.ports}
-        wanted = {
-            "Deployment": {deployment_name(name, slot) for name in kept for slot in self._settings.slots},
-            "Service": (kept - without_ports) | host_names,
-            "ServiceAccount": kept,
-        }
+        wanted = {"Service": (kept - without_ports) | host_names, "ServiceAccount": kept}
         there = await self._cluster.object_names(manifests.selector(self._settings.release))
         for kind, names in there.items():
             for name in sorted(names - wanted[kind]):
                 with self._alone("", problems):
-                    await self._cluster.delete(kind, name)
+                    await self._remove(kind, name)
                     if kind == "Service":
                         self._named.discard(name)
-                    _log.info("object removed", extra=fields(kind=kind, object=name))
         for name in self._applied.keys() - kept:
             del self._applied[name]
+            self._settled.pop(name, None)
+            self._pods_of.pop(name, None)
             self.events.forget(name)
+        self._placement.forget({pod.uid for pod in self.pods.all()})
 
-    async def _apply(self, module: Module, owner: OwnerReference, *, everything: bool) -> None:
+    async def _remove(self, kind: str, name: str) -> None:
+        await self._cluster.delete(kind, name)
+        _log.info("object removed", extra=fields(kind=kind, object=name))
+
+    async def _pods_by_module(self, module: str | None) -> dict[str, list[Pod]]:
+        """The pods of a module as the API server knows them now; None: of all modules."""
+        chosen = {} if module is None else {MODULE_LABEL: moduleset.label(module)}
+        found: dict[str, list[Pod]] = {}
+        listed = await self._cluster.pods(manifests.selector(self._settings.release) | chosen)
+        for pod in placement.listed(listed):
+            found.setdefault(pod.module, []).append(pod)
+        return found
+
+    async def _apply(
+        self, module: Module, owner: OwnerReference, there: Mapping[str, list[Pod]] | None
+    ) -> None:
+        """Make what a module is made of. `there`: the pods of all modules, None where only news count."""
         generation = self.identities.known.get(module.identity)
-        if generation is None:
-            return
-        if not everything and self._is_applied(module):
+        if generation is None or (there is None and self._is_applied(module)):
             return
         basis = self._basis(module)
-        await self._cluster.apply(manifests.service_account(module, self._settings, owner))
-        for claim in manifests.claims(module, self._settings):
-            await self._cluster.ensure_claim(claim)
-        secret = manifests.pull_secret(module, self._settings, owner)
-        if secret is not None:
-            await self._apply_pull_secret(manifests.pull_secret_name(module), secret)
-        service = manifests.service(module, self._settings, owner)
-        if service is not None:
-            await self._cluster.apply(service)
-        numbers: dict[str, int] = {}
-        self._writing, self._told = module.object_name, {}
-        try:
-            for slot in self._settings.slots:
-                wanted = manifests.deployment(
-                    module, generation, self._settings, owner, self._certificate, self._addresses, slot
-                )
-                applied = await self._cluster.apply(wanted)
-                numbers[slot] = applied.generation
-                if slot == self._settings.slot:
-                    self.events.know(module.object_name, wanted["metadata"]["name"], applied.uid)
-        finally:
-            self._writing = ""
+        name = module.object_name
+        known = there is None and self._applied.get(name) == basis
+        if not known:
+            self._applied.pop(name, None)
+            account = await self._cluster.apply(manifests.service_account(module, self._settings, owner))
+            if not self._pods_of.get(name):
+                self.events.know(name, "ServiceAccount", account.name, account.uid)
+            for claim in manifests.claims(module, self._settings):
+                await self._cluster.ensure_claim(claim)
+            secret = manifests.pull_secret(module, self._settings, owner)
+            if secret is not None:
+                await self._apply_pull_secret(manifests.pull_secret_name(module), secret)
+            service = manifests.service(module, self._settings, owner)
+            if service is not None:
+                await self._cluster.apply(service)
+        await self._place(module, generation, owner, there)
+        if known:
+            return
         # Last: where the name is somebody else's in this namespace, the module runs all the same.
         name_service = manifests.name_service(module, self._settings, owner)
         if name_service is not None:
             await self._apply_name(name_service)
-        self._applied[module.object_name] = (basis, numbers)
-        # The echo of one's own writing needs no other pass; what somebody else did meanwhile does.
-        for slot, told in self._told.items():
-            if told is None or told > numbers.get(slot, 0):
-                self._object_changed(deployment_name(module.object_name, slot), told)
-        _log.info("module objects applied", extra=fields(module=module.name, object=module.object_name))
+        self._applied[name] = basis
+        _log.info("module objects applied", extra=fields(module=module.name, object=name))
+
+    async def _place(
+        self,
+        module: Module,
+        generation: str,
+        owner: OwnerReference,
+        there: Mapping[str, list[Pod]] | None,
+    ) -> None:
+        """Make and remove the module's pods. Raises PodRefusedError."""
+        basis, moved = self._basis(module), self._moved[module.name]
+        self._settled.pop(module.object_name, None)
+        found = (await self._pods_by_module(module.name) if there is None else there).get(module.name, [])
+        wanted = {
+            slot: manifests.pod(
+                module, generation, self._settings, owner, self._certificate, self._addresses, slot
+            )
+            for slot in self._settings.slots
+            if module.running
+        }
+        placed = await self._placement.place(await self._of_this_run(module, wanted, found), found)
+        self._note(module, placed)
+        if placed.wait is not None:
+            asyncio.get_running_loop().call_later(placed.wait, self._wake_cluster.set)
+        elif moved != self._moved[module.name]:
+            self._wake_cluster.set()
+        elif not placed.refused:
+            self._settled[module.object_name] = basis
+        if placed.refused:
+            slot, reason = next(iter(placed.refused.items()))
+            raise PodRefusedError(f"its pod in slot {slot} is not made: {reason}")
+
+    async def _of_this_run(
+        self, module: Module, wanted: dict[str, Manifest], found: list[Pod]
+    ) -> dict[str, Manifest]:
+        """Of the wanted pods those that this run has: where it ended, the pod that ended alone."""
+        own = self._settings.slot
+        if own not in wanted:
+            return wanted
+        digest = manifests.digest(wanted[own])
+        mine = [pod for pod in found if pod.slot == own and pod.digest == digest and not pod.going]
+        for pod in mine:
+            if pod.finished and not pod.lost and pod.ended:
+                await self.deployment.note_end(module.name, module.restarts, pod.ended.document())
+                break
+        if self._ended(module.name) is None:
+            return wanted
+        return {own: wanted[own]} if any(pod.finished and not pod.lost for pod in mine) else {}
+
+    def _note(self, module: Module, placed: Placed) -> None:
+        """Remember what became of the pods of a module."""
+        name = module.object_name
+        self._pods_of[name] = {
+            **{slot: _Known(pod.uid, pod.finished) for slot, pod in placed.there.items()},
+            **{slot: _Known(made.uid, False) for slot, made in placed.made.items()},
+        }
+        own = placed.there.get(self._settings.slot) or placed.made.get(self._settings.slot)
+        if own is not None:
+            self.events.know(name, "Pod", own.name, own.uid)
+        for slot in self._settings.slots:
+            self._not_made.pop((name, slot), None)
+            if slot in placed.refused:
+                self._not_made[(name, slot)] = placed.refused[slot]
 
     async def _apply_name(self, wanted: Manifest) -> None:
         """Raises NameTakenError where the Service is not this gateway's; force would take it from them."""
@@ -629,9 +725,7 @@ class Modules:
         """Delete the Secrets of modules that are gone, or whose images need no login any more."""
         wanted = {manifests.pull_secret_name(module) for module in desired.modules if module.registry}
         # Objects of a refused module stay as they are.
-        wanted |= {
-            f"{moduleset.object_name(self._settings.release, name)}-registry" for name in desired.refused
-        }
+        wanted |= {f"{self._object_name(name)}-registry" for name in desired.refused}
         gone = set()
         for name in sorted(self.deployment.pull_secrets - wanted):
             with self._alone("", problems):
@@ -646,5 +740,5 @@ class Modules:
         return module, self.identities.known.get(module.identity, ""), self._owner, self._addresses
 
     def _is_applied(self, module: Module) -> bool:
-        known = self._applied.get(module.object_name)
-        return known is not None and known[0] == self._basis(module)
+        basis, name = self._basis(module), module.object_name
+        return self._applied.get(name) == basis and self._settled.get(name) == basis

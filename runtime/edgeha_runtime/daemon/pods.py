@@ -3,17 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the pods of modules do, and how IoT Edge calls that.
 
-States of the contract as stock daemons tell them: running, stopped (ended by itself or by wish), failed
-(ended with an error, or cannot start), unknown (on its way).
+States are those of the contract: running, stopped (ended by itself or by wish), failed (ended with an error,
+or cannot start), unknown (on its way).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .manifests import MODULE_ANNOTATION, SLOT_LABEL
+from .manifests import DIGEST_ANNOTATION, MODULE_ANNOTATION, SLOT_LABEL
 
 CONTAINER = "module"
 GATE = "gate"
@@ -32,7 +33,11 @@ IMAGE_REASONS = frozenset(
 )
 # And all reasons that do not go away by waiting a little.
 _BROKEN = IMAGE_REASONS | {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
+# Reasons by which a container ended with its machine, or with the runtime below it, and not by itself.
+_LOST = frozenset({"ContainerStatusUnknown", "Unknown"})
 MAX_TEXT = 512
+# What is told of a module that could not be started; `docker run` exits with it then.
+NOT_STARTED = 125
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,45 @@ class Ended:
     code: int
     at: datetime
     reason: str = ""
+    started: datetime | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The same for a file."""
+        started = {"started": self.started.isoformat()} if self.started else {}
+        return {"code": self.code, "at": self.at.isoformat(), "reason": self.reason, **started}
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Ended:
+        """What `document` gave."""
+        started = kept.get("started")
+        return cls(
+            int(kept["code"]),
+            datetime.fromisoformat(kept["at"]),
+            str(kept.get("reason", "")),
+            datetime.fromisoformat(started) if started else None,
+        )
 
 
 @dataclass(frozen=True)
 class Pod:
-    """One pod of a module. `started` is there while its module runs."""
+    """One pod of a module. `started` is there while its module runs.
+
+    `finished`: nothing runs in it any more, nor ever will. `lost`: so, and its module did not end by itself.
+    `gone_at`: when the kubelet is to have ended a pod that goes.
+    """
 
     name: str
+    uid: str
     module: str
     slot: str
+    digest: str
     image: str
     node: str
     created: datetime
-    going: bool = False
+    gone_at: datetime | None = None
+    grace: float = 0.0  # seconds that its containers get to end
+    finished: bool = False
+    lost: bool = False
     started: datetime | None = None
     ended: Ended | None = None
     waiting: str = ""
@@ -63,9 +94,14 @@ class Pod:
     claims: tuple[str, ...] = ()
 
     @property
+    def going(self) -> bool:
+        """Whether somebody deleted it."""
+        return self.gone_at is not None
+
+    @property
     def waits(self) -> bool:
         """Whether it is on its way, and its module has not run in it yet."""
-        return not (self.going or self.started or self.ended)
+        return not (self.going or self.started or self.ended or self.finished)
 
 
 @dataclass(frozen=True)
@@ -84,17 +120,28 @@ class Status:
     description: str = ""
     started: datetime | None = None
     ended: Ended | None = None
+    since: datetime | None = None  # when what cannot start was made
 
     def document(self) -> dict[str, Any]:
-        """The contract's Status."""
-        runtime = {"status": self.status}
+        """The contract's Status, as a stock edgeAgent can live with it.
+
+        It fails as a whole at a module that shall run and is unknown, and starts one that is stopped or
+        failed again. So what is on its way is told as running, without a time at which it started; what
+        cannot start gets an exit, from which edgeAgent counts its pauses.
+        """
+        runtime = {"status": "running" if self.status == "unknown" else self.status}
         if self.description:
             runtime["description"] = self.description
         found: dict[str, Any] = {"runtimeStatus": runtime}
-        if self.started:
-            found["startTime"] = _text(self.started)
-        if self.ended:
-            found["exitStatus"] = {"exitTime": _text(self.ended.at), "statusCode": str(self.ended.code)}
+        started, ended = self.started, self.ended
+        if ended is not None:
+            started = started or ended.started
+        elif self.status == "failed" and self.since:
+            ended = Ended(NOT_STARTED, self.since)
+        if started and self.status != "unknown":
+            found["startTime"] = _text(started)
+        if ended:
+            found["exitStatus"] = {"exitTime": _text(ended.at), "statusCode": str(ended.code)}
         return found
 
 
@@ -114,16 +161,23 @@ def view(found: Any) -> Pod | None:
     ended = state.terminated if state and state.terminated else last
     waiting, broken = _waiting(status, state)
     volumes = (spec.volumes if spec else None) or ()
+    finished = bool(status and status.phase in ("Succeeded", "Failed"))
+    stays = spec is not None and spec.restartPolicy == "Never"
     return Pod(
         name=metadata.name,
+        uid=metadata.uid or "",
         module=module,
         slot=(metadata.labels or {}).get(SLOT_LABEL, ""),
+        digest=(metadata.annotations or {}).get(DIGEST_ANNOTATION, ""),
         image=next(
             (one.image or "" for one in (spec.containers if spec else ()) if one.name == CONTAINER), ""
         ),
         node=(spec.nodeName if spec else None) or "",
         created=metadata.creationTimestamp,
-        going=metadata.deletionTimestamp is not None,
+        gone_at=metadata.deletionTimestamp,
+        grace=float((spec.terminationGracePeriodSeconds if spec else None) or 0),
+        finished=finished,
+        lost=finished and not (stays and _ended_by_itself(status, ended)),
         started=state.running.startedAt if state and state.running else None,
         ended=_ended(ended),
         waiting=waiting[:MAX_TEXT],
@@ -141,7 +195,16 @@ def _ended(found: Any) -> Ended | None:
     if found is None:
         return None
     at = found.finishedAt or datetime.fromtimestamp(0, UTC)
-    return Ended(found.exitCode, at, (found.message or found.reason or "").strip()[:MAX_TEXT])
+    said = (found.message or found.reason or "").strip()[:MAX_TEXT]
+    return Ended(found.exitCode, at, said, found.startedAt)
+
+
+def _ended_by_itself(status: Any, ended: Any) -> bool:
+    """Whether a finished pod's module ended, and was not taken from it: evicted, or lost with its machine."""
+    disrupted = any(
+        one.type == "DisruptionTarget" and one.status == "True" for one in status.conditions or ()
+    )
+    return ended is not None and not disrupted and ended.reason not in _LOST
 
 
 def _waiting(status: Any, state: Any) -> tuple[str, bool]:
@@ -175,26 +238,30 @@ def why(waiting: Any) -> str:
     return ": ".join(part for part in (waiting.reason, waiting.message) if part)
 
 
-def status(pods: list[Pod], *, running: bool, trouble: Trouble | None = None) -> Status:
-    """How a module is. `running`: whether it shall run."""
+def status(
+    pods: list[Pod], *, running: bool, trouble: Trouble | None = None, ended: Ended | None = None
+) -> Status:
+    """How a module is. `running`: whether it shall run. `ended`: how it ended, where its pod may be gone."""
     told = trouble.text[:MAX_TEXT] if trouble and running else ""
     waits = "failed" if trouble and trouble.lasting else "unknown"
-    if not pods:
-        return Status(waits, told or "its pod is not there yet") if running else Status("stopped")
-    pod = newest(pods)
-    if pod.started and not (running and pod.going):
+    pod = newest(pods) if pods else None
+    if pod and pod.started and not (running and pod.going):
         return Status("running", told, started=pod.started, ended=pod.ended)
     if not running:
-        return Status("stopped", ended=pod.ended)
-    if pod.going:
+        return Status("stopped", ended=ended or (pod.ended if pod else None))
+    if ended and not (pod and pod.waits):
+        return Status("failed" if ended.code else "stopped", (told or ended.reason)[:MAX_TEXT], ended=ended)
+    if pod is None:
+        return Status(waits, told or "its pod is not there yet")
+    if pod.going or pod.lost:
         return Status(waits, told or "its pod is being replaced", ended=pod.ended)
     if pod.broken:
         said = "; ".join(part for part in (pod.waiting, told) if part)
-        return Status("failed", said[:MAX_TEXT], ended=pod.ended)
+        return Status("failed", said[:MAX_TEXT], ended=pod.ended, since=pod.created)
     if pod.ended:
         said = ": ".join(part for part in (pod.waiting, pod.ended.reason) if part)
         return Status("failed" if pod.ended.code else "stopped", said[:MAX_TEXT], ended=pod.ended)
-    return Status(waits, told or pod.waiting or "its pod starts")
+    return Status(waits, told or pod.waiting or "its pod starts", since=pod.created)
 
 
 def newest(pods: list[Pod]) -> Pod:
@@ -203,34 +270,45 @@ def newest(pods: list[Pod]) -> Pod:
 
 
 class Board:
-    """The pods of all modules in one slot as the watch last told."""
+    """The pods of all modules as the watch last told. What it says of a module is of the slot that works."""
 
     def __init__(self, slot: str) -> None:
         self._slot = slot
         self._pods: dict[str, Pod] = {}
 
-    def put(self, kind: str, found: Any) -> None:
-        """Take an event of the watch: ADDED, MODIFIED or DELETED with its Pod."""
+    def put(self, kind: str, found: Any) -> Pod | None:
+        """Take an event of the watch: ADDED, MODIFIED or DELETED with its Pod. Answers what it is about."""
         pod = view(found)
-        if pod is None or pod.slot != self._slot:
-            return
+        if pod is None:
+            return None
         if kind == "DELETED":
             self._pods.pop(pod.name, None)
         else:
             self._pods[pod.name] = pod
+        return pod
 
-    def keep(self, names: set[str]) -> None:
-        """Forget pods that are gone, after a watch that may have missed their end."""
-        self._pods = {name: pod for name, pod in self._pods.items() if name in names}
+    def keep(self, names: set[str]) -> list[Pod]:
+        """Forget pods that are gone, after a watch that may have missed their end. Answers those."""
+        gone = [pod for name, pod in self._pods.items() if name not in names]
+        for pod in gone:
+            del self._pods[pod.name]
+        return gone
+
+    def all(self) -> list[Pod]:
+        """The pods of all slots."""
+        return list(self._pods.values())
 
     def runs(self, image: str, node: str) -> bool:
         """Whether a module of this image runs on a node."""
-        return any(pod.started and (pod.image, pod.node) == (image, node) for pod in self._pods.values())
+        return any(pod.started and (pod.image, pod.node) == (image, node) for pod in self._working())
 
     def waiting(self) -> list[Pod]:
         """The pods whose modules have not run yet."""
-        return [pod for pod in self._pods.values() if pod.waits]
+        return [pod for pod in self._working() if pod.waits]
 
     def of(self, module: str) -> list[Pod]:
         """The pods of one module."""
-        return [pod for pod in self._pods.values() if pod.module == module]
+        return [pod for pod in self._working() if pod.module == module]
+
+    def _working(self) -> list[Pod]:
+        return [pod for pod in self._pods.values() if pod.slot == self._slot]

@@ -180,8 +180,9 @@ class Daemon:
 
         `name` is the object name of the module.
         """
-        pod = self.api.objects[("deployments", f"{name}-a")]["spec"]["template"]["spec"]
-        containers: list[dict[str, Any]] = pod["initContainers"] + pod["containers"]
+        pod = self.api.pod_of(f"{name}-a")
+        assert pod is not None, f"{name} has no pod in slot a"
+        containers: list[dict[str, Any]] = pod["spec"]["initContainers"] + pod["spec"]["containers"]
         return next(found for found in containers if found["name"] == which)
 
     def kept_images(self) -> list[str]:

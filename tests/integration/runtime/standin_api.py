@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from aiohttp import web
@@ -20,7 +21,6 @@ Object = dict[str, Any]
 KINDS = {
     "configmaps": "ConfigMap",
     "daemonsets": "DaemonSet",
-    "deployments": "Deployment",
     "events": "Event",
     "persistentvolumeclaims": "PersistentVolumeClaim",
     "pods": "Pod",
@@ -28,6 +28,11 @@ KINDS = {
     "serviceaccounts": "ServiceAccount",
     "services": "Service",
 }
+
+
+def _base(name: str) -> str:
+    """A pod's name without what tells it from the one before."""
+    return name.rpartition("-")[0]
 
 
 class ApiServer:
@@ -120,12 +125,28 @@ class ApiServer:
     def names(self, plural: str) -> set[str]:
         return {name for kind, name in self.objects if kind == plural}
 
+    def pod_of(self, name: str) -> Object | None:
+        """The pod of a module in a slot (`gw-sensor-a`), the newest one; None where there is none."""
+        found = [
+            item for (kind, full), item in self.objects.items() if kind == "pods" and _base(full) == name
+        ]
+        return found[-1] if found else None
+
+    def placed(self) -> set[str]:
+        """Modules in slots (`gw-sensor-a`) that have a pod."""
+        return {_base(full) for kind, full in self.objects if kind == "pods"}
+
     def put(self, plural: str, name: str, content: Object) -> Object:
         """Write an object as the API server would, and tell the watchers."""
         old = self.objects.get((plural, name))
         metadata = {**content.get("metadata", {}), "name": name, "namespace": "edge-gw"}
         known = (old or {}).get("metadata", {})
         metadata["uid"] = known.get("uid") or str(uuid.uuid4())
+        if plural == "pods":
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            metadata["creationTimestamp"] = known.get(
+                "creationTimestamp", metadata.get("creationTimestamp", now)
+            )
         metadata["generation"] = known.get("generation", 1)
         metadata["resourceVersion"] = known.get("resourceVersion")
         new = {**content, "kind": KINDS[plural], "metadata": metadata}

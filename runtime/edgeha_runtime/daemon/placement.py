@@ -1,0 +1,145 @@
+# Copyright (c) 2026, edgeha developers
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes and removes the pods of modules, one in each slot.
+
+It is what a Deployment would be with `Recreate`, but for one thing, for which there is no such object: a
+module that ended by itself stays ended until somebody starts it, as on a stock device, where edgeAgent
+decides by the module's restartPolicy. What was taken from a module (its machine, an eviction, somebody's
+delete) is made anew at once.
+
+Nothing here is remembered that the cluster does not tell, so a daemon that starts anew makes nothing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from lightkube import ApiError
+
+from . import pods
+from .kube import Applied, describe
+from .logs import fields
+from .manifests import Manifest, digest
+from .pods import Pod
+
+# A pod that a kubelet keeps giving back is not made anew more often than this.
+LOST_SECONDS = 10.0
+# How long past its time a pod that goes counts as one that may still run. Later it is lost with its machine.
+GRACE_SECONDS = 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Maker(Protocol):
+    """Who makes and deletes pods; both raise `kube.ERRORS`."""
+
+    async def apply(self, manifest: Manifest) -> Applied:
+        """Make an object."""
+
+    async def delete(self, kind: str, name: str) -> None:
+        """Delete an object; gone already is fine."""
+
+
+@dataclass
+class Placed:
+    """What became of the pods of a module.
+
+    `there`: the pods that stay, by slot. `refused`: why the API server makes none, by slot. `wait`: seconds
+    after which to look again, None where all is as it is wanted.
+    """
+
+    there: dict[str, Pod] = field(default_factory=dict)
+    made: dict[str, Applied] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    wait: float | None = None
+
+    def later(self, seconds: float) -> None:
+        """Look again after so long, or earlier where something else wants that."""
+        self.wait = seconds if self.wait is None else min(self.wait, seconds)
+
+
+class Placement:
+    """The pods of one gateway. `clock` counts seconds from somewhere."""
+
+    def __init__(self, cluster: Maker, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._going: dict[str, float] = {}  # uid: when it was seen going
+
+    async def place(self, wanted: Mapping[str, Manifest], found: Iterable[Pod]) -> Placed:
+        """See that a module has these pods and no others.
+
+        `wanted`: by slot, the one that works first. `found`: all pods of the module as the API server lists
+        them now. Raises `kube.ERRORS` where a pod cannot be deleted.
+        """
+        placed = Placed()
+        listed = list(found)
+        for pod in listed:
+            manifest = wanted.get(pod.slot)
+            if pod.going:
+                continue
+            fits = manifest is not None and pod.digest == digest(manifest) and not pod.lost
+            if fits and pod.slot not in placed.there:
+                placed.there[pod.slot] = pod
+                continue
+            if pod.lost and manifest is not None and (pause := self._pause(pod)) > 0:
+                placed.later(pause)
+                continue
+            await self._cluster.delete("Pod", pod.name)
+            _log.info("pod removed", extra=fields(module=pod.module, pod=pod.name, lost=pod.lost))
+        for slot, manifest in wanted.items():
+            if slot in placed.there:
+                continue
+            # Two at a time would be two clients of the hub with one identity, and two writers of a volume.
+            mine = [pod for pod in listed if pod.slot == slot]
+            left = max((self._left(pod) for pod in mine if not pod.finished), default=0.0)
+            pause = max((self._pause(pod) for pod in mine if pod.lost and not pod.going), default=0.0)
+            if max(left, pause) > 0:
+                placed.later(max(left, pause))
+                continue
+            try:
+                placed.made[slot] = await self._cluster.apply(_named(manifest))
+            except ApiError as error:
+                placed.refused[slot] = describe(error)
+            else:
+                _log.info("pod made", extra=fields(slot=slot, pod=placed.made[slot].name))
+        return placed
+
+    def forget(self, uids: set[str]) -> None:
+        """Forget pods that are none of these."""
+        self._going = {uid: at for uid, at in self._going.items() if uid in uids}
+
+    def _left(self, pod: Pod) -> float:
+        """Seconds for which a pod that goes, or that was deleted just now, may still run."""
+        now = self._clock()
+        seen = self._going.setdefault(pod.uid, now)
+        left = seen + pod.grace + GRACE_SECONDS - now
+        if pod.gone_at is not None:
+            # It may have been going for long before this daemon came. A clock that is behind changes nothing.
+            told = (pod.gone_at - datetime.now(UTC)).total_seconds() + GRACE_SECONDS
+            left = min(left, told)
+        return max(0.0, left)
+
+    @staticmethod
+    def _pause(pod: Pod) -> float:
+        age = (datetime.now(UTC) - pod.created).total_seconds()
+        return min(LOST_SECONDS, LOST_SECONDS - age)
+
+
+def _named(manifest: Manifest) -> Manifest:
+    """The manifest with a name that no pod had before."""
+    metadata = manifest["metadata"]
+    return {**manifest, "metadata": {**metadata, "name": f"{metadata['name']}-{secrets.token_hex(3)}"}}
+
+
+def listed(found: Iterable[object]) -> list[Pod]:
+    """The pods of modules among those of the cluster (of lightkube), the oldest first."""
+    seen = [pod for one in found if (pod := pods.view(one)) is not None]
+    return sorted(seen, key=lambda pod: (pod.created, pod.name))
