@@ -49,6 +49,7 @@ class Deployed:
 
     `restarts` tells one run from the next: it moves when the module is stopped, made anew or restarted.
     `ended` is how the last run ended by itself (`pods.Ended` as a document); None while there was no end.
+    `order` is the order in which edgeAgent made its modules: that of their startupOrder.
 
     `basis` is there for edgeAgent itself, which the chart gives: the digest of the chart's values that this
     spec goes back to.
@@ -59,6 +60,7 @@ class Deployed:
     restarts: int = 0
     basis: str = ""
     ended: Mapping[str, Any] | None = None
+    order: int = 0
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> Deployed:
@@ -135,7 +137,8 @@ class Deployment:
     @property
     def candidates(self) -> list[Candidate]:
         """The modules to run besides those of the chart; edgeAgent where it updated itself."""
-        return [self._candidate(name, module) for name, module in self._counting.items()]
+        found = sorted(self._counting.items(), key=lambda item: (item[1].order, item[0]))
+        return [self._candidate(name, module) for name, module in found]
 
     @property
     def identities(self) -> frozenset[str]:
@@ -167,7 +170,8 @@ class Deployment:
             name = str(spec.get("name"))
             if name in self.modules:
                 raise ModuleExistsError(f"module {name} exists; update or delete it")
-            await self._put(name, Deployed(spec))
+            last = max((module.order for module in self._content.modules.values()), default=0)
+            await self._put(name, Deployed(spec, order=last + 1))
 
     async def update(self, name: str, spec: Spec, *, start: bool) -> None:
         """Replace a module, which then runs as `start` says."""
@@ -176,7 +180,8 @@ class Deployment:
             _is_named(spec, name)
             is_agent = name == EDGE_AGENT
             basis = self._basis if is_agent else ""
-            await self._put(name, Deployed(spec, start or is_agent, before.restarts + 1, basis))
+            again = Deployed(spec, start or is_agent, before.restarts + 1, basis, order=before.order)
+            await self._put(name, again)
 
     def prepare(self, name: str, spec: Spec) -> Module:
         """Judge a module that is to be created or updated, without doing it. Answers what it would be.

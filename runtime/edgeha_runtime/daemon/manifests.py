@@ -37,6 +37,8 @@ SLOT_LABEL = "iotedge.edgeha.io/slot"
 DIGEST_ANNOTATION = "iotedge.edgeha.io/digest"
 VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
+# Where edgeAgent keeps the deployment for a start without the cloud, unless `storageFolder` says so.
+AGENT_FOLDER = "/tmp/edgeAgent"  # noqa: S108 - stock edgeAgent's own default
 
 Manifest = dict[str, Any]
 
@@ -100,6 +102,18 @@ def _socket_mounts(module: Module) -> list[Manifest]:
     if not _on_nodes_network(module):
         return []
     return [{"name": SOCKET_VOLUME, "mountPath": SOCKET_FOLDER}]
+
+
+def _agent_mounts(module: Module) -> list[Manifest]:
+    """Where edgeAgent's deployment outlives its container, which Docker starts again with all its files.
+
+    Not where its `env` or createOptions choose a folder themselves.
+    """
+    chosen = any(name.lower() == "storagefolder" for name, _value in module.env)
+    own = [f"{mount['mountPath'].rstrip('/')}/" for mount in module.parts.mounts]
+    if not module.is_agent or chosen or any(f"{AGENT_FOLDER}/".startswith(path) for path in own):
+        return []
+    return [{"name": "agent-storage", "mountPath": AGENT_FOLDER}]
 
 
 def _metadata(module: Module, settings: Settings, owner: OwnerReference) -> Manifest:
@@ -196,6 +210,7 @@ def pod(
                 {"name": mount["name"], "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}
                 for mount in _socket_mounts(module)
             ),
+            *({"name": mount["name"], "emptyDir": {}} for mount in _agent_mounts(module)),
             *module.parts.volumes,
         ],
         **parts,
@@ -425,7 +440,7 @@ def _container(module: Module, generation: str, settings: Settings) -> Manifest:
         **module.parts.container,
         "securityContext": {**_OF_MODULES, **module.parts.container.get("securityContext", {})},
     }
-    if mounts := [*_socket_mounts(module), *module.parts.mounts]:
+    if mounts := [*_socket_mounts(module), *_agent_mounts(module), *module.parts.mounts]:
         container["volumeMounts"] = mounts
     if module.parts.ports:
         ports = {(port.target, port.protocol) for port in module.parts.ports}
