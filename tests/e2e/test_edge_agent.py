@@ -103,12 +103,12 @@ def test_the_deployment_is_carried_out_and_messages_come_through_edge_hub(site: 
     messages = site.messages(0)
     assert {message.module for message in messages} == {"sensor"}
     namespace = site.gateway.namespace
-    sensor = site.lab.get("deployment", "e2e-agent-sensor-a", "--namespace", namespace)
+    sensor = site.in_slot("a")["sensor"]
     daemon, hub = (
         site.lab.get("service", f"e2e-agent-{name}", "--namespace", namespace)["spec"]["clusterIP"]
         for name in ("daemon", "gateway")
     )
-    assert sensor["spec"]["template"]["spec"]["hostAliases"] == [
+    assert sensor["spec"]["hostAliases"] == [
         {"ip": daemon, "hostnames": ["e2e-agent-daemon.edge-e2e-agent.svc"]},
         {"ip": hub, "hostnames": ["e2e-agent"]},
     ]
@@ -264,8 +264,8 @@ def test_an_image_that_cannot_be_had_fails_the_run_and_the_module_goes_on_as_it_
     assert "image registry.edgeha.test/lab/no-such-image:1 cannot be pulled on node" in run.text
     assert site.pods()["sensor"] == before
     site.messages(site.last())
-    namespace = site.gateway.namespace
-    assert "ImageNotPulled" in site.lab.kubectl("describe", "deployment/e2e-agent-sensor-a", "-n", namespace)
+    pod = site.in_slot("a")["sensor"]["metadata"]["name"]
+    assert "ImageNotPulled" in site.lab.kubectl("describe", f"pod/{pod}", "-n", site.gateway.namespace)
 
 
 def test_images_are_kept_on_every_machine(site: Site) -> None:
@@ -277,6 +277,59 @@ def test_images_are_kept_on_every_machine(site: Site) -> None:
         return running <= wanted and status.get("numberReady") == status["desiredNumberScheduled"] >= 2
 
     wait_for("the images on every worker", kept, 60)
+
+
+# How a module ends, its policy, and whether a stock edgeAgent starts it again.
+ENDS = {
+    "done": (0, "never", False),
+    "gave-up": (3, "never", False),
+    "finished": (0, "on-failure", False),
+    "tries": (3, "on-failure", True),
+    "again": (0, "always", True),
+}
+
+
+def test_what_becomes_of_a_module_that_ends_is_its_restart_policys(site: Site) -> None:
+    manifest = copy.deepcopy(MANIFEST)
+    modules = manifest["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]
+    sensor = modules["sensor"]
+    for name, (code, policy, _again) in ENDS.items():
+        program = {"Entrypoint": ["python3", "-c", f"import sys; print('ran'); sys.exit({code})"]}
+        settings = {**sensor["settings"], "createOptions": program}
+        modules[name] = {**sensor, "restartPolicy": policy, "settings": settings}
+    # Those that start again and again never run for long, and the run says so.
+    run = site.run("--extra-vars", "edge_verify_wait_timeout=40", manifest=manifest)
+    assert run.code != 0
+    for name, (code, policy, again) in ENDS.items():
+        settled = not again and code == 0
+        assert (f"module {name}: " in run.text) is not settled, f"{name}, {policy}, {code}"
+
+    def told(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = site.twin("$edgeAgent")["reported"]["modules"].get(name, {})
+        return found
+
+    def state(name: str) -> tuple[str, int, bool]:
+        return told(name)["runtimeStatus"], told(name)["exitCode"], told(name)["restartCount"] > 0
+
+    wait_for("the restarts", lambda: all(state(name)[2] for name in ("tries", "again")), 90)
+    assert state("done") == state("finished") == ("stopped", 0, False)
+    assert state("gave-up") == ("failed", 3, False)
+    before = site.in_slot("a")
+    for name in ("done", "gave-up", "finished"):
+        assert before[name]["status"]["phase"] in ("Succeeded", "Failed")
+        assert name not in site.in_slot("b"), "nothing of it waits for a takeover"
+        # Its pod is a record and no more: without it the module stays ended.
+        site.lab.kubectl(
+            "delete", "pod", before[name]["metadata"]["name"], "--namespace", site.gateway.namespace
+        )
+    # What was taken from a module comes back at once.
+    uid, pod = site.pods()["sensor"][0], before["sensor"]["metadata"]["name"]
+    site.lab.kubectl("delete", "pod", pod, "--namespace", site.gateway.namespace)
+    wait_for("another pod of the sensor", lambda: site.pods().get("sensor", (uid, 0))[0] != uid, 60)
+    site.messages(site.last())
+    assert not site.pods().keys() & {"done", "gave-up", "finished"}
+    assert state("done") == ("stopped", 0, False)
+    site.run().finished()
 
 
 def test_a_module_that_leaves_the_deployment_takes_everything_but_its_volume(site: Site) -> None:

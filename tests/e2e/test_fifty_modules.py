@@ -78,6 +78,6 @@ def test_fifty_modules_come_change_and_go(
     wait_for("the others to go", lambda: set(pods()) == {"edgeAgent", "edgeHub", "sensor0"}, 120)
     left = [name for name in lab.devices() if name.startswith(f"{gateway.name}/")]
     assert sorted(left) == [f"{gateway.name}/{name}" for name in ("$edgeAgent", "$edgeHub", "sensor0")]
-    for kind in ("deployments", "services", "serviceaccounts"):
+    for kind in ("pods", "services", "serviceaccounts"):
         names = [item["metadata"]["name"] for item in lab.get(kind, "-n", gateway.namespace)["items"]]
         assert not [name for name in names if "sensor" in name and "sensor0" not in name], names

@@ -3,12 +3,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The daemon's state on its claim: master key, quickstart CA, and the module identities known so far.
 
-Four files, each written whole and atomically: `master-key.json`, written once and never touched again;
+Five files, each written whole and atomically: `master-key.json`, written once and never touched again;
 `edge-ca.json`, the quickstart CA where one was needed; `identities.json`, a cache of what the hub
-answered, which lets modules sign with the hub away; and `deployment.json`, what edgeAgent asked for, which
-keeps its modules running with the cloud away. They carry format, version, owner (device and hub) and a
-checksum. A file that is torn, foreign or newer is refused, never replaced: new keys in silence would cut
-every module off and hide the loss.
+answered, which lets modules sign with the hub away; `deployment.json`, what edgeAgent asked for, which keeps
+its modules running with the cloud away; and `module-set.json`, the chart's modules as they could last be
+read, which stand where somebody has spoilt the ConfigMap. They carry format, version, owner (device and hub)
+and a checksum. A file that is torn, foreign or newer is refused, never replaced: new keys in silence would
+cut every module off and hide the loss.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ KEY_FILE = "master-key.json"
 IDENTITIES_FILE = "identities.json"
 AUTHORITY_FILE = "edge-ca.json"
 DEPLOYMENT_FILE = "deployment.json"
-FILES = (KEY_FILE, IDENTITIES_FILE, AUTHORITY_FILE, DEPLOYMENT_FILE)
+MODULE_SET_FILE = "module-set.json"
+FILES = (KEY_FILE, IDENTITIES_FILE, AUTHORITY_FILE, DEPLOYMENT_FILE, MODULE_SET_FILE)
 LOCK_FILE = "lock"
 _LOST_KEY = (
     "Restore it from a backup. Only if there is none: delete the whole store; all modules then get new keys "
@@ -241,6 +243,7 @@ class KeyStore:
         identities: dict[str, str],
         authority: tuple[str, str] | None = None,
         deployment: dict[str, Any] | None = None,
+        module_set: str = "",
     ) -> None:
         self._directory = directory
         self._owner = owner
@@ -248,6 +251,7 @@ class KeyStore:
         self._identities = identities
         self._authority = authority
         self._deployment: dict[str, Any] = deployment or {}
+        self._module_set = module_set
         self._encryption_keys: dict[tuple[str, str], bytes] = {}
 
     @classmethod
@@ -275,7 +279,14 @@ class KeyStore:
             owner,
             "It holds no key: delete this one file, and edgeAgent makes its modules again",
         )
+        module_set_path = directory / MODULE_SET_FILE
+        module_set_document = _decode(
+            module_set_path,
+            owner,
+            "It holds no key: delete this one file, and the set is read from the cluster again",
+        )
         for path, document in (
+            (module_set_path, module_set_document),
             (identities_path, identities_document),
             (authority_path, authority_document),
             (deployment_path, deployment_document),
@@ -310,7 +321,8 @@ class KeyStore:
         if identities_document is not None:
             identities = {str(k): str(v) for k, v in dict(identities_document.get("identities", {})).items()}
         deployment = dict((deployment_document or {}).get("deployment", {}))
-        return cls(directory, owner, master, identities, authority, deployment)
+        module_set = str((module_set_document or {}).get("moduleSet", ""))
+        return cls(directory, owner, master, identities, authority, deployment, module_set)
 
     @property
     def identities(self) -> Mapping[str, str]:
@@ -357,6 +369,16 @@ class KeyStore:
         """Keep what edgeAgent asked for, on disk before this returns."""
         write_atomic(self._directory / DEPLOYMENT_FILE, _encode(self._owner, {"deployment": content}))
         self._deployment = content
+
+    @property
+    def module_set(self) -> str:
+        """The chart's module set (JSON) as `keep_module_set` was given it; empty before there was one."""
+        return self._module_set
+
+    def keep_module_set(self, text: str) -> None:
+        """Keep a module set that could be read, on disk before this returns."""
+        write_atomic(self._directory / MODULE_SET_FILE, _encode(self._owner, {"moduleSet": text}))
+        self._module_set = text
 
     def remember(self, module: str, generation: str) -> None:
         """Keep an identity, on disk before this returns."""

@@ -272,12 +272,18 @@ class Cluster:
                 raise
 
     async def follow_config_map(self, name: str, changed: Callable[[dict[str, str] | None], None]) -> None:
-        """Call `changed` with the data now and at each change, None when it is deleted. Never returns."""
+        """Call `changed` with the data now and at each change, None where there is none. Never returns."""
+        where: dict[str, Any] = {"metadata.name": name}
+
+        async def before() -> None:
+            listed = self._client.list(ConfigMap, namespace=self._namespace, fields=where)
+            if not [found async for found in listed]:
+                changed(None)
 
         def event(kind: str, found: ConfigMap) -> None:
             changed(None if kind == "DELETED" else dict(found.data or {}))
 
-        await self._follow(ConfigMap, event, fields={"metadata.name": name})
+        await self._follow(ConfigMap, event, before, fields=where)
 
     async def follow_pods(
         self,

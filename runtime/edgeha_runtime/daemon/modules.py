@@ -74,6 +74,7 @@ class Modules:
 
     def __init__(self, settings: Settings, store: KeyStore, hub: HubClient, cluster: Cluster) -> None:
         self._settings = settings
+        self._store = store
         self._cluster = cluster
         _key, self._certificate = store.transport()
         self._desired: ModuleSet | None = None
@@ -250,21 +251,38 @@ class Modules:
             )
 
     def take(self, data: dict[str, str] | None) -> None:
-        """Take the data of the ConfigMap with the module set; None when it was deleted."""
+        """Take the data of the ConfigMap with the module set; None when there is none.
+
+        One that is gone or cannot be read changes nothing: somebody's slip must not take a gateway's modules
+        away. A daemon that starts then goes on with the last one that could be read.
+        """
+        name = f"ConfigMap {self._settings.modules_config_map}"
         if data is None:
-            # Somebody's slip must not take a gateway's modules away.
-            self._set_problem = (
-                f"ConfigMap {self._settings.modules_config_map} was deleted; its last content stands"
-            )
-            _log.error(self._set_problem)
+            self._set_is_wrong(f"{name} was deleted; its last content stands")
             return
+        text = data.get("modules.json", "")
         try:
-            entries = moduleset.entries(data.get("modules.json", ""))
+            entries = moduleset.entries(text)
         except ModuleSetError as error:
-            self._set_problem = f"ConfigMap {self._settings.modules_config_map}: {error}"
-            _log.error(self._set_problem)
+            self._set_is_wrong(f"{name}: {error}")
             return
         self._set_problem = ""
+        if text != self._store.module_set:
+            try:
+                self._store.keep_module_set(text)
+            except OSError as error:
+                _log.warning("module set not kept", extra=fields(reason=cannot_write(error)))
+        self._take(entries)
+
+    def _set_is_wrong(self, problem: str) -> None:
+        if problem != self._set_problem:
+            _log.error(problem)
+        self._set_problem = problem
+        if self._desired is None and self._store.module_set:
+            _log.warning("module set of before")
+            self._take(moduleset.entries(self._store.module_set))
+
+    def _take(self, entries: list[Any]) -> None:
         own_secrets = frozenset(self._settings.own_secrets)
         self._base = [
             moduleset.from_entry(

@@ -52,12 +52,13 @@ def test_opened_again_it_has_the_same_keys_and_identities(tmp_path: Path) -> Non
     first.forget("pump")
     first.keep_authority(*AUTHORITY)
     first.keep_deployment(DEPLOYMENT)
+    first.keep_module_set("[1]")
     again = KeyStore.open(tmp_path, Owner("gw-1", "HUB.example.net"))
     assert again.module_key("sensor", "gen-1", "primary") == first.module_key("sensor", "gen-1", "primary")
     assert again.encryption_key("sensor", "gen-1") == first.encryption_key("sensor", "gen-1")
     assert dict(again.identities) == {"sensor": "gen-1"}
     assert again.authority == AUTHORITY
-    assert again.deployment == DEPLOYMENT
+    assert (again.deployment, again.module_set) == (DEPLOYMENT, "[1]")
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
@@ -102,6 +103,7 @@ def test_any_damage_to_a_file_is_refused_with_a_way_out_and_nothing_is_touched(
         store.remember("sensor", "gen-1")
         store.keep_authority(*AUTHORITY)
         store.keep_deployment(DEPLOYMENT)
+        store.keep_module_set("[]")
         path = directory / name
         whole = path.read_bytes().rstrip()
         if data.draw(st.booleans(), "cut"):
