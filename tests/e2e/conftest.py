@@ -29,6 +29,7 @@ FILES = (
     "test_edge_agent.py",
     "test_adoption.py",
     "test_credentials.py",
+    "test_address.py",
     "test_nested.py",
     "test_many.py",
     "test_lifecycle.py",

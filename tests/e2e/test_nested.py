@@ -58,7 +58,8 @@ def test_messages_of_the_lower_gateway_come_by_the_upper_one(
     # As the hub tells of it, and as the upper one's edgeHub does: the way is the one that was asked for.
     device, above = (lab.hub("GET", f"/devices/{name}") for name in (line.name, top.name))
     assert device["parentScopes"] == [above["deviceScope"]]
-    log = lab.kubectl("logs", f"deployment/{top.name}-edgehub-a", "-c", "module", "-n", top.namespace)
+    hub = ("--selector=net.azure-devices.edge.module=edgeHub", "--container=module", "--tail=-1")
+    log = lab.kubectl("logs", *hub, "--namespace", top.namespace)
     passed_on = {
         entry["identity"] for entry in map(json.loads, log.splitlines()) if entry["event"] == "below"
     }

@@ -607,7 +607,7 @@ class Modules:
             self._settled.pop(name, None)
             self._pods_of.pop(name, None)
             self.events.forget(name)
-        self._placement.forget({pod.uid for pod in self.pods.all()})
+        self._placement.keep(self.pods.all())
 
     async def _remove(self, kind: str, name: str) -> None:
         await self._cluster.delete(kind, name)

@@ -18,7 +18,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Protocol
 
 from lightkube import ApiError
@@ -32,6 +31,7 @@ from .pods import Pod
 # A pod that a kubelet keeps giving back is not made anew more often than this.
 LOST_SECONDS = 10.0
 # How long past its time a pod that goes counts as one that may still run. Later it is lost with its machine.
+# Counted from when this daemon saw it first: the machine's clock may be wrong.
 GRACE_SECONDS = 2.0
 
 _log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class Placement:
     def __init__(self, cluster: Maker, clock: Callable[[], float] = time.monotonic) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._going: dict[str, float] = {}  # uid: when it was seen going
+        self._going: dict[str, float] = {}  # pod: when it was first seen going
+        self._made: dict[str, float] = {}  # pod: when it was made, if by this daemon
 
     async def place(self, wanted: Mapping[str, Manifest], found: Iterable[Pod]) -> Placed:
         """See that a module has these pods and no others.
@@ -105,32 +106,30 @@ class Placement:
                 placed.later(max(left, pause))
                 continue
             try:
-                placed.made[slot] = await self._cluster.apply(_named(manifest))
+                made = await self._cluster.apply(_named(manifest))
             except ApiError as error:
                 placed.refused[slot] = describe(error)
-            else:
-                _log.info("pod made", extra=fields(slot=slot, pod=placed.made[slot].name))
+                continue
+            placed.made[slot] = made
+            self._made[made.name] = self._clock()
+            _log.info("pod made", extra=fields(slot=slot, pod=made.name))
         return placed
 
-    def forget(self, uids: set[str]) -> None:
-        """Forget pods that are none of these."""
-        self._going = {uid: at for uid, at in self._going.items() if uid in uids}
+    def keep(self, found: Iterable[Pod]) -> None:
+        """Forget all pods but these."""
+        names = {pod.name for pod in found}
+        self._going = {name: at for name, at in self._going.items() if name in names}
+        self._made = {name: at for name, at in self._made.items() if name in names}
 
     def _left(self, pod: Pod) -> float:
         """Seconds for which a pod that goes, or that was deleted just now, may still run."""
         now = self._clock()
-        seen = self._going.setdefault(pod.uid, now)
-        left = seen + pod.grace + GRACE_SECONDS - now
-        if pod.gone_at is not None:
-            # It may have been going for long before this daemon came. A clock that is behind changes nothing.
-            told = (pod.gone_at - datetime.now(UTC)).total_seconds() + GRACE_SECONDS
-            left = min(left, told)
-        return max(0.0, left)
+        return max(0.0, self._going.setdefault(pod.name, now) + pod.grace + GRACE_SECONDS - now)
 
-    @staticmethod
-    def _pause(pod: Pod) -> float:
-        age = (datetime.now(UTC) - pod.created).total_seconds()
-        return min(LOST_SECONDS, LOST_SECONDS - age)
+    def _pause(self, pod: Pod) -> float:
+        """Seconds until a pod that was lost may be made anew."""
+        made = self._made.get(pod.name)
+        return 0.0 if made is None else max(0.0, made + LOST_SECONDS - self._clock())
 
 
 def _named(manifest: Manifest) -> Manifest:

@@ -71,7 +71,6 @@ class Pod:
     """One pod of a module. `started` is there while its module runs.
 
     `finished`: nothing runs in it any more, nor ever will. `lost`: so, and its module did not end by itself.
-    `gone_at`: when the kubelet is to have ended a pod that goes.
     """
 
     name: str
@@ -82,7 +81,7 @@ class Pod:
     image: str
     node: str
     created: datetime
-    gone_at: datetime | None = None
+    going: bool = False  # somebody deleted it
     grace: float = 0.0  # seconds that its containers get to end
     finished: bool = False
     lost: bool = False
@@ -92,11 +91,6 @@ class Pod:
     broken: bool = False
     homeless: bool = False  # no machine fits
     claims: tuple[str, ...] = ()
-
-    @property
-    def going(self) -> bool:
-        """Whether somebody deleted it."""
-        return self.gone_at is not None
 
     @property
     def waits(self) -> bool:
@@ -174,7 +168,7 @@ def view(found: Any) -> Pod | None:
         ),
         node=(spec.nodeName if spec else None) or "",
         created=metadata.creationTimestamp,
-        gone_at=metadata.deletionTimestamp,
+        going=metadata.deletionTimestamp is not None,
         grace=float((spec.terminationGracePeriodSeconds if spec else None) or 0),
         finished=finished,
         lost=finished and not (stays and _ended_by_itself(status, ended)),
