@@ -116,10 +116,10 @@ class Placement:
         return placed
 
     def keep(self, found: Iterable[Pod]) -> None:
-        """Forget all pods but these."""
-        names = {pod.name for pod in found}
+        """Forget what is of no use any more: pods that are none of these, and those made long ago."""
+        names, now = {pod.name for pod in found}, self._clock()
         self._going = {name: at for name, at in self._going.items() if name in names}
-        self._made = {name: at for name, at in self._made.items() if name in names}
+        self._made = {name: at for name, at in self._made.items() if now - at < LOST_SECONDS}
 
     def _left(self, pod: Pod) -> float:
         """Seconds for which a pod that goes, or that was deleted just now, may still run."""
