@@ -103,7 +103,7 @@ class Modules:
         self.events = Events(settings, cluster)
         self.identities = Identities(store, hub, self._wake_cluster.set)
         self.pods = Board(settings.slot)
-        self._placement = Placement(cluster)
+        self._placement = Placement(cluster, settings.node_name)
         self.deployment = Deployment(
             store,
             read=lambda deployed: read(

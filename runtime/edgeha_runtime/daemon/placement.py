@@ -30,9 +30,11 @@ from .pods import Pod
 
 # A pod that a kubelet keeps giving back is not made anew more often than this.
 LOST_SECONDS = 10.0
-# How long past its time a pod that goes counts as one that may still run. Later it is lost with its machine.
-# Counted from when this daemon saw it first: the machine's clock may be wrong.
+# How long past its time a pod that goes on another machine counts as one that may still run. Later it is lost
+# with its machine. Counted from when this daemon saw it first: the machine's clock may be wrong.
 GRACE_SECONDS = 2.0
+# Until the next look at a pod that goes on the daemon's own machine, whose kubelet will tell when it is gone.
+LOOK_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -66,10 +68,11 @@ class Placed:
 
 
 class Placement:
-    """The pods of one gateway. `clock` counts seconds from somewhere."""
+    """The pods of one gateway. `node`: the daemon's machine. `clock` counts seconds from somewhere."""
 
-    def __init__(self, cluster: Maker, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, cluster: Maker, node: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._cluster = cluster
+        self._node = node
         self._clock = clock
         self._going: dict[str, float] = {}  # pod: when it was first seen going
         self._made: dict[str, float] = {}  # pod: when it was made, if by this daemon
@@ -123,6 +126,8 @@ class Placement:
 
     def _left(self, pod: Pod) -> float:
         """Seconds for which a pod that goes, or that was deleted just now, may still run."""
+        if pod.node == self._node:
+            return LOOK_SECONDS
         now = self._clock()
         return max(0.0, self._going.setdefault(pod.name, now) + pod.grace + GRACE_SECONDS - now)
 
