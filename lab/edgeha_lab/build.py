@@ -344,7 +344,7 @@ def _module_images(base: str) -> Path:
                 _python_image(
                     f"{REGISTRY}/lab/edge-agent:{tag}",
                     agent,
-                    ["agent.py", "plan.py", protocol],
+                    ["agent.py", "plan.py", "storage.py", protocol],
                     folder,
                     base,
                     log,

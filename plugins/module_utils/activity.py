@@ -51,8 +51,8 @@ class ModuleState:
 class AgentState:
     """How far edgeAgent has come with the deployment in its twin, by what it reports there.
 
-    desired and reported: versions of the deployment. waiting: by module that is to run and does not, its
-    state and why.
+    desired and reported: versions of the deployment. waiting: by module that is to run, does not and did not
+    end well under a policy that lets it, its state and why.
     """
 
     device_id: str
@@ -65,7 +65,7 @@ class AgentState:
 
     @property
     def ready(self) -> bool:
-        """Whether it carried out the newest deployment and all of its modules run."""
+        """Whether it carried out the newest deployment and all of its modules run, or ended well."""
         return self.exists and self.reported == self.desired and self.code == 200 and not self.waiting
 
     def as_dict(self) -> dict[str, Any]:
@@ -92,10 +92,11 @@ def agent_state(device_id: str, twin: Mapping[str, Any] | None) -> AgentState:
         told = reported.get(group) or {}
         for name, module in (desired.get(group) or {}).items():
             state = told.get(name) or {}
-            runs = state.get("runtimeStatus", "not reported")
-            if module.get("status", "running") == "running" and runs != "running":
+            if module.get("status", "running") == "running" and not _done(module, state):
+                runs = str(state.get("runtimeStatus", "not reported"))
+                runs = "starting" if runs == "running" else runs
                 why = str(state.get("statusDescription") or "").strip()
-                waiting[str(name)] = f"{runs} ({why})" if why else str(runs)
+                waiting[str(name)] = f"{runs} ({why})" if why else runs
     return AgentState(
         device_id,
         exists=True,
@@ -104,6 +105,21 @@ def agent_state(device_id: str, twin: Mapping[str, Any] | None) -> AgentState:
         code=status.get("code"),
         description=str(status.get("description") or ""),
         waiting=waiting,
+    )
+
+
+def _done(module: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Whether a module (of the desired properties) that is to run does, or ended well and may stay so."""
+    began = parse_time(state.get("lastStartTimeUtc")) is not None
+    if state.get("runtimeStatus") == "running":
+        # A daemon that places a module tells that it runs before it has a time of its start.
+        return began or "lastStartTimeUtc" not in state
+    # edgeAgent starts one of on-failure again all the same, to end well again.
+    return (
+        module.get("restartPolicy") in ("never", "on-failure")
+        and state.get("runtimeStatus") == "stopped"
+        and state.get("exitCode") == 0
+        and began
     )
 
 

@@ -156,11 +156,13 @@ deployments:
       type: str
       returned: always
     waiting_modules:
-      description: By name of each module that is to run and does not, its state and why.
+      description:
+        - By name of each module that is to run and neither does nor ended well as its restart policy allows,
+          its state and why.
       type: dict
       returned: always
     ready:
-      description: Whether all of it runs.
+      description: Whether all of it runs, or ended well.
       type: bool
       returned: always
 waited_seconds:

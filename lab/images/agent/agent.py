@@ -8,7 +8,8 @@ daemon for all else, with the variables that a stock daemon gives a stock agent;
 edgeAgent, and the stock image takes its place by its name alone.
 
 Environment: the contract's (IOTEDGE_*, EdgeDeviceHostName, Mode); UpstreamProtocol (Mqtt or MqttWs; AMQP is
-refused), with MqttWs https_proxy and no_proxy; LOOP_SECONDS between looks (default 5).
+refused), with MqttWs https_proxy and no_proxy; storageFolder for what it keeps; LOOP_SECONDS between looks
+(default 5).
 Exit code 1: identity refused, the daemon does not know this agent, or no such protocol.
 """
 
@@ -23,6 +24,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -31,7 +33,8 @@ import plan
 import requests
 from azure.iot.device import IoTHubModuleClient, MethodRequest, MethodResponse, ProxyOptions
 from azure.iot.device.exceptions import ClientError, CredentialError
-from plan import Backoff, DeploymentError, Step, Wanted
+from plan import DeploymentError, Memory, Step, Wanted
+from storage import Storage, StorageError, Workload, folder
 from upstream_protocol import ProtocolError, over_websockets
 
 # A stock agent waits as long for the daemon.
@@ -94,22 +97,52 @@ class Management:
 class Agent:
     """Keeps the gateway's modules as the deployment wants them."""
 
-    def __init__(self, management: Management, own: Mapping[str, str]) -> None:
+    def __init__(self, management: Management, own: Mapping[str, str], storage: Storage) -> None:
         self._management = management
         self._own = own
-        self._backoffs: dict[str, Backoff] = {}
+        self._storage = storage
         self._reported: dict[str, Any] = {}
+        self._memories: dict[str, Memory] = {}
+        try:
+            self._memories = storage.memories()
+        except StorageError as error:
+            say("not-remembered", reason=str(error))
+
+    def keep(self, desired: dict[str, Any]) -> None:
+        """Keep a deployment that can be read, for a start with the cloud away."""
+        try:
+            plan.read(desired)
+            self._storage.keep(desired)
+        except DeploymentError:
+            return
+        except StorageError as error:
+            say("not-kept", reason=str(error))
+
+    def kept(self) -> dict[str, Any] | None:
+        """The deployment that was kept; None for none."""
+        try:
+            found = self._storage.deployment()
+        except StorageError as error:
+            say("no-backup", reason=str(error))
+            return None
+        if found is not None:
+            say("deployment", version=found.get("$version"), source="backup")
+        return found
 
     def carry_out(self, desired: Mapping[str, Any]) -> dict[str, Any]:
         """Do what the deployment wants and answer the reported properties."""
         wanted: list[Wanted] = []
-        code, problems = 200, []
+        code, problems, followed = 200, [], True
         try:
             wanted = plan.read(desired)
-            problems = self._work(wanted)
-            code = 500 if problems else 200
         except DeploymentError as error:
             code, problems = error.code, [str(error)]
+        else:
+            try:
+                problems = self._work(wanted)
+                code = 500 if problems else 200
+            except DeploymentError as error:
+                code, problems, followed = error.code, [str(error)], False
         version = desired.get("$version", 0)
         system = self._management.call("GET", "/systeminfo").json()
         return {
@@ -125,29 +158,44 @@ class Agent:
                     "version": system.get("version", ""),
                 },
             },
-            **plan.report(wanted, self._management.modules(), self._backoffs),
+            # Of a daemon that it cannot follow, a stock agent reports no modules.
+            **plan.report(wanted, self._management.modules() if followed else {}, self._memories),
         }
 
     def _work(self, wanted: Sequence[Wanted]) -> list[str]:
         there = self._management.modules()
         by_name = {module.name: module for module in wanted}
-        todo = plan.steps(wanted, there, self._backoffs, time.monotonic())
-        if not todo:
-            return []
-        known = self._management.identities()
-        problems = []
+        now = datetime.now(UTC)
+        todo = plan.steps(wanted, there, self._memories, now)
+        known = self._management.identities() if todo else {}
+        problems: list[str] = []
+        done: list[Step] = []
         failed: set[str] = set()
-        for step in todo:
-            if step.name in failed:
-                continue
-            try:
-                self._do(step, by_name.get(step.name), known)
-                say("done", action=step.action, module=step.name)
-            except DaemonError as error:
-                failed.add(step.name)
-                problems.append(f"{step.action} {step.name}: {error}")
-                say("failed", action=step.action, module=step.name, reason=str(error))
+        try:
+            for step in todo:
+                if step.name in failed:
+                    continue
+                try:
+                    self._do(step, by_name.get(step.name), known)
+                    done.append(step)
+                    say("done", action=step.action, module=step.name)
+                except DaemonError as error:
+                    failed.add(step.name)
+                    problems.append(f"{step.action} {step.name}: {error}")
+                    say("failed", action=step.action, module=step.name, reason=str(error))
+        finally:
+            undone = [step for step in todo if step not in done]
+            self._remember(plan.remember(wanted, there, self._memories, done, undone, now))
         return problems
+
+    def _remember(self, memories: dict[str, Memory]) -> None:
+        if memories == self._memories:
+            return
+        self._memories = memories
+        try:
+            self._storage.remember(memories)
+        except StorageError as error:
+            say("not-kept", reason=str(error))
 
     def _do(self, step: Step, wanted: Wanted | None, known: Mapping[str, str]) -> None:
         path = f"/modules/{quote(step.name, safe='')}"
@@ -156,7 +204,9 @@ class Agent:
             if step.name in known:
                 self._management.call("DELETE", f"/identities/{quote(step.name, safe='')}")
             self._management.call("DELETE", path)
-            self._backoffs.pop(step.name, None)
+        elif step.action == "restart":
+            self._management.call("POST", f"{path}/stop")
+            self._management.call("POST", f"{path}/start")
         elif step.action in ("start", "stop"):
             self._management.call("POST", f"{path}/{step.action}")
         else:
@@ -269,7 +319,8 @@ def run() -> int:
 
     signal.signal(signal.SIGTERM, stopped)
     signal.signal(signal.SIGINT, stopped)
-    agent = Agent(Management(own["IOTEDGE_MANAGEMENTURI"], own["IOTEDGE_APIVERSION"]), own)
+    management = Management(own["IOTEDGE_MANAGEMENTURI"], own["IOTEDGE_APIVERSION"])
+    agent = Agent(management, own, Storage(folder(own), Workload(own)))
     try:
         client = connected(own, changed, agent)
     except ProtocolError as error:
@@ -288,7 +339,8 @@ def run() -> int:
                 twin = client.get_twin()
                 desired, stale = twin["desired"], False
                 agent.is_known({key: value for key, value in twin["reported"].items() if key[0] != "$"})
-                say("deployment", version=desired.get("$version"))
+                say("deployment", version=desired.get("$version"), source="twin")
+                agent.keep(desired)
         except CredentialError as error:
             say("refused", reason=str(error))
             return 1
@@ -296,6 +348,8 @@ def run() -> int:
             # With the cloud away the deployment that is known is looked after all the same.
             stale = True
             say("twin-away", reason=f"{type(error).__name__}: {error}")
+            if desired is None:
+                desired = agent.kept()
         try:
             if desired is not None:
                 reported = agent.carry_out(desired)

@@ -123,6 +123,45 @@ def test_what_keeps_a_deployment_from_running_is_a_line_each(
     assert all(line.startswith(start) for line, start in zip(told, lines, strict=True))
 
 
+STARTED = {"lastStartTimeUtc": "2026-02-01T12:00:00Z"}
+NEVER_STARTED = [{"lastStartTimeUtc": None}, {"lastStartTimeUtc": "0001-01-01T00:00:00Z"}]
+
+
+def of_module(state: dict[str, Any], restart_policy: str | None = None) -> activity.AgentState:
+    """How far it is with a module `m` that is reported like this."""
+    found = twin(WELL | {"modules": {"m": state, "off": {"runtimeStatus": "stopped"}}})
+    if restart_policy is not None:
+        found["properties"]["desired"]["modules"]["m"]["restartPolicy"] = restart_policy
+    return activity.agent_state("gw", found)
+
+
+def test_a_module_runs_once_it_has_a_time_of_its_start() -> None:
+    assert of_module(RUNS | STARTED).ready
+    assert of_module(RUNS).ready, "one that reports no such time at all"
+    for none in NEVER_STARTED:
+        assert of_module(RUNS | none).waiting == {"m": "starting"}
+        told = RUNS | none | {"statusDescription": " pulls r/m:1 "}
+        assert of_module(told).waiting == {"m": "starting (pulls r/m:1)"}
+
+
+@pytest.mark.parametrize("policy", ["never", "on-failure"])
+def test_a_module_that_ended_well_and_may_stay_so_is_done(policy: str) -> None:
+    ended = {"runtimeStatus": "stopped", "exitCode": 0} | STARTED
+    assert of_module(ended, policy).ready
+    assert of_module(ended | {"exitCode": 1}, policy).waiting == {"m": "stopped"}
+    assert of_module(ended | {"runtimeStatus": "failed"}, policy).waiting == {"m": "failed"}
+    assert of_module({"runtimeStatus": "stopped", "exitCode": 0}, policy).waiting == {"m": "stopped"}
+    for none in NEVER_STARTED:
+        assert of_module(ended | none, policy).waiting == {"m": "stopped"}
+
+
+@pytest.mark.parametrize("policy", [None, "always", "on-unhealthy"])
+def test_a_module_that_is_started_again_is_not_done_when_it_ended(policy: str | None) -> None:
+    ended = {"runtimeStatus": "stopped", "exitCode": 0} | STARTED
+    assert of_module(ended, policy).waiting == {"m": "stopped"}
+    assert of_module(ended | {"runtimeStatus": "backoff"}, policy).waiting == {"m": "backoff"}
+
+
 def test_a_device_without_edge_agent_is_told_as_such() -> None:
     found = activity.agent_state("leaf", None)
     assert not found.ready
