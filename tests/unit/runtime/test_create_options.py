@@ -629,7 +629,7 @@ def objects_of(module: moduleset.Module) -> list[Any]:
         manifests.pull_secret(module, SETTINGS, OWNER),
         *manifests.claims(module, SETTINGS),
         *(
-            manifests.deployment(module, "1", SETTINGS, OWNER, "PEM", Addresses("10.0.0.2", "10.0.0.1"), slot)
+            manifests.pod(module, "1", SETTINGS, OWNER, "PEM", Addresses("10.0.0.2", "10.0.0.1"), slot)
             for slot in SETTINGS.slots
         ),
         images.puller("p", module, SETTINGS, OWNER),

@@ -37,11 +37,11 @@ def read(settings: Settings, entry: dict[str, Any]) -> moduleset.Module:
 
 def rendered(settings: Settings, **changes: Any) -> dict[str, Any]:
     entry = {"name": "Sensor?", "image": "r/s:1", "env": {"A": "$(B)", "Z": ""}} | changes
-    return manifests.deployment(read(settings, entry), "637", settings, OWNER, "PEM", NOWHERE, "a")
+    return manifests.pod(read(settings, entry), "637", settings, OWNER, "PEM", NOWHERE, "a")
 
 
 def pod(settings: Settings) -> dict[str, Any]:
-    found: dict[str, Any] = rendered(settings)["spec"]["template"]["spec"]
+    found: dict[str, Any] = rendered(settings)["spec"]
     return found
 
 
@@ -94,7 +94,7 @@ def test_a_module_with_added_rights_runs_as_its_images_user_or_as_the_pod_says(
     settings: Settings, own: dict[str, Any]
 ) -> None:
     options = {**RAW, "k8s-extensions": {"securityContext": own}}
-    spec = rendered(settings, createOptions=options)["spec"]["template"]["spec"]
+    spec = rendered(settings, createOptions=options)["spec"]
     users = {"runAsUser", "runAsGroup", "runAsNonRoot"}
     of_pod = {name: value for name, value in spec["securityContext"].items() if name in users}
     assert of_pod == ({"runAsNonRoot": True, **own} if own else {})
@@ -109,9 +109,13 @@ def test_a_module_with_added_rights_runs_as_its_images_user_or_as_the_pod_says(
         }
 
 
-def test_the_pod_gives_up_a_dead_node_soon_and_runs_once(settings: Settings) -> None:
-    found = rendered(settings)
-    assert (found["spec"]["replicas"], found["spec"]["strategy"]) == (1, {"type": "Recreate"})
+def annotations(manifest: dict[str, Any]) -> dict[str, str]:
+    """The pod's annotations besides its digest."""
+    found = manifest["metadata"]["annotations"]
+    return {name: text for name, text in found.items() if name != manifests.DIGEST_ANNOTATION}
+
+
+def test_the_pod_gives_up_a_dead_node_soon(settings: Settings) -> None:
     assert {(t["key"], t["tolerationSeconds"]) for t in pod(settings)["tolerations"]} == {
         ("node.kubernetes.io/not-ready", 7),
         ("node.kubernetes.io/unreachable", 7),
@@ -127,12 +131,14 @@ def test_labels_find_the_module_and_the_owner_takes_it_along(settings: Settings)
         ("app.kubernetes.io/component", "module"),
         (manifests.MODULE_LABEL, "Sensor"),
     }
-    assert metadata["annotations"] == {manifests.MODULE_ANNOTATION: "Sensor?"}
-    assert metadata["ownerReferences"] == [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "name": "gw-daemon", "uid": "uid-1"}
-    ]
-    selector = rendered(settings)["spec"]["selector"]["matchLabels"]
-    assert selector.items() <= rendered(settings)["spec"]["template"]["metadata"]["labels"].items()
+    assert annotations(rendered(settings)) == {manifests.MODULE_ANNOTATION: "Sensor?"}
+    assert metadata["ownerReferences"] == [OWNER.manifest() | {"controller": True}]
+    assert OWNER.manifest() == {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "name": "gw-daemon",
+        "uid": "uid-1",
+    }
 
 
 def test_the_same_module_gives_the_same_object_whatever_the_order_of_its_env(settings: Settings) -> None:
@@ -162,11 +168,9 @@ def with_options(settings: Settings) -> moduleset.Module:
 
 
 def test_create_options_are_part_of_the_pod_beside_what_the_gateway_needs(settings: Settings) -> None:
-    template = manifests.deployment(with_options(settings), "637", settings, OWNER, "PEM", NOWHERE, "a")[
-        "spec"
-    ]["template"]
-    assert template["metadata"]["annotations"] == {"plant": "7", manifests.MODULE_ANNOTATION: "Sensor?"}
-    spec = template["spec"]
+    found = manifests.pod(with_options(settings), "637", settings, OWNER, "PEM", NOWHERE, "a")
+    assert annotations(found) == {"plant": "7", manifests.MODULE_ANNOTATION: "Sensor?"}
+    spec = found["spec"]
     (container,) = spec["containers"]
     assert container["resources"] == {"limits": {"memory": "67108864"}}
     assert container["securityContext"] == {
@@ -222,10 +226,8 @@ def test_a_volume_is_a_claim_that_nobody_owns() -> None:
 def made(
     settings: Settings, name: str, env: dict[str, str] | None = None, **settings_of_it: Any
 ) -> dict[str, Any]:
-    """The Deployment of a module that edgeAgent made."""
-    return manifests.deployment(
-        deployed(name, env, **settings_of_it), "637", settings, OWNER, "PEM", NOWHERE, "a"
-    )
+    """The pod of a module that edgeAgent made."""
+    return manifests.pod(deployed(name, env, **settings_of_it), "637", settings, OWNER, "PEM", NOWHERE, "a")
 
 
 def deployed(
@@ -247,14 +249,14 @@ def deployed(
 
 
 def variables(manifest: dict[str, Any]) -> dict[str, str | None]:
-    (container,) = manifest["spec"]["template"]["spec"]["containers"]
+    (container,) = manifest["spec"]["containers"]
     found = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert len(found) == len(container["env"]), "each variable is there once"
     return found
 
 
 def sidecar_of(manifest: dict[str, Any]) -> dict[str, str]:
-    _gate, sidecar = manifest["spec"]["template"]["spec"]["initContainers"]
+    _gate, sidecar = manifest["spec"]["initContainers"]
     return {entry["name"]: entry["value"] for entry in sidecar["env"]}
 
 
@@ -325,7 +327,7 @@ def test_on_the_nodes_network_the_apis_are_on_sockets_of_the_pod_alone(settings:
     }
     for name in ("m", "edgeAgent"):
         found = made(settings, name, env, createOptions=HOST)
-        spec = found["spec"]["template"]["spec"]
+        spec = found["spec"]
         given, beside = variables(found), sidecar_of(found)
         assert spec["hostNetwork"] is True
         assert given["IOTEDGE_WORKLOADURI"] == beside["EDGEHA_WORKLOAD_LISTEN"]
@@ -384,25 +386,57 @@ def test_a_module_has_a_name_for_the_others_whether_it_has_ports_or_not(settings
                 manifests.SLOT_LABEL: "a",
             },
         }
-        wanted = manifests.deployment(module, "637", settings, OWNER, "PEM", NOWHERE, "a")
-        labels = wanted["spec"]["template"]["metadata"]["labels"]
-        assert service["spec"]["selector"].items() <= labels.items()
+        wanted = manifests.pod(module, "637", settings, OWNER, "PEM", NOWHERE, "a")
+        assert service["spec"]["selector"].items() <= wanted["metadata"]["labels"].items()
     assert manifests.name_service(with_options(settings), settings, OWNER) is None, "Sensor? is no DNS name"
 
 
-def test_a_stopped_module_has_no_pod_and_each_restart_gives_it_a_new_one(settings: Settings) -> None:
-    stopped, first, second = (
-        made(settings, "m", running=False),
-        made(settings, "m"),
-        made(settings, "m", restarts=1),
-    )
-    assert [found["spec"]["replicas"] for found in (stopped, first, second)] == [0, 1, 1]
-    assert stopped["spec"]["template"] == first["spec"]["template"]
-    assert second["spec"]["template"]["metadata"]["annotations"] == {
-        manifests.MODULE_ANNOTATION: "m",
-        manifests.RESTARTS_ANNOTATION: "1",
+def test_each_restart_gives_a_module_another_pod(settings: Settings) -> None:
+    first, second = made(settings, "m"), made(settings, "m", restarts=1)
+    assert annotations(first) == {manifests.MODULE_ANNOTATION: "m"}
+    assert annotations(second) == {manifests.MODULE_ANNOTATION: "m", manifests.RESTARTS_ANNOTATION: "1"}
+    assert second["spec"] == first["spec"]
+    assert manifests.digest(first) != manifests.digest(second)
+
+
+def test_edge_agent_starts_its_own_modules_and_the_kubelet_all_others(settings: Settings) -> None:
+    found = {
+        name: pod["spec"]["restartPolicy"]
+        for name, pod in {
+            "edgeAgent's": made(settings, "m"),
+            "the chart's": rendered(settings),
+            "edgeAgent": rendered(settings, name="edgeAgent"),
+            "edgeAgent, updated by itself": made(settings, "edgeAgent"),
+        }.items()
     }
-    assert second["metadata"] == first["metadata"]
+    assert found == {
+        "edgeAgent's": "Never",
+        "the chart's": "Always",
+        "edgeAgent": "Always",
+        "edgeAgent, updated by itself": "Always",
+    }
+
+
+def test_the_digest_moves_with_whatever_a_pod_is_made_of_and_with_nothing_else(settings: Settings) -> None:
+    plain = {"module": deployed("m"), "generation": "1", "certificate": "PEM", "addresses": NOWHERE}
+    others: list[dict[str, Any]] = [
+        {"module": deployed("m", {"A": "1"})},
+        {"module": deployed("m", restarts=1)},
+        {"module": deployed("m", createOptions={"Labels": {"plant": "7"}})},
+        {"module": deployed("m", image="r/m:2")},
+        {"generation": "2"},
+        {"certificate": "other"},
+        {"addresses": Addresses("10.0.0.2")},
+        {"slot": "b"},
+    ]
+
+    def digest(**changes: Any) -> str:
+        given = {**plain, "settings": settings, "owner": OWNER, "slot": "a"} | changes
+        return manifests.digest(manifests.pod(**given))
+
+    digests = [digest(), *(digest(**changes) for changes in others)]
+    assert len(set(digests)) == len(digests)
+    assert digest() == digest(module=deployed("m", running=False)) == digests[0]
 
 
 def test_credentials_of_a_registry_are_a_secret_that_only_its_module_pulls_with(settings: Settings) -> None:
@@ -416,7 +450,7 @@ def test_credentials_of_a_registry_are_a_secret_that_only_its_module_pulls_with(
     ]
     assert base64.b64decode(login).decode() == "robot:pä:ss"
     found = made(settings, "m", auth=auth)
-    assert found["spec"]["template"]["spec"]["imagePullSecrets"] == [
+    assert found["spec"]["imagePullSecrets"] == [
         {"name": "one"},
         {"name": "two"},
         {"name": "gw-m-registry"},
@@ -434,12 +468,10 @@ def test_pods_of_a_slot_are_beside_its_daemon_and_wait_at_its_gate(settings: Set
     required = "requiredDuringSchedulingIgnoredDuringExecution"
     wanted["podAffinity"][required] = [own]
     entry = {"name": "m", "image": "i", "createOptions": {"k8s-extensions": {"affinity": wanted}}}
-    found = manifests.deployment(read(settings, entry), "637", settings, OWNER, "PEM", NOWHERE, "b")
+    found = manifests.pod(read(settings, entry), "637", settings, OWNER, "PEM", NOWHERE, "b")
     assert found["metadata"]["name"] == "gw-m-b"
-    labels = found["spec"]["template"]["metadata"]["labels"]
-    assert labels[manifests.SLOT_LABEL] == "b"
-    assert found["spec"]["selector"]["matchLabels"].items() >= {(manifests.SLOT_LABEL, "b")}
-    spec = found["spec"]["template"]["spec"]
+    assert found["metadata"]["labels"][manifests.SLOT_LABEL] == "b"
+    spec = found["spec"]
     assert spec["affinity"].keys() == {"nodeAffinity", "podAffinity"}
     daemon, theirs = spec["affinity"]["podAffinity"][required]
     assert theirs == own
@@ -464,8 +496,8 @@ def test_pods_of_a_slot_are_beside_its_daemon_and_wait_at_its_gate(settings: Set
 def test_pods_know_daemon_and_gateway_without_the_clusters_dns(settings: Settings) -> None:
     def aliases(name: str, addresses: Addresses, **changes: Any) -> Any:
         module = read(settings, {"name": name, "image": "i"} | changes)
-        spec = manifests.deployment(module, "637", settings, OWNER, "PEM", addresses, "a")["spec"]["template"]
-        return spec["spec"].get("hostAliases")
+        spec = manifests.pod(module, "637", settings, OWNER, "PEM", addresses, "a")["spec"]
+        return spec.get("hostAliases")
 
     daemon = {"ip": "10.0.0.2", "hostnames": ["gw-daemon.edge-gw.svc"]}
     gateway = {"ip": "10.0.0.1", "hostnames": ["hub.example.net"]}
@@ -488,18 +520,17 @@ def test_a_standbys_pods_make_room_for_those_that_work() -> None:
     classes = {"EDGEHA_PRIORITY_CLASS": "gw", "EDGEHA_STANDBY_PRIORITY_CLASS": "gw-standby"}
     both = from_environment(ENVIRONMENT | classes | {"EDGEHA_SLOTS": "a,b"})
     found = [
-        manifests.deployment(with_options(both), "637", both, OWNER, "PEM", NOWHERE, slot)["spec"]["template"]
-        for slot in "ab"
+        manifests.pod(with_options(both), "637", both, OWNER, "PEM", NOWHERE, slot)["spec"] for slot in "ab"
     ]
-    assert [template["spec"]["priorityClassName"] for template in found] == ["gw", "gw-standby"]
+    assert [spec["priorityClassName"] for spec in found] == ["gw", "gw-standby"]
 
 
 def test_edge_agent_alone_gets_the_proxy_and_reaches_the_hub_through_it() -> None:
     def env(name: str, own: dict[str, str], **more: str) -> dict[str, str]:
         settings = from_environment(ENVIRONMENT | {"EDGEHA_HTTPS_PROXY": "http://proxy:3128"} | more)
         entry = {"name": name, "image": "r/s:1", "env": own}
-        found = manifests.deployment(read(settings, entry), "1", settings, OWNER, "PEM", NOWHERE, "a")
-        (container,) = found["spec"]["template"]["spec"]["containers"]
+        found = manifests.pod(read(settings, entry), "1", settings, OWNER, "PEM", NOWHERE, "a")
+        (container,) = found["spec"]["containers"]
         variables = {entry["name"]: entry.get("value", "") for entry in container["env"]}
         return {name: value for name, value in variables.items() if name.lower().endswith("_proxy")}
 
