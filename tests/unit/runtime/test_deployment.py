@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,12 @@ class Gateway:
         return found
 
 
+def asked_of(gateway: Gateway, name: str = "m") -> tuple[Any, ...]:
+    """What was asked of a module: its spec, whether it runs, its runs before, how the last one ended."""
+    found = gateway.deployment.modules[name]
+    return found.spec, found.running, found.restarts, found.ended
+
+
 @pytest.fixture
 def gateway(tmp_path: Path) -> Gateway:
     return Gateway(tmp_path)
@@ -77,7 +84,7 @@ def gateway(tmp_path: Path) -> Gateway:
 
 async def test_a_created_module_is_there_and_does_not_run_yet(gateway: Gateway) -> None:
     await gateway.deployment.create(spec())
-    assert gateway.deployment.modules["m"] == Deployed(spec())
+    assert asked_of(gateway) == (spec(), False, 0, None)
     assert (gateway.module().running, gateway.module().deployed) == (False, True)
     assert gateway.changes == 1
 
@@ -166,7 +173,7 @@ async def test_two_modules_swap_their_ports_by_the_second_pass(gateway: Gateway)
     for _pass in range(2):
         # As edgeAgent updates what differs, one module after the other.
         for name, new in wanted.items():
-            if asked.modules[name] == Deployed(new, running=True):
+            if asked_of(gateway, name)[:2] == (new, True):
                 continue
             asked.prepare(name, new)
             await asked.run(name, False)
@@ -175,16 +182,16 @@ async def test_two_modules_swap_their_ports_by_the_second_pass(gateway: Gateway)
             except SpecError:
                 failed.append(name)
     assert failed == ["a"]
-    assert (
-        asked.modules.items() >= {name: Deployed(new, running=True) for name, new in wanted.items()}.items()
-    )
+    assert {name: asked_of(gateway, name)[:2] for name in wanted} == {
+        name: (new, True) for name, new in wanted.items()
+    }
 
 
-async def test_an_update_replaces_the_spec_keeps_the_restarts_and_runs_as_asked(gateway: Gateway) -> None:
+async def test_an_update_replaces_the_spec_is_another_run_and_runs_as_asked(gateway: Gateway) -> None:
     await gateway.deployment.create(spec())
     await gateway.deployment.restart("m")
     await gateway.deployment.update("m", spec(image="r/m:2"), start=False)
-    assert gateway.deployment.modules["m"] == Deployed(spec(image="r/m:2"), running=False, restarts=1)
+    assert asked_of(gateway) == (spec(image="r/m:2"), False, 2, None)
     assert gateway.module().image == "r/m:2"
     await gateway.deployment.update("m", spec(image="r/m:3"), start=True)
     assert (gateway.module().running, gateway.module().image) == (True, "r/m:3")
@@ -215,6 +222,127 @@ async def test_a_restart_starts_a_module_that_was_stopped(gateway: Gateway) -> N
     for count in (1, 2):
         await gateway.deployment.restart("m")
         assert (gateway.module().running, gateway.module().restarts) == (True, count)
+
+
+async def test_a_stop_is_the_end_of_a_run_and_the_start_after_it_another_one(gateway: Gateway) -> None:
+    await gateway.deployment.create(spec())
+    runs = []
+    for _again in range(2):
+        await gateway.deployment.run("m", True)
+        runs.append(gateway.module().restarts)
+        await gateway.deployment.run("m", False)
+    assert len(set(runs)) == 2
+
+
+END = {
+    "code": 3,
+    "at": "2026-03-01T10:01:07+00:00",
+    "reason": "Error",
+    "started": "2026-03-01T10:00:05+00:00",
+}
+
+
+async def ended(gateway: Gateway) -> int:
+    """A module that ended by itself. Answers which run that was."""
+    await gateway.deployment.create(spec())
+    await gateway.deployment.run("m", True)
+    run = gateway.module().restarts
+    assert await gateway.deployment.note_end("m", run, END)
+    return run
+
+
+async def test_an_end_is_noted_and_is_there_after_a_restart_of_the_daemon(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    await ended(gateway)
+    for found in (gateway, Gateway(tmp_path)):
+        assert found.deployment.ended("m") == END
+        assert found.module().running, "that it ended is nothing that was asked for"
+    assert gateway.deployment.ended("hub") is None
+
+
+async def test_only_an_end_of_the_run_that_is_meant_is_noted(gateway: Gateway) -> None:
+    asked = gateway.deployment
+    await asked.create(spec())
+    assert not await asked.note_end("m", 0, END), "it was never started"
+    await asked.run("m", True)
+    for change in (asked.restart("m"), asked.update("m", spec(image="r/m:2"), start=True)):
+        before = gateway.module().restarts
+        await change
+        assert not await asked.note_end("m", before, END)
+        assert asked.ended("m") is None
+    before = gateway.module().restarts
+    # Stopped and started between the end and its note.
+    await asked.run("m", False)
+    assert not await asked.note_end("m", before, END)
+    await asked.run("m", True)
+    assert not await asked.note_end("m", before, END)
+    assert asked.ended("m") is None
+    assert await asked.note_end("m", gateway.module().restarts, END)
+    for name in ("gone", "hub", "edgeAgent"):
+        assert not await asked.note_end(name, 0, END), name
+
+
+async def test_an_end_that_is_noted_again_is_not_written_again(gateway: Gateway) -> None:
+    run = await ended(gateway)
+    changes = gateway.changes
+    assert await gateway.deployment.note_end("m", run, dict(END))
+    assert gateway.changes == changes
+
+
+@pytest.mark.parametrize("call", ["start", "restart", "update"])
+async def test_a_module_that_ended_and_is_wanted_again_gets_another_run(gateway: Gateway, call: str) -> None:
+    run, asked = await ended(gateway), gateway.deployment
+    if call == "start":
+        assert await asked.run("m", True)
+    elif call == "restart":
+        await asked.restart("m")
+    else:
+        await asked.update("m", spec(), start=True)
+    assert (asked.ended("m"), gateway.module().running) == (None, True)
+    assert gateway.module().restarts > run
+
+
+async def test_a_module_that_ended_and_was_stopped_says_how_it_ended_until_it_is_started(
+    gateway: Gateway,
+) -> None:
+    await ended(gateway)
+    assert await gateway.deployment.run("m", False)
+    assert gateway.deployment.ended("m") == END
+    assert await gateway.deployment.run("m", False) is False
+    assert await gateway.deployment.run("m", True)
+    assert gateway.deployment.ended("m") is None
+
+
+async def test_a_module_that_ended_keeps_its_port(
+    gateway: Gateway,
+) -> None:
+    asked = gateway.deployment
+    await asked.create(bound("m", "443"))
+    await asked.run("m", True)
+    await asked.note_end("m", gateway.module().restarts, END)
+    await asked.create(bound("n", "443"))
+    with pytest.raises(SpecError, match="its port 443/tcp is that of m too"):
+        await asked.run("n", True)
+    assert await asked.run("m", True), "it shall run, so the port is its own"
+
+
+async def test_an_end_that_cannot_be_written_is_none(gateway: Gateway, tmp_path: Path) -> None:
+    await gateway.deployment.create(spec())
+    await gateway.deployment.run("m", True)
+    (tmp_path / f".{keystore.DEPLOYMENT_FILE}.new").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        await gateway.deployment.note_end("m", gateway.module().restarts, END)
+    assert gateway.deployment.ended("m") is None
+
+
+async def test_a_file_of_a_daemon_that_knew_no_end_is_read(tmp_path: Path) -> None:
+    older = {"spec": spec(), "running": True, "restarts": 2, "basis": ""}
+    KeyStore.open(tmp_path, OWNER).keep_deployment({"modules": {"m": older}})
+    gateway = Gateway(tmp_path)
+    assert asked_of(gateway) == (spec(), True, 2, None)
+    assert await gateway.deployment.note_end("m", 2, END)
+    assert Gateway(tmp_path).deployment.ended("m") == END
 
 
 async def test_a_module_that_is_not_there_is_unknown_whatever_is_asked(gateway: Gateway) -> None:
@@ -307,7 +435,7 @@ async def test_a_disk_that_is_full_leaves_everything_as_it_was(gateway: Gateway,
     ):
         with pytest.raises(OSError, match="directory"):
             await call
-    assert gateway.deployment.modules["m"] == Deployed(spec())
+    assert asked_of(gateway) == (spec(), False, 0, None)
     assert [candidate.module for candidate in gateway.deployment.candidates] == [gateway.module()]
     assert (gateway.deployment.identities, gateway.changes) == (frozenset(), 1)
 
@@ -337,6 +465,15 @@ def test_a_daemon_that_is_rolled_back_goes_on_with_what_a_newer_one_kept(tmp_pat
     newer = {"spec": spec(), "running": True, "restarts": 2, "basis": "", "since": "a newer daemon"}
     KeyStore.open(tmp_path, OWNER).keep_deployment({"modules": {"m": newer}, "more": []})
     assert Gateway(tmp_path).deployment.modules["m"] == Deployed(spec(), running=True, restarts=2)
+
+
+async def test_a_daemon_that_is_rolled_back_to_one_that_knew_no_end_goes_on(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await ended(gateway)
+    known = [one for one in fields(Deployed) if one.name != "ended"]
+    monkeypatch.setattr(deployment, "fields", lambda _of: known)
+    assert asked_of(Gateway(tmp_path)) == (spec(), True, run, None)
 
 
 def test_the_charts_pull_policy_and_create_options_are_in_the_spec(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from edgeha_runtime.daemon import pods
 from edgeha_runtime.daemon.manifests import MODULE_ANNOTATION, SLOT_LABEL
-from edgeha_runtime.daemon.pods import Board, Ended
+from edgeha_runtime.daemon.pods import NOT_STARTED, Board, Ended, Status
 from hypothesis import given
 from hypothesis import strategies as st
 from lightkube.models.core_v1 import Pod
@@ -63,36 +64,49 @@ def sent(
     conditions: list[dict[str, str]] | None = None,
     annotations: dict[str, str] | None = None,
     slot: str = "a",
+    phase: str = "Pending",
+    restarts: str = "Always",
 ) -> Any:
-    """A Pod as the API server sends it."""
+    """A Pod as the API server sends it; restarts: its restartPolicy."""
     metadata = {
         "name": name,
+        "uid": f"uid of {name}",
         "creationTimestamp": created,
         "annotations": {MODULE_ANNOTATION: "m"} if annotations is None else annotations,
         "labels": {SLOT_LABEL: slot},
     }
     if going:
         metadata["deletionTimestamp"] = ENDED
-    status: dict[str, Any] = {"phase": "Pending", "conditions": conditions or []}
+    status: dict[str, Any] = {"phase": phase, "conditions": conditions or []}
     if own:
         status["containerStatuses"] = [own]
     if sidecar:
         status["initContainerStatuses"] = [sidecar]
-    spec = {"nodeName": "node-a", "containers": [{"name": "module"}]}
+    spec = {
+        "nodeName": "node-a",
+        "containers": [{"name": "module"}],
+        "restartPolicy": restarts,
+        "terminationGracePeriodSeconds": 10,
+    }
     return Pod.from_dict({"metadata": metadata, "spec": spec, "status": status})
 
 
-def told(*found: Any, running: bool = True) -> dict[str, Any]:
-    """The contract's Status for a module with these pods."""
+def status(*found: Any, running: bool = True, ended: Ended | None = None) -> Status:
+    """How a module with these pods is; ended: how its run ended, as it was noted."""
     board = Board("a")
     for pod in found:
         board.put("ADDED", pod)
-    return pods.status(board.of("m"), running=running).document()
+    return pods.status(board.of("m"), running=running, ended=ended)
 
 
-def state(*found: Any, running: bool = True) -> tuple[str, str]:
-    runtime = told(*found, running=running)["runtimeStatus"]
-    return runtime["status"], runtime.get("description", "")
+def told(*found: Any, running: bool = True, ended: Ended | None = None) -> dict[str, Any]:
+    """The contract's Status for a module with these pods."""
+    return status(*found, running=running, ended=ended).document()
+
+
+def state(*found: Any, running: bool = True, ended: Ended | None = None) -> tuple[str, str]:
+    known = status(*found, running=running, ended=ended)
+    return known.status, known.description
 
 
 def test_a_running_module_is_told_with_its_start() -> None:
@@ -110,6 +124,37 @@ def test_a_pod_on_its_way_is_unknown_and_says_where_it_stands() -> None:
     assert state(sent(None, sidecar=None)) == ("unknown", "its pod starts")
     creating = SIDECAR | {"state": {"waiting": {"reason": "PodInitializing"}}, "started": False}
     assert state(sent(CREATING, sidecar=creating)) == ("unknown", "ContainerCreating")
+
+
+def test_what_is_on_its_way_is_told_as_running_without_a_start() -> None:
+    # A stock edgeAgent does nothing at all any more while one module that shall run is unknown.
+    running = {"runtimeStatus": {"status": "running", "description": "its pod is not there yet"}}
+    assert told() == running
+    assert told(sent(CREATING)) == {
+        "runtimeStatus": {"status": "running", "description": "ContainerCreating"}
+    }
+    going = told(sent(RUNNING | {"lastState": terminated(3)}, going=True))
+    assert going["runtimeStatus"] == {"status": "running", "description": "its pod is being replaced"}
+    assert "startTime" not in going
+    assert going["exitStatus"]["statusCode"] == "3"
+
+
+def test_what_cannot_start_has_an_exit_from_which_edge_agent_counts_its_pauses() -> None:
+    waiting = {"waiting": {"reason": "ImagePullBackOff", "message": PULL}}
+    exited = {"exitTime": CREATED, "statusCode": str(NOT_STARTED)}
+    found = told(sent(of_container("module", waiting)))
+    assert (found["runtimeStatus"]["status"], found["exitStatus"]) == ("failed", exited)
+    assert NOT_STARTED == 125
+    assert "startTime" not in found
+    # One that ran before tells its own.
+    again = told(sent(of_container("module", waiting, lastState=terminated(2))))
+    assert again["exitStatus"] == {"exitTime": ENDED, "statusCode": "2"}
+    # And where something else keeps its pod from starting.
+    refused = pods.Trouble("no volume", lasting=True)
+    pod = pods.view(sent(CREATING))
+    assert pod is not None
+    found = pods.status([pod], running=True, trouble=refused).document()
+    assert (found["runtimeStatus"]["status"], found["exitStatus"]) == ("failed", exited)
 
 
 def test_a_module_behind_its_sidecar_waits_for_the_daemon() -> None:
@@ -141,6 +186,7 @@ def test_a_module_that_ended_with_an_error_failed_while_it_waits_for_its_restart
     found = told(sent(crash_loop(1, message="no broker\n")))
     assert found == {
         "runtimeStatus": {"status": "failed", "description": f"CrashLoopBackOff: {BACK_OFF}: no broker"},
+        "startTime": STARTED,
         "exitStatus": {"exitTime": ENDED, "statusCode": "1"},
     }
 
@@ -150,6 +196,7 @@ def test_a_module_that_ended_by_itself_is_stopped() -> None:
     at_once = told(sent(of_container("module", terminated(0))))
     assert at_once == {
         "runtimeStatus": {"status": "stopped", "description": "Completed"},
+        "startTime": STARTED,
         "exitStatus": ended,
     }
     waiting = told(sent(crash_loop(0)))
@@ -186,8 +233,73 @@ def test_a_stopped_module_runs_until_its_pod_has_ended() -> None:
     found = told(sent(of_container("module", terminated(137)), going=True), running=False)
     assert found == {
         "runtimeStatus": {"status": "stopped"},
+        "startTime": STARTED,
         "exitStatus": {"exitTime": ENDED, "statusCode": "137"},
     }
+
+
+def finished(code: int = 0, *, phase: str = "", **more: Any) -> Any:
+    """A pod of edgeAgent's whose module ended."""
+    own = of_container("module", terminated(code, **more.pop("ended", {})))
+    return sent(own, phase=phase or ("Failed" if code else "Succeeded"), **{"restarts": "Never"} | more)
+
+
+def seen(found: Any) -> pods.Pod:
+    pod = pods.view(found)
+    assert pod is not None
+    return pod
+
+
+@pytest.mark.parametrize(("code", "called"), [(0, "stopped"), (3, "failed")])
+def test_a_run_that_ended_is_told_alike_with_its_pod_and_without(code: int, called: str) -> None:
+    pod = seen(finished(code))
+    assert (pod.finished, pod.lost, pod.waits) == (True, False, False)
+    expected = told(finished(code))
+    assert expected["runtimeStatus"]["status"] == called
+    assert expected["startTime"] == STARTED
+    assert expected["exitStatus"] == {"exitTime": ENDED, "statusCode": str(code)}
+    noted = pod.ended
+    assert told(finished(code), ended=noted) == expected
+    assert told(finished(code, going=True), ended=noted) == expected, "its pod may go"
+    assert told(ended=noted) == expected
+    # Its next pod is on its way, however the one before ended.
+    later = "2026-03-01T11:00:00Z"
+    assert state(sent(CREATING, name="gw-m-2", created=later), ended=noted)[0] == "unknown"
+    stopped = told(running=False, ended=noted)
+    assert (stopped["runtimeStatus"], stopped["exitStatus"]) == (
+        {"status": "stopped"},
+        expected["exitStatus"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ("evicted", finished(137, conditions=[{"type": "DisruptionTarget", "status": "True"}])),
+        ("its machine was away", finished(137, ended={"reason": "ContainerStatusUnknown"})),
+        ("its runtime was away", finished(255, ended={"reason": "Unknown"})),
+        ("refused by the kubelet", sent(None, sidecar=None, phase="Failed", restarts="Never")),
+        ("the kubelet's to start again", finished(3, restarts="Always")),
+    ],
+)
+def test_what_was_taken_from_a_module_is_no_end_of_it(how: str, found: Any) -> None:
+    pod = seen(found)
+    assert (how, pod.finished, pod.lost) == (how, True, True)
+    assert state(found) == ("unknown", "its pod is being replaced")
+
+
+def test_a_disruption_that_did_not_come_and_an_end_before_the_pods_are_no_loss() -> None:
+    spared = finished(3, conditions=[{"type": "DisruptionTarget", "status": "False"}])
+    assert not seen(spared).lost
+    # The sidecar still runs, and so may what the module left behind.
+    ending = sent(of_container("module", terminated(0)), phase="Running", restarts="Never")
+    assert not seen(ending).finished
+
+
+def test_an_end_is_on_disk_what_it_was() -> None:
+    for ended in (seen(finished(3)).ended, Ended(0, datetime(2026, 3, 1, tzinfo=UTC))):
+        assert ended is not None
+        assert Ended.of(json.loads(json.dumps(ended.document()))) == ended
 
 
 def test_the_pod_that_stays_counts_and_not_the_one_that_goes() -> None:
@@ -209,7 +321,8 @@ def test_of_pods_that_stay_the_running_one_counts_and_then_the_newest() -> None:
 def test_long_texts_are_cut() -> None:
     found = pods.view(sent(crash_loop(1, message="x" * 2000)))
     assert found is not None
-    assert found.ended == Ended(1, datetime(2026, 3, 1, 10, 1, 7, tzinfo=UTC), "x" * 512)
+    started = datetime(2026, 3, 1, 10, 0, 5, tzinfo=UTC)
+    assert found.ended == Ended(1, datetime(2026, 3, 1, 10, 1, 7, tzinfo=UTC), "x" * 512, started)
     assert len(state(sent(crash_loop(1, message="x" * 2000)))[1]) == 512
 
 
@@ -224,15 +337,19 @@ def test_the_board_follows_the_watch() -> None:
     board.put("MODIFIED", sent())
     board.put("ADDED", sent(name="gw-n-1", annotations={MODULE_ANNOTATION: "n"}))
     board.put("ADDED", sent(name="other", annotations={"a": "b"}))
-    board.put("ADDED", sent(name="standby", slot="b"))
+    standby = board.put("ADDED", sent(name="standby", slot="b"))
+    assert (standby.slot if standby else "") == "b"
     (found,) = board.of("m")
     assert (found.name, found.node, found.module) == ("gw-m-1", "node-a", "m")
     assert found.started == datetime(2026, 3, 1, 10, 0, 5, tzinfo=UTC)
     board.put("DELETED", sent(name="never-seen"))
-    board.put("DELETED", sent())
+    deleted = board.put("DELETED", sent())
+    assert (deleted.uid if deleted else "") == "uid of gw-m-1"
     assert board.of("m") == []
-    board.keep({"gw-x-1"})
+    assert sorted(pod.name for pod in board.all()) == ["gw-n-1", "standby"]
+    assert [pod.name for pod in board.keep({"gw-x-1", "standby"})] == ["gw-n-1"]
     assert board.of("n") == []
+    assert [pod.name for pod in board.all()] == ["standby"]
 
 
 STATES: st.SearchStrategy[dict[str, Any]] = st.one_of(
@@ -247,7 +364,14 @@ STATES: st.SearchStrategy[dict[str, Any]] = st.one_of(
 
 @pytest.mark.parametrize("running", [True, False])
 @given(
-    own=STATES, last=STATES, first=STATES, started=st.sampled_from([True, False, None]), going=st.booleans()
+    own=STATES,
+    last=STATES,
+    first=STATES,
+    started=st.sampled_from([True, False, None]),
+    going=st.booleans(),
+    phase=st.sampled_from(["Pending", "Running", "Succeeded", "Failed"]),
+    restarts=st.sampled_from(["Always", "Never"]),
+    noted=st.sampled_from([None, seen(finished(0)).ended, seen(finished(3)).ended]),
 )
 def test_whatever_the_pod_the_status_is_one_of_the_contract(
     running: bool,
@@ -256,10 +380,26 @@ def test_whatever_the_pod_the_status_is_one_of_the_contract(
     first: dict[str, Any],
     started: bool | None,
     going: bool,
+    phase: str,
+    restarts: str,
+    noted: Ended | None,
 ) -> None:
-    sidecar = of_container("workload-proxy", first, started=started)
-    found = told(
-        sent(of_container("module", own, lastState=last), sidecar=sidecar, going=going), running=running
+    pod = sent(
+        of_container("module", own, lastState=last),
+        sidecar=of_container("workload-proxy", first, started=started),
+        going=going,
+        phase=phase,
+        restarts=restarts,
     )
-    assert found["runtimeStatus"]["status"] in {"running", "stopped", "failed", "unknown"}
-    assert ("startTime" in found) == (found["runtimeStatus"]["status"] == "running")
+    known = status(pod, running=running, ended=noted)
+    found = known.document()
+    assert known.status in {"running", "stopped", "failed", "unknown"}
+    if known.status == "unknown":
+        assert running
+        assert found["runtimeStatus"]["status"] == "running"
+        assert "startTime" not in found
+    else:
+        assert found["runtimeStatus"]["status"] == known.status
+        assert ("startTime" in found) == bool(known.started or known.ended)
+    if known.status == "failed":
+        assert int(found["exitStatus"]["statusCode"]) > 0
