@@ -58,6 +58,13 @@ class _Known(NamedTuple):
     finished: bool
 
 
+class _Listing(NamedTuple):
+    """Pods by module as the API server told them, and how often each module's had moved before that."""
+
+    pods: Mapping[str, list[Pod]]
+    moved: Mapping[str, int]
+
+
 class NameTakenError(Exception):
     """The name of a module is that of somebody else's Service."""
 
@@ -336,11 +343,11 @@ class Modules:
             return
         gone = kind == "DELETED"
         known = self._pods_of.get(self._object_name(pod.module), {}).get(pod.slot)
-        if known is None:
-            # Perhaps the one that a new pod waits for.
+        if known is None or known.uid != pod.uid:
+            # Perhaps the one that a new pod waits for, or one that was made just now.
             matters = gone or pod.finished
         else:
-            matters = known.uid == pod.uid and (gone or pod.going or pod.finished != known.finished)
+            matters = gone or pod.going or pod.finished != known.finished
         if matters:
             self._moved[pod.module] += 1
             self._settled.pop(self._object_name(pod.module), None)
@@ -613,18 +620,17 @@ class Modules:
         await self._cluster.delete(kind, name)
         _log.info("object removed", extra=fields(kind=kind, object=name))
 
-    async def _pods_by_module(self, module: str | None) -> dict[str, list[Pod]]:
+    async def _pods_by_module(self, module: str | None) -> _Listing:
         """The pods of a module as the API server knows them now; None: of all modules."""
+        moved = self._moved.copy()
         chosen = {} if module is None else {MODULE_LABEL: moduleset.label(module)}
         found: dict[str, list[Pod]] = {}
         listed = await self._cluster.pods(manifests.selector(self._settings.release) | chosen)
         for pod in placement.listed(listed):
             found.setdefault(pod.module, []).append(pod)
-        return found
+        return _Listing(found, moved)
 
-    async def _apply(
-        self, module: Module, owner: OwnerReference, there: Mapping[str, list[Pod]] | None
-    ) -> None:
+    async def _apply(self, module: Module, owner: OwnerReference, there: _Listing | None) -> None:
         """Make what a module is made of. `there`: the pods of all modules, None where only news count."""
         generation = self.identities.known.get(module.identity)
         if generation is None or (there is None and self._is_applied(module)):
@@ -660,12 +666,13 @@ class Modules:
         module: Module,
         generation: str,
         owner: OwnerReference,
-        there: Mapping[str, list[Pod]] | None,
+        there: _Listing | None,
     ) -> None:
         """Make and remove the module's pods. Raises PodRefusedError."""
-        basis, moved = self._basis(module), self._moved[module.name]
+        basis = self._basis(module)
         self._settled.pop(module.object_name, None)
-        found = (await self._pods_by_module(module.name) if there is None else there).get(module.name, [])
+        listing = await self._pods_by_module(module.name) if there is None else there
+        found = listing.pods.get(module.name, [])
         wanted = {
             slot: manifests.pod(
                 module, generation, self._settings, owner, self._certificate, self._addresses, slot
@@ -677,7 +684,7 @@ class Modules:
         self._note(module, placed)
         if placed.wait is not None:
             asyncio.get_running_loop().call_later(placed.wait, self._wake_cluster.set)
-        elif moved != self._moved[module.name]:
+        elif self._moved[module.name] != listing.moved.get(module.name, 0):
             self._wake_cluster.set()
         elif not placed.refused:
             self._settled[module.object_name] = basis
