@@ -418,7 +418,12 @@ def test_edge_agent_starts_its_own_modules_and_the_kubelet_all_others(settings: 
 
 
 def test_the_digest_moves_with_whatever_a_pod_is_made_of_and_with_nothing_else(settings: Settings) -> None:
-    plain = {"module": deployed("m"), "generation": "1", "certificate": "PEM", "addresses": NOWHERE}
+    plain: dict[str, Any] = {
+        "module": deployed("m"),
+        "generation": "1",
+        "certificate": "PEM",
+        "addresses": NOWHERE,
+    }
     others: list[dict[str, Any]] = [
         {"module": deployed("m", {"A": "1"})},
         {"module": deployed("m", restarts=1)},

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -43,11 +44,26 @@ AGENT = {"name": "edgeAgent", "image": "r/agent:1"}
 KNOWN = {"$edgeAgent": "1", "m": "2", "n": "3"}
 
 
+LONG_AGO = "2026-03-01T10:00:00Z"
+STARTED = "2026-03-01T10:00:05Z"
+ENDED = "2026-03-01T10:01:07Z"
+
+
+def in_slot(name: str) -> str:
+    """A pod's name without what tells it from the one before."""
+    return name.rpartition("-")[0]
+
+
 class FakeCluster:
-    """Objects by kind and name; `others` are Secrets of somebody else. `before` is called at each apply."""
+    """Objects by kind and name, and pods, whose kubelets are at once done with one that is deleted.
+
+    `others` are Secrets of somebody else. `before` is called at each apply, `listed` when pods were listed.
+    In what was applied or deleted, and in what fails, a pod is called by its module and slot: `gw-m-a`.
+    """
 
     def __init__(self) -> None:
-        self.objects: dict[str, set[str]] = {"Deployment": set(), "Service": set(), "ServiceAccount": set()}
+        self.objects: dict[str, set[str]] = {"Service": set(), "ServiceAccount": set()}
+        self.pods_there: dict[str, Manifest] = {}
         self.others: set[str] = set()
         self.services: dict[str, dict[str, str]] = {}  # of somebody else
         self.applied: list[str] = []
@@ -55,9 +71,57 @@ class FakeCluster:
         self.deleted: list[tuple[str, str]] = []
         self.gateway: str | None = "10.0.0.1"
         self.before: Callable[[], None] = lambda: None
+        self.listed: Callable[[], None] = lambda: None
         self.failing: dict[str, Exception] = {}  # by kind/name
         self.claims: dict[str, str] = {}  # to their phases
         self.warned: dict[str, list[tuple[str, str]]] = {}  # by kind/name
+        self._watch: Callable[[str, Any], None] = lambda _kind, _pod: None
+
+    @property
+    def placed(self) -> list[str]:
+        """Modules and slots of the pods that are there."""
+        return sorted(map(in_slot, self.pods_there))
+
+    def pod(self, which: str = "gw-m-a") -> Manifest:
+        """The one pod of a module in a slot."""
+        (found,) = (pod for name, pod in self.pods_there.items() if in_slot(name) == which)
+        return found
+
+    def becomes(self, which: str = "gw-m-a", **status: Any) -> None:
+        """What the kubelet, or the scheduler, says of a pod now."""
+        pod = self.pod(which)
+        pod["status"] = status
+        self._watch("MODIFIED", Pod.from_dict(pod))
+
+    def ends(self, which: str = "gw-m-a", code: int = 0, *, reason: str = "", **status: Any) -> None:
+        """The module of a pod ends, and with it the pod."""
+        said = reason or ("Error" if code else "Completed")
+        how = {"exitCode": code, "reason": said, "startedAt": STARTED, "finishedAt": ENDED}
+        self.becomes(
+            which,
+            phase="Failed" if code else "Succeeded",
+            containerStatuses=[container({"terminated": how})],
+            **status,
+        )
+
+    def lose(self, which: str = "gw-m-a") -> None:
+        """Somebody deletes a pod."""
+        pod = self.pod(which)
+        del self.pods_there[pod["metadata"]["name"]]
+        self._watch("DELETED", Pod.from_dict(pod))
+
+    def _drop(self, name: str) -> None:
+        pod = self.pods_there.pop(name, None)
+        if pod is not None:
+            asyncio.get_running_loop().call_soon(self._watch, "DELETED", Pod.from_dict(pod))
+
+    def _make(self, manifest: Manifest) -> str:
+        name = manifest["metadata"]["name"]
+        assert name not in self.pods_there, "no pod is changed"
+        made = {"uid": f"uid of {name}", "creationTimestamp": LONG_AGO}
+        pod = self.pods_there[name] = {**manifest, "metadata": {**manifest["metadata"], **made}}
+        asyncio.get_running_loop().call_soon(self._watch, "ADDED", Pod.from_dict(pod))
+        return str(made["uid"])
 
     def _fail(self, kind: str, name: str) -> None:
         if error := self.failing.get(f"{kind}/{name}"):
@@ -81,30 +145,57 @@ class FakeCluster:
 
     async def apply(self, manifest: Manifest, *, force: bool = True) -> Applied:
         self.before()
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        kind, full = manifest["kind"], manifest["metadata"]["name"]
+        name = in_slot(full) if kind == "Pod" else full
         self._fail(kind, name)
         if name in self.others and not force:
             raise ApiError(status=Status(code=409, message="conflict with kubectl"))
         self.applied.append(f"{kind}/{name}")
         if kind in self.objects:
             self.objects[kind].add(name)
-        return Applied(1, f"uid of {name}")
+        uid = self._make(manifest) if kind == "Pod" else f"uid of {name}"
+        return Applied(full, uid)
+
+    async def ensure_claim(self, manifest: Manifest) -> None:
+        self.claims.setdefault(manifest["metadata"]["name"], "Bound")
+
+    async def pods(self, labels: Mapping[str, str]) -> list[Pod]:
+        found = [cast(Pod, Pod.from_dict(pod)) for pod in self._with(labels)]
+        self.listed()
+        return found
+
+    def _with(self, labels: Mapping[str, str]) -> list[Manifest]:
+        pods = self.pods_there.values()
+        return [pod for pod in pods if labels.items() <= pod["metadata"]["labels"].items()]
 
     async def object_names(self, _labels: Mapping[str, str]) -> dict[str, set[str]]:
         return {kind: set(names) for kind, names in self.objects.items()}
 
     async def delete(self, kind: str, name: str) -> None:
-        self._fail(kind, name)
+        called = in_slot(name) if kind == "Pod" else name
+        self._fail(kind, called)
+        if kind == "Pod":
+            self._drop(name)
         self.objects.get(kind, set()).discard(name)
-        self.deleted.append((kind, name))
+        self.deleted.append((kind, called))
 
-    async def pod_names(self, _labels: Mapping[str, str]) -> set[str]:
-        return set()
+    async def pod_names(self, labels: Mapping[str, str]) -> set[str]:
+        return {pod["metadata"]["name"] for pod in self._with(labels)}
 
     async def follow_config_map(self, *_: object) -> None:
         await asyncio.Event().wait()
 
-    follow_deployments = follow_pods = follow_config_map
+    async def follow_pods(
+        self,
+        _labels: Mapping[str, str],
+        changed: Callable[[str, Any], None],
+        there: Callable[[set[str]], None],
+    ) -> None:
+        there(set(self.pods_there))
+        self._watch = changed
+        for pod in list(self.pods_there.values()):
+            changed("ADDED", Pod.from_dict(pod))
+        await asyncio.Event().wait()
 
     async def claim_phase(self, name: str) -> str:
         return self.claims.get(name, "")
@@ -141,14 +232,20 @@ class FakeHub:
 
 
 class Gateway:
-    """Modules on a real store, between a hub and a cluster that do what the test wants."""
+    """Modules on a real store, between a hub and a cluster that do what the test wants.
 
-    def __init__(self, folder: Path, slots: str = "a", **environment: str) -> None:
+    One on a folder, and with the cluster, of another one is the same gateway after a restart of its daemon.
+    """
+
+    def __init__(
+        self, folder: Path, slots: str = "a", cluster: FakeCluster | None = None, **environment: str
+    ) -> None:
         self.store = KeyStore.open(folder, Owner("gw-1", "hub.example.net"))
         for name, generation in KNOWN.items():
             self.store.remember(name, generation)
-        self.store.keep_deployment({"identities": ["m", "n"]})
-        self.cluster, self.hub = FakeCluster(), FakeHub()
+        if not self.store.deployment:
+            self.store.keep_deployment({"identities": ["m", "n"]})
+        self.cluster, self.hub = cluster or FakeCluster(), FakeHub()
         self.modules = Modules(
             from_environment(ENVIRONMENT | {"EDGEHA_SLOTS": slots} | environment),
             self.store,
@@ -160,8 +257,13 @@ class Gateway:
     def chart(self, *entries: Mapping[str, Any]) -> None:
         self.modules.take({"modules.json": json.dumps(entries)})
 
-    async def running(self) -> asyncio.Task[None]:
-        return asyncio.create_task(self.modules.run())
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.modules.run())
+        yield
+        assert not task.done(), "the loops go on"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def spec(name: str, **settings: Any) -> dict[str, Any]:
@@ -171,34 +273,24 @@ def spec(name: str, **settings: Any) -> dict[str, Any]:
 LOGIN = {"serveraddress": "registry.plant", "username": "u", "password": "p"}
 
 
-def pod(
-    module: str = "m", *, claim: str = "", started: bool = False, node: str = "node-a", unfit: str = ""
-) -> Pod:
-    """A pod of a module, as the API server sends it; unfit: why no node is."""
-    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
-    state = {"running": {"startedAt": "2026-03-01T10:00:05Z"}} if started else {"waiting": {"reason": "X"}}
-    own = {"name": "module", "image": "i", "imageID": "", "ready": started, "restartCount": 0, "state": state}
+def container(state: dict[str, Any]) -> dict[str, Any]:
+    """The status of a module's container."""
+    found = {"name": "module", "image": "i", "imageID": "", "restartCount": 0, "state": state}
+    return found | {"ready": "running" in state}
+
+
+def pod_is(
+    gateway: Gateway, *, claim: str = "", started: bool = False, node: str = "node-a", unfit: str = ""
+) -> None:
+    """Tell the pod of `m` as it is now; unfit: why no node is."""
+    spec = gateway.cluster.pod()["spec"]
+    spec["volumes"] = [{"name": "v", "persistentVolumeClaim": {"claimName": claim}}] if claim else []
+    spec["nodeName"] = "" if unfit else node
+    state = {"running": {"startedAt": STARTED}} if started else {"waiting": {"reason": "X"}}
     unscheduled = {"type": "PodScheduled", "status": "False", "message": unfit}
-    found: Pod = Pod.from_dict(
-        {
-            "metadata": {
-                "name": f"gw-{module}-a-1",
-                "creationTimestamp": "2026-03-01T10:00:00Z",
-                "annotations": {manifests.MODULE_ANNOTATION: module},
-                "labels": {manifests.SLOT_LABEL: "a"},
-            },
-            "spec": {
-                "nodeName": "" if unfit else node,
-                "containers": [{"name": "module"}],
-                "volumes": volumes,
-            },
-            "status": {
-                "conditions": [unscheduled] if unfit else [],
-                "containerStatuses": [] if unfit else [own],
-            },
-        }
+    gateway.cluster.becomes(
+        conditions=[unscheduled] if unfit else [], containerStatuses=[] if unfit else [container(state)]
     )
-    return found
 
 
 @pytest.fixture
@@ -207,11 +299,8 @@ async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(modules, "RETRY_SECONDS", (0.01,))
     monkeypatch.setattr(modules, "LOOK_SECONDS", 0.01)
     made = Gateway(tmp_path)
-    task = await made.running()
-    yield made
-    assert not task.done(), "the loops go on"
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with made.running():
+        yield made
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -223,16 +312,19 @@ async def until(condition: Callable[[], Any]) -> None:
 async def test_a_full_disk_is_told_of_the_module_that_waits_for_it_and_ends_nothing(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await gateway.modules.deployment.create(spec("m", auth=LOGIN))
-    await gateway.modules.deployment.create(spec("n"))
     keep = gateway.store.keep_deployment
 
-    def full(_content: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(content: dict[str, Any]) -> None:
+        if content["pullSecrets"]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        keep(content)
 
     monkeypatch.setattr(gateway.store, "keep_deployment", full)
+    await gateway.modules.deployment.create(spec("m", auth=LOGIN))
+    await gateway.modules.deployment.create(spec("n"))
+    await gateway.modules.deployment.run("n", True)
     await until(lambda: any("No space left" in reason for reason in gateway.modules.not_ready()))
-    await until(lambda: "Deployment/gw-n-a" in gateway.cluster.applied)
+    await until(lambda: "Pod/gw-n-a" in gateway.cluster.applied)
     assert [line[:9] for line in gateway.modules.not_ready()] == ["module m:"]
     assert "Secret/gw-m-registry" not in gateway.cluster.applied, "what is not noted is not made"
     monkeypatch.setattr(gateway.store, "keep_deployment", keep)
@@ -260,8 +352,14 @@ async def test_what_nobody_thought_of_ends_one_pass_only(gateway: Gateway) -> No
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ApiError(status=Status(code=413, message="too large")), "API server: too large (413)"),
-        (ApiError(status=Status(code=500, message="webhook")), "API server: webhook (500)"),
+        (
+            ApiError(status=Status(code=413, message="too large")),
+            "its pod in slot a is not made: API server: too large (413)",
+        ),
+        (
+            ApiError(status=Status(code=500, message="webhook")),
+            "its pod in slot a is not made: API server: webhook (500)",
+        ),
         (httpx2.ReadTimeout("slow webhook"), "API server does not answer: slow webhook"),
         (KeyError("name"), "internal error, see the daemon's log"),
     ],
@@ -271,17 +369,17 @@ async def test_one_bad_module_is_told_and_stops_nothing_of_the_others(
 ) -> None:
     gateway.chart(AGENT, {"name": "old", "image": "i"}, {"name": "stuck", "image": "i"})
     await until(lambda: gateway.modules.not_ready() == [])
-    gateway.cluster.failing |= {"Deployment/gw-bad-a": error, "Deployment/gw-old-a": error}
+    gateway.cluster.failing |= {"Pod/gw-bad-a": error, "Pod/gw-old-a": error}
     gateway.chart(AGENT, {"name": "bad", "image": "i"}, {"name": "after", "image": "i"})
     # `old` cannot be deleted, `stuck` behind it goes; of `bad` something is missing, `after` is there.
     await until(lambda: ("ServiceAccount", "gw-stuck") in gateway.cluster.deleted)
-    assert "gw-stuck-a" not in gateway.cluster.objects["Deployment"]
-    await until(lambda: "Deployment/gw-after-a" in gateway.cluster.applied)
+    assert "gw-stuck-a" not in gateway.cluster.placed
+    await until(lambda: "Pod/gw-after-a" in gateway.cluster.applied)
     await until(lambda: said in str(gateway.modules.not_ready()))
     assert gateway.modules.not_ready() == [f"module bad: {said}"]
     gateway.cluster.failing.clear()
     await until(lambda: gateway.modules.not_ready() == [])
-    await until(lambda: "gw-old-a" not in gateway.cluster.objects["Deployment"])
+    await until(lambda: "gw-old-a" not in gateway.cluster.placed)
 
 
 async def test_a_cluster_that_is_away_is_not_asked_for_each_module(gateway: Gateway) -> None:
@@ -291,7 +389,7 @@ async def test_a_cluster_that_is_away_is_not_asked_for_each_module(gateway: Gate
     await until(lambda: gateway.modules.not_ready())
     away = "API server does not answer: refused"
     await until(lambda: gateway.modules.not_ready() == [f"module m: {away}", f"module n: {away}"])
-    assert "Deployment/gw-n-a" not in gateway.cluster.applied
+    assert "ServiceAccount/gw-n" not in gateway.cluster.applied
     gateway.cluster.failing.clear()
     await until(lambda: gateway.modules.not_ready() == [])
 
@@ -320,7 +418,7 @@ async def test_a_reprovision_during_a_pass_is_not_lost(gateway: Gateway) -> None
     gateway.cluster.applied.clear()
     gateway.cluster.before = again
     gateway.modules.reprovision()
-    await until(lambda: gateway.cluster.applied.count("Deployment/gw-edgeagent-a") == 2)
+    await until(lambda: gateway.cluster.applied.count("ServiceAccount/gw-edgeagent") == 2)
 
 
 async def test_a_secret_of_somebody_else_is_neither_written_nor_deleted(gateway: Gateway) -> None:
@@ -334,11 +432,12 @@ async def test_a_secret_of_somebody_else_is_neither_written_nor_deleted(gateway:
 
 
 async def test_only_objects_with_the_labels_of_a_module_are_deleted(gateway: Gateway) -> None:
-    await gateway.modules.deployment.create(spec("m"))
-    await until(lambda: "gw-m-a" in gateway.cluster.objects["Deployment"])
+    await running_module(gateway)
+    assert gateway.cluster.placed == ["gw-edgeagent-a", "gw-m-a"]
     await gateway.modules.deployment.remove("m")
-    await until(lambda: "gw-m-a" not in gateway.cluster.objects["Deployment"])
-    deleted = [("Deployment", "gw-m-a"), ("Service", "m"), ("ServiceAccount", "gw-m")]
+    await until(lambda: ("ServiceAccount", "gw-m") in gateway.cluster.deleted)
+    assert gateway.cluster.placed == ["gw-edgeagent-a"]
+    deleted = [("Pod", "gw-m-a"), ("Service", "m"), ("ServiceAccount", "gw-m")]
     assert sorted(gateway.cluster.deleted) == deleted
 
 
@@ -356,8 +455,9 @@ async def test_a_service_of_somebody_else_stays_theirs_and_the_module_runs(
 ) -> None:
     gateway.cluster.services["m"] = labels
     await gateway.modules.deployment.create(spec("m"))
+    await gateway.modules.deployment.run("m", True)
     await until(lambda: any("Service m is somebody else's" in one for one in gateway.modules.not_ready()))
-    assert "gw-m-a" in gateway.cluster.objects["Deployment"]
+    await until(lambda: "gw-m-a" in gateway.cluster.placed)
     assert "Service/m" not in gateway.cluster.applied
     gateway.cluster.services["m"] = manifests.selector("gw")
     gateway.modules.reprovision()
@@ -366,16 +466,16 @@ async def test_a_service_of_somebody_else_stays_theirs_and_the_module_runs(
 
 
 async def test_a_refused_edge_agent_takes_no_name_out_of_the_hosts_files(gateway: Gateway) -> None:
-    await gateway.modules.deployment.create(spec("m"))
-    await until(lambda: "Deployment/gw-m-a" in gateway.cluster.applied)
+    await running_module(gateway)
+    names = [entry["hostnames"] for entry in gateway.cluster.pod()["spec"]["hostAliases"]]
+    assert names == [["gw-daemon.edge-gw.svc"], ["hub.example.net"]]
     gateway.chart({**AGENT, "env": 1})
     assert gateway.modules.agent == "$edgeAgent"
     # As after a restart of the daemon, which then knows no address yet.
     gateway.modules._addresses = Addresses()
-    gateway.modules.reprovision()
-    gateway.cluster.applied.clear()
-    await until(lambda: "Deployment/gw-m-a" in gateway.cluster.applied)
+    await looked_at(gateway)
     assert gateway.modules._addresses == Addresses("10.0.0.2", "10.0.0.1")
+    assert "Pod/gw-m-a" not in gateway.cluster.applied, "its pod knows them still"
 
 
 async def test_an_identity_that_is_being_made_is_not_one_that_left_the_set(gateway: Gateway) -> None:
@@ -420,58 +520,66 @@ async def test_one_modules_trouble_does_not_keep_the_daemon_from_looking_at_the_
     made = Gateway(tmp_path)
     made.cluster.others.add("gw-m-registry")
     await made.modules.deployment.create(spec("m", auth=LOGIN))
-    task = await made.running()
-    await until(lambda: made.cluster.applied.count("Deployment/gw-edgeagent-a") > 2)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with made.running():
+        await until(lambda: made.cluster.applied.count("ServiceAccount/gw-edgeagent") > 2)
 
 
-async def test_each_module_is_in_every_slot_and_a_slot_that_goes_takes_its_objects(tmp_path: Path) -> None:
+async def test_each_module_is_in_every_slot_and_a_slot_that_goes_takes_its_pods(tmp_path: Path) -> None:
     both = Gateway(tmp_path, "a,b")
-    running = await both.running()
-    await until(lambda: {"gw-edgeagent-a", "gw-edgeagent-b"} == both.cluster.objects["Deployment"])
-    assert both.cluster.objects["ServiceAccount"] == {"gw-edgeagent"}
-    await until(lambda: not both.modules.not_ready())
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with both.running():
+        await until(lambda: both.cluster.placed == ["gw-edgeagent-a", "gw-edgeagent-b"])
+        assert both.cluster.objects["ServiceAccount"] == {"gw-edgeagent"}
+        await until(lambda: not both.modules.not_ready())
 
-    one = Gateway(tmp_path)
-    one.cluster.objects = both.cluster.objects
-    running = await one.running()
-    await until(lambda: {"gw-edgeagent-a"} == one.cluster.objects["Deployment"])
-    assert one.cluster.deleted == [("Deployment", "gw-edgeagent-b")]
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    one = Gateway(tmp_path, cluster=both.cluster)
+    async with one.running():
+        await until(lambda: one.cluster.placed == ["gw-edgeagent-a"])
+        assert set(one.cluster.deleted) == {("Pod", "gw-edgeagent-b")}
 
 
-async def test_a_deployment_that_somebody_changed_is_put_right_in_each_slot(tmp_path: Path) -> None:
+async def test_a_pod_that_somebody_deleted_is_made_again_in_each_slot(tmp_path: Path) -> None:
     both = Gateway(tmp_path, "a,b")
-    running = await both.running()
-    await until(lambda: not both.modules.not_ready())
-    for slot in "ab":
-        both.cluster.applied.clear()
-        both.modules._object_changed(f"gw-edgeagent-{slot}", 1)
-        both.modules._object_changed(f"gw-edgeagent-{slot}", 7)
-        await until(lambda slot=slot: f"Deployment/gw-edgeagent-{slot}" in both.cluster.applied)
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with both.running():
+        await until(lambda: not both.modules.not_ready())
+        for slot in "ab":
+            both.cluster.applied.clear()
+            both.cluster.lose(f"gw-edgeagent-{slot}")
+            await until(lambda slot=slot: f"Pod/gw-edgeagent-{slot}" in both.cluster.applied)
+            await until(lambda: not both.modules.not_ready())
+            assert both.cluster.applied == [f"Pod/gw-edgeagent-{slot}"]
 
 
-async def test_what_is_wrong_with_a_module_is_an_event_at_its_deployment(gateway: Gateway) -> None:
+async def test_a_pod_of_a_module_that_left_goes_however_late_it_is_seen(gateway: Gateway) -> None:
+    await running_module(gateway)
+    late = gateway.cluster.pod()
+    await gateway.modules.deployment.remove("m")
+    await until(lambda: ("ServiceAccount", "gw-m") in gateway.cluster.deleted)
+    # As one that a daemon before this one made while this one looked.
+    gateway.cluster.pods_there[late["metadata"]["name"]] = late
+    gateway.cluster.becomes(phase="Running")
+    await until(lambda: gateway.cluster.placed == ["gw-edgeagent-a"])
+
+
+@pytest.mark.parametrize("running", [False, True])
+async def test_what_is_wrong_with_a_module_is_an_event_at_its_pod_or_else_at_its_account(
+    gateway: Gateway, running: bool
+) -> None:
     await gateway.modules.deployment.create(spec("m", auth=LOGIN))
-    await until(lambda: "Deployment/gw-m-a" in gateway.cluster.applied)
+    await gateway.modules.deployment.run("m", running)
+    await until(lambda: gateway.modules.not_ready() == [])
     gateway.cluster.others.add("gw-m-registry")
     gateway.modules.reprovision()
     await until(lambda: gateway.cluster.events)
     (event,) = gateway.cluster.events
     assert (event["type"], event["reason"]) == ("Warning", "ObjectsNotMade")
     assert event["message"] == "module m: API server: conflict with kubectl (409)"
+    name = gateway.cluster.pod()["metadata"]["name"] if running else "gw-m"
     assert event["involvedObject"] == {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "name": "gw-m-a",
+        "apiVersion": "v1",
+        "kind": "Pod" if running else "ServiceAccount",
+        "name": name,
         "namespace": "edge-gw",
-        "uid": "uid of gw-m-a",
+        "uid": f"uid of {name}",
     }
 
 
@@ -511,7 +619,244 @@ def state(gateway: Gateway, name: str = "m") -> tuple[str, str]:
 async def running_module(gateway: Gateway, **settings: Any) -> None:
     await gateway.modules.deployment.create(spec("m", **settings))
     await gateway.modules.deployment.run("m", True)
+    await until(lambda: gateway.modules.not_ready() == [] and "gw-m-a" in gateway.cluster.placed)
+
+
+async def looked_at(gateway: Gateway) -> None:
+    """Wait until everything was looked at once more."""
+    gateway.cluster.applied.clear()
+    gateway.modules.reprovision()
+    await until(lambda: "ServiceAccount/gw-m" in gateway.cluster.applied)
+    await until(lambda: not any("m:" in reason for reason in gateway.modules.not_ready()))
+
+
+def name_of(gateway: Gateway, which: str = "gw-m-a") -> str:
+    """The name of the one pod of a module in a slot."""
+    return str(gateway.cluster.pod(which)["metadata"]["name"])
+
+
+def exited(code: int) -> dict[str, str]:
+    return {"exitTime": ENDED, "statusCode": str(code)}
+
+
+@pytest.mark.parametrize(("code", "called"), [(0, "stopped"), (3, "failed")])
+async def test_a_module_that_ended_stays_ended_with_its_pod_and_without_also_for_the_next_daemon(
+    gateway: Gateway, tmp_path: Path, code: int, called: str
+) -> None:
+    def told(which: Gateway) -> dict[str, Any]:
+        return which.modules.status("m", running=True).document()
+
+    await running_module(gateway)
+    pod_is(gateway, started=True)
+    name = name_of(gateway)
+    gateway.cluster.ends(code=code)
+    await until(lambda: gateway.modules.deployment.ended("m"))
+    expected = told(gateway)
+    assert expected["runtimeStatus"]["status"] == called
+    assert (expected["startTime"], expected["exitStatus"]) == (STARTED, exited(code))
+    await looked_at(gateway)
+    assert (name_of(gateway), told(gateway)) == (name, expected)
+    again = Gateway(tmp_path, cluster=gateway.cluster)
+    async with again.running():
+        await looked_at(again)
+        assert (name_of(again), told(again)) == (name, expected)
+        assert again.modules.not_ready() == []
+        # As a drain does, or who looks for what is over.
+        again.cluster.lose()
+        await until(lambda: again.modules.pods.of("m") == [])
+        await looked_at(again)
+        assert (again.cluster.placed, told(again)) == (["gw-edgeagent-a"], expected)
+    last = Gateway(tmp_path, cluster=gateway.cluster)
+    async with last.running():
+        await looked_at(last)
+        assert (last.cluster.placed, told(last)) == (["gw-edgeagent-a"], expected)
+        assert await last.modules.deployment.run("m", True)
+        await until(lambda: "gw-m-a" in last.cluster.placed)
+
+
+async def test_an_end_while_no_daemon_was_there_is_one_too(gateway: Gateway, tmp_path: Path) -> None:
+    await running_module(gateway)
+    name, gateway.cluster._watch = name_of(gateway), lambda _kind, _pod: None
+    gateway.cluster.ends(code=3)
+    again = Gateway(tmp_path, cluster=gateway.cluster)
+    async with again.running():
+        await until(lambda: state(again) == ("failed", "Error"))
+        await looked_at(again)
+        assert name_of(again) == name
+        assert again.modules.deployment.ended("m") is not None
+
+
+async def test_a_module_that_ended_has_no_pod_that_waits_in_the_standby(tmp_path: Path) -> None:
+    both = Gateway(tmp_path, "a,b")
+    async with both.running():
+        await running_module(both)
+        await until(lambda: "gw-m-b" in both.cluster.placed)
+        both.cluster.ends()
+        await until(lambda: "gw-m-b" not in both.cluster.placed)
+        await looked_at(both)
+        assert both.cluster.placed == ["gw-edgeagent-a", "gw-edgeagent-b", "gw-m-a"]
+    # The slot that works now has nothing to start.
+    other = Gateway(tmp_path, "a,b", cluster=both.cluster, EDGEHA_SLOT="b")
+    async with other.running():
+        await looked_at(other)
+        assert other.cluster.placed == ["gw-edgeagent-a", "gw-edgeagent-b"]
+        assert state(other) == ("stopped", "Completed")
+        await other.modules.deployment.restart("m")
+        await until(lambda: {"gw-m-a", "gw-m-b"} <= set(other.cluster.placed))
+
+
+@pytest.mark.parametrize("call", ["start", "restart", "update"])
+@pytest.mark.parametrize("ended", [True, False])
+async def test_each_start_gives_a_module_a_new_pod(gateway: Gateway, call: str, ended: bool) -> None:
+    asked = gateway.modules.deployment
+    await running_module(gateway)
+    pod_is(gateway, started=True)
+    name = name_of(gateway)
+    if ended:
+        gateway.cluster.ends(code=3)
+        await until(lambda: asked.ended("m"))
+    if call == "start":
+        assert await asked.run("m", True) is ended, "one that runs is left alone"
+    elif call == "restart":
+        await asked.restart("m")
+    else:
+        await asked.update("m", spec("m"), start=True)
+    if call == "start" and not ended:
+        await looked_at(gateway)
+        assert name_of(gateway) == name
+        return
+    await until(lambda: "gw-m-a" in gateway.cluster.placed and name_of(gateway) != name)
     await until(lambda: gateway.modules.not_ready() == [])
+    assert state(gateway) == ("unknown", "its pod starts")
+    assert gateway.cluster.deleted.count(("Pod", "gw-m-a")) == 1
+
+
+async def test_a_quick_stop_and_start_gives_a_new_pod(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running_module(gateway)
+    name = name_of(gateway)
+    # Long enough for both to come before the daemon looks.
+    monkeypatch.setattr(modules, "SETTLE_SECONDS", 0.3)
+    assert await gateway.modules.deployment.run("m", False)
+    assert await gateway.modules.deployment.run("m", True)
+    await until(lambda: "gw-m-a" in gateway.cluster.placed and name_of(gateway) != name)
+
+
+def evicted(cluster: FakeCluster) -> None:
+    cluster.ends(code=137, conditions=[{"type": "DisruptionTarget", "status": "True"}])
+
+
+def before_it_ran(cluster: FakeCluster) -> None:
+    cluster.becomes(phase="Failed", reason="OutOfcpu")
+
+
+TAKEN: dict[str, Callable[[FakeCluster], None]] = {
+    "evicted": evicted,
+    "its machine was away": lambda cluster: cluster.ends(code=137, reason="ContainerStatusUnknown"),
+    "its runtime was away": lambda cluster: cluster.ends(code=255, reason="Unknown"),
+    "refused by the kubelet": before_it_ran,
+    "deleted": lambda cluster: cluster.lose(),
+}
+
+
+@pytest.mark.parametrize("how", TAKEN)
+async def test_what_was_taken_from_a_module_is_made_again(gateway: Gateway, how: str) -> None:
+    await running_module(gateway)
+    name = name_of(gateway)
+    TAKEN[how](gateway.cluster)
+    await until(lambda: "gw-m-a" in gateway.cluster.placed and name_of(gateway) != name)
+    await until(lambda: state(gateway) == ("unknown", "its pod starts"))
+    assert gateway.modules.deployment.ended("m") is None
+
+
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("which", ["gw-edgeagent-a", "gw-own-a"])
+async def test_a_finished_pod_of_the_chart_or_of_edge_agent_is_made_again(
+    gateway: Gateway, which: str, code: int
+) -> None:
+    # The kubelet starts them, so one that is finished was ended with its machine.
+    gateway.chart(AGENT, {"name": "own", "image": "i"})
+    await until(lambda: gateway.modules.not_ready() == [] and which in gateway.cluster.placed)
+    name = name_of(gateway, which)
+    gateway.cluster.ends(which, code)
+    await until(lambda: which in gateway.cluster.placed and name_of(gateway, which) != name)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+async def test_an_end_between_listing_and_settling_is_not_missed(gateway: Gateway, everything: bool) -> None:
+    await running_module(gateway)
+    name, ended = name_of(gateway), []
+
+    def end() -> None:
+        gateway.cluster.listed = lambda: None
+        gateway.cluster.ends(code=3)
+        ended.append(True)
+
+    gateway.cluster.listed = end
+    if everything:
+        gateway.modules.reprovision()
+    else:
+        # Something about its pods gives a reason to look at them.
+        gateway.modules._pods_there(set())
+    await until(lambda: ended)
+    await until(lambda: gateway.modules.deployment.ended("m"))
+    assert (state(gateway), name_of(gateway)) == (("failed", "Error"), name)
+
+
+async def test_a_pod_that_is_lost_between_listing_and_settling_is_made_again(gateway: Gateway) -> None:
+    await running_module(gateway)
+    name = name_of(gateway)
+
+    def lose() -> None:
+        gateway.cluster.listed = lambda: None
+        gateway.cluster.lose()
+
+    gateway.cluster.listed = lose
+    gateway.modules.reprovision()
+    await until(lambda: "gw-m-a" in gateway.cluster.placed and name_of(gateway) != name)
+
+
+async def test_a_pod_that_is_lost_while_those_of_the_other_slots_are_made_is_made_again(
+    tmp_path: Path,
+) -> None:
+    both = Gateway(tmp_path, "a,b")
+    async with both.running():
+        await running_module(both)
+        both.cluster.ends(code=3)
+        await until(lambda: "gw-m-b" not in both.cluster.placed and not both.modules.not_ready())
+        both.cluster.applied.clear()
+        names = [name_of(both)]
+
+        def refuse() -> None:
+            if "Pod/gw-m-a" in both.cluster.applied:
+                both.cluster.before = lambda: None
+                names.append(name_of(both))
+                before_it_ran(both.cluster)
+
+        both.cluster.before = refuse
+        await both.modules.deployment.restart("m")
+        await until(lambda: len(names) == 2)
+        await until(lambda: "gw-m-a" in both.cluster.placed and name_of(both) not in names)
+
+
+async def test_an_end_that_cannot_be_noted_is_told_and_made_no_new_run_of(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running_module(gateway)
+    name, keep = name_of(gateway), gateway.store.keep_deployment
+
+    def full(_content: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(gateway.store, "keep_deployment", full)
+    gateway.cluster.ends(code=3)
+    await until(lambda: any("No space left" in reason for reason in gateway.modules.not_ready()))
+    assert (name_of(gateway), state(gateway)[0]) == (name, "failed")
+    monkeypatch.setattr(gateway.store, "keep_deployment", keep)
+    await until(lambda: gateway.modules.deployment.ended("m"))
+    await until(lambda: gateway.modules.not_ready() == [])
+    assert name_of(gateway) == name
 
 
 def messages(gateway: Gateway, reason: str) -> list[str]:
@@ -519,17 +864,24 @@ def messages(gateway: Gateway, reason: str) -> list[str]:
 
 
 async def test_what_the_api_server_refuses_is_the_modules_state(gateway: Gateway) -> None:
-    gateway.cluster.failing["Deployment/gw-m-a"] = ApiError(status=Status(code=422, message="spec.x: wrong"))
+    wrong = ApiError(status=Status(code=422, message="spec.x: wrong"))
+    gateway.cluster.failing["Pod/gw-m-a"] = wrong
     await gateway.modules.deployment.create(spec("m"))
     await gateway.modules.deployment.run("m", True)
     said = "API server: spec.x: wrong (422)"
-    await until(lambda: state(gateway) == ("failed", said))
+    await until(lambda: state(gateway) == ("failed", f"its pod is not made: {said}"))
     assert gateway.modules.states()["m"] == "failed"
-    # A pod of before goes on, and the reason is told beside it.
-    gateway.modules._pod_changed("ADDED", pod(started=True))
-    assert state(gateway) == ("running", said)
     gateway.cluster.failing.clear()
-    await until(lambda: state(gateway) == ("running", ""))
+    await until(lambda: state(gateway) == ("unknown", "its pod starts"))
+    pod_is(gateway, started=True)
+    # A pod of before goes on, and the reason is told beside it.
+    gateway.cluster.failing["Secret/gw-m-registry"] = wrong
+    await gateway.modules.deployment.update("m", spec("m", auth=LOGIN), start=True)
+    await until(lambda: state(gateway) == ("running", said))
+    gateway.cluster.failing.clear()
+    await until(lambda: state(gateway) == ("unknown", "its pod starts"))
+    pod_is(gateway, started=True)
+    assert state(gateway) == ("running", "")
 
 
 async def test_a_refused_module_says_why(gateway: Gateway) -> None:
@@ -541,31 +893,33 @@ async def test_a_refused_module_says_why(gateway: Gateway) -> None:
 
 async def test_a_pod_that_the_cluster_does_not_make_is_told_until_it_does(gateway: Gateway) -> None:
     await running_module(gateway)
-    for _again in range(2):
-        gateway.modules._object_changed("gw-m-a", 1, "violates PodSecurity")
-    assert state(gateway) == ("failed", "its pod is not made: violates PodSecurity")
-    assert gateway.modules.not_ready() == ["module m: its pod in slot a is not made: violates PodSecurity"]
-    told = "module m: its pod in slot a is not made: violates PodSecurity"
-    await until(lambda: messages(gateway, "PodNotMade") == [told])
-    gateway.modules._object_changed("gw-m-a", 1, "")
-    assert (state(gateway)[0], gateway.modules.not_ready()) == ("unknown", [])
+    gateway.cluster.failing["Pod/gw-m-a"] = ApiError(status=Status(code=403, message="violates PodSecurity"))
+    gateway.cluster.lose()
+    said = "API server: violates PodSecurity (403)"
+    await until(lambda: state(gateway) == ("failed", f"its pod is not made: {said}"))
+    told = f"module m: its pod in slot a is not made: {said}"
+    await until(lambda: gateway.modules.not_ready() == [told])
+    await until(lambda: messages(gateway, "ObjectsNotMade") == [told])
+    gateway.cluster.failing.clear()
+    await until(lambda: (state(gateway)[0], gateway.modules.not_ready()) == ("unknown", []))
 
 
 async def test_a_standby_whose_pods_are_not_made_is_told(tmp_path: Path) -> None:
     made = Gateway(tmp_path, "a,b")
-    running = await made.running()
-    await until(lambda: not made.modules.not_ready())
-    made.modules._object_changed("gw-edgeagent-b", 1, "exceeded quota")
-    assert made.modules.not_ready() == ["module edgeAgent: its pod in slot b is not made: exceeded quota"]
-    assert state(made, "edgeAgent")[0] == "unknown", "the slot that works has nothing of it"
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+    async with made.running():
+        await until(lambda: not made.modules.not_ready())
+        quota = ApiError(status=Status(code=403, message="exceeded quota"))
+        made.cluster.failing["Pod/gw-edgeagent-b"] = quota
+        made.cluster.lose("gw-edgeagent-b")
+        said = "its pod in slot b is not made: API server: exceeded quota (403)"
+        await until(lambda: made.modules.not_ready() == [f"module edgeAgent: {said}"])
+        assert state(made, "edgeAgent")[0] == "unknown", "the slot that works has nothing of it"
 
 
 async def test_a_claim_that_cannot_bind_is_told(gateway: Gateway) -> None:
     await running_module(gateway)
     gateway.cluster.claims["gw-volume-data"] = "Pending"
-    gateway.modules._pod_changed("ADDED", pod(claim="gw-volume-data"))
+    pod_is(gateway, claim="gw-volume-data")
     await until(lambda: state(gateway) == ("unknown", "its claim gw-volume-data is not bound yet"))
     assert gateway.modules.not_ready() == [], "it may only wait for its pod"
     gateway.cluster.warned["PersistentVolumeClaim/gw-volume-data"] = [
@@ -577,10 +931,10 @@ async def test_a_claim_that_cannot_bind_is_told(gateway: Gateway) -> None:
     assert gateway.modules.not_ready() == [f"module m: {said}"]
     await until(lambda: messages(gateway, "VolumeNotThere") == [f"module m: {said}"])
     # Where no node fits because of it, both are told.
-    gateway.modules._pod_changed("MODIFIED", pod(claim="gw-volume-data", unfit="unbound claims"))
+    pod_is(gateway, claim="gw-volume-data", unfit="unbound claims")
     assert state(gateway) == ("failed", f"no node for it: unbound claims; {said}")
     gateway.cluster.claims["gw-volume-data"] = "Bound"
-    gateway.modules._pod_changed("MODIFIED", pod(claim="gw-volume-data"))
+    pod_is(gateway, claim="gw-volume-data")
     await until(lambda: state(gateway) == ("unknown", "X"))
     assert gateway.modules.not_ready() == []
     gateway.cluster.claims["gw-volume-data"] = "Lost"
@@ -589,26 +943,27 @@ async def test_a_claim_that_cannot_bind_is_told(gateway: Gateway) -> None:
 
 async def test_a_volume_that_is_not_mounted_is_told_until_the_module_runs(gateway: Gateway) -> None:
     await running_module(gateway)
-    gateway.cluster.warned["Pod/gw-m-a-1"] = [("FailedMount", "no such export"), ("BackOff", "y")]
-    gateway.modules._pod_changed("ADDED", pod())
+    pod = f"Pod/{gateway.cluster.pod()['metadata']['name']}"
+    gateway.cluster.warned[pod] = [("FailedMount", "no such export"), ("BackOff", "y")]
+    pod_is(gateway)
     await until(
         lambda: state(gateway) == ("unknown", "its volumes are not there: FailedMount: no such export")
     )
     # A question that gets no answer takes nothing back, and ends nothing.
     for error in (httpx2.ReadTimeout("slow"), KeyError("Content-Type")):
-        gateway.cluster.failing["Pod/gw-m-a-1"] = error
+        gateway.cluster.failing[pod] = error
         await asyncio.sleep(0.05)
     gateway.cluster.failing.clear()
     await until(lambda: "no such export" in state(gateway)[1])
-    gateway.modules._pod_changed("MODIFIED", pod(started=True))
+    pod_is(gateway, started=True)
     assert state(gateway) == ("running", "")
 
 
 async def test_a_module_on_another_machine_than_its_daemon_is_told_with_the_fix(gateway: Gateway) -> None:
     await running_module(gateway)
-    gateway.modules._pod_changed("ADDED", pod(started=True))
+    pod_is(gateway, started=True)
     assert gateway.modules.elsewhere() == {"edgeAgent": "", "m": ""}
-    gateway.modules._pod_changed("MODIFIED", pod(started=True, node="node-b"))
+    pod_is(gateway, started=True, node="node-b")
     said = (
         "its pod is on node node-b, and the daemon of its slot on node node-a: delete the pod, and a new one "
         "comes to the daemon"
@@ -623,7 +978,7 @@ async def test_a_module_that_its_own_rules_keep_from_the_daemon_is_told_with_the
     gateway: Gateway, own: dict[str, Any]
 ) -> None:
     await running_module(gateway, createOptions={"k8s-extensions": own})
-    gateway.modules._pod_changed("ADDED", pod(unfit="0/3 nodes"))
+    pod_is(gateway, unfit="0/3 nodes")
     assert bool(gateway.modules.elsewhere()["m"]) is bool(own)
     found, description = state(gateway)
     assert (found, description.startswith("no node for it: 0/3 nodes")) == ("failed", True)
