@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from edgeha_runtime.daemon import manifests, modules
+from edgeha_runtime.daemon import manifests, modules, placement
 from edgeha_runtime.daemon.hub import HubClient, Identity
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 from edgeha_runtime.daemon.kube import Applied, Cluster, ClusterError
@@ -298,6 +298,7 @@ async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(modules, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(modules, "RETRY_SECONDS", (0.01,))
     monkeypatch.setattr(modules, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(placement, "LOST_SECONDS", 0.0)
     made = Gateway(tmp_path)
     async with made.running():
         yield made
@@ -818,8 +819,9 @@ async def test_a_pod_that_is_lost_between_listing_and_settling_is_made_again(gat
 
 
 async def test_a_pod_that_is_lost_while_those_of_the_other_slots_are_made_is_made_again(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(placement, "LOST_SECONDS", 0.0)
     both = Gateway(tmp_path, "a,b")
     async with both.running():
         await running_module(both)
