@@ -125,7 +125,9 @@ OPTIONS: Mapping[str, Option] = {
         "`host`: `hostNetwork`, see above; the names of Docker's own networks change nothing"
     ),
     "HostConfig.PortBindings": _t("ports of the module's Service"),
-    "HostConfig.RestartPolicy": _m("the kubelet starts a container that ends again, whatever a policy says"),
+    "HostConfig.RestartPolicy": _m(
+        "edgeAgent starts a module again by the `restartPolicy` of its deployment"
+    ),
     "HostConfig.AutoRemove": _r("a module is kept"),
     "HostConfig.VolumeDriver": _r("the gateway's storage class is the driver"),
     "HostConfig.VolumesFrom": _r("name the volume in both modules"),

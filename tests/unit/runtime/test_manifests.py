@@ -340,12 +340,31 @@ def test_on_the_nodes_network_the_apis_are_on_sockets_of_the_pod_alone(settings:
         assert volume["emptyDir"]["medium"] == "Memory"
         (module,), (gate, sidecar) = spec["containers"], spec["initContainers"]
         mount = {"name": "workload-socket", "mountPath": SOCKETS}
-        assert module["volumeMounts"] == [mount]
+        assert mount in module["volumeMounts"]
         assert sidecar["volumeMounts"][1:] == [mount]
         assert "volumeMounts" not in gate
         # No probe of the sidecar needs a port on the node.
         assert sidecar["startupProbe"]["exec"]["command"] == ["/workload-proxy", "check"]
         assert not {"livenessProbe", "readinessProbe", "ports"} & sidecar.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "binds", "given"),
+    [
+        ("edgeAgent", {}, [], True),
+        ("edgeAgent", {"STORAGEFOLDER": "/data"}, ["agent:/data"], False),
+        ("edgeAgent", {}, ["agent:/tmp"], False),
+        ("edgeAgent", {}, ["agent:/tmp/edge"], True),
+        ("m", {}, [], False),
+    ],
+)
+def test_what_edge_agent_keeps_outlives_its_container(
+    settings: Settings, name: str, env: dict[str, str], binds: list[str], given: bool
+) -> None:
+    spec = made(settings, name, env, createOptions={"HostConfig": {"Binds": binds}})["spec"]
+    mounts = spec["containers"][0].get("volumeMounts", [])
+    assert any(mount["mountPath"] == manifests.AGENT_FOLDER for mount in mounts) is given
+    assert any(volume == {"name": "agent-storage", "emptyDir": {}} for volume in spec["volumes"]) is given
 
 
 def test_other_pods_have_no_socket(settings: Settings) -> None:

@@ -9,14 +9,12 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import httpx2
 import pytest
-from edgeha_runtime.daemon import placement
 from edgeha_runtime.daemon.kube import Applied
 from edgeha_runtime.daemon.manifests import DIGEST_ANNOTATION, Manifest
-from edgeha_runtime.daemon.placement import GRACE_SECONDS, LOST_SECONDS, Placed, Placement
+from edgeha_runtime.daemon.placement import GRACE_SECONDS, LOOK_SECONDS, LOST_SECONDS, Placed, Placement
 from edgeha_runtime.daemon.pods import Pod
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -45,9 +43,11 @@ class Record:
     finished: bool = False
     lost: bool = False
     unreachable: bool = False  # its machine answers nobody
+    slow: bool = False  # its kubelet takes longer than it was given
+    node: str = "node-b"
 
     def may_run(self, now: float) -> bool:
-        over = self.deleted is not None and now >= self.deleted + GRACE
+        over = self.deleted is not None and not self.slow and now >= self.deleted + GRACE
         return not (self.finished or over)
 
     def seen(self) -> Pod:
@@ -59,9 +59,9 @@ class Record:
             slot=self.slot,
             digest=self.digest,
             image="i",
-            node="node-a",
+            node=self.node,
             created=moment(self.created),
-            gone_at=None if self.deleted is None else moment(self.deleted + GRACE),
+            going=self.deleted is not None,
             grace=GRACE,
             finished=self.finished,
             lost=self.lost,
@@ -69,10 +69,11 @@ class Record:
 
 
 class World:
-    """A cluster with its time, and the kubelets of its machines."""
+    """A cluster with its time, and the kubelets of its machines. `node`: that of the daemon and of slot a."""
 
     def __init__(self) -> None:
         self.now = 0.5
+        self.node = "node-a"
         self.pods: dict[str, Record] = {}
         self.refused: dict[str, Exception] = {}  # by slot
         self.stuck: Exception | None = None  # why nothing can be deleted
@@ -86,7 +87,8 @@ class World:
             raise error
         assert name not in self.used
         self.used.add(name)
-        self.add(name, slot, manifest["metadata"]["annotations"][DIGEST_ANNOTATION])
+        node = self.node if slot == "a" else "node-b"
+        self.add(name, slot, manifest["metadata"]["annotations"][DIGEST_ANNOTATION], node=node)
         self.done.append(f"make {slot}")
         return Applied(name, f"uid of {name}")
 
@@ -97,7 +99,7 @@ class World:
         self.done.append(f"delete {self.pods[name].slot}")
         self.remove(name)
 
-    def add(self, name: str, slot: str = "a", digest: str = "1", **more: float | bool) -> Record:
+    def add(self, name: str, slot: str = "a", digest: str = "1", **more: float | bool | str) -> Record:
         record = Record(name, slot, digest, self.now)
         for field, value in more.items():
             setattr(record, field, value)
@@ -128,12 +130,7 @@ class World:
 
     def placement(self) -> Placement:
         """A daemon's, which knows nothing yet."""
-        return Placement(self, lambda: 7000.0 + self.now)
-
-    def take_clock(self, patch: pytest.MonkeyPatch) -> None:
-        """Make this world's time that of the daemon."""
-        clock = SimpleNamespace(now=lambda _zone: EPOCH + timedelta(seconds=self.now))
-        patch.setattr(placement, "datetime", clock)
+        return Placement(self, self.node, lambda: 7000.0 + self.now)
 
 
 def wanted(digest: str = "1", slots: str = "a") -> dict[str, Manifest]:
@@ -164,10 +161,8 @@ class Daemon:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World()
-    made.take_clock(monkeypatch)
-    return made
+def world() -> World:
+    return World()
 
 
 @pytest.fixture
@@ -223,18 +218,23 @@ async def test_a_machine_that_answers_no_more_holds_up_the_next_pod_for_its_grac
     assert await daemon.does(wanted("2")) == ["make a"]
 
 
-async def test_a_daemon_that_starts_anew_waits_no_longer_than_the_pod_was_given(world: World) -> None:
-    world.add("old", deleted=world.now, unreachable=True)
-    assert await Daemon(world).does(wanted("2")) == []
-    world.pass_time(GRACE + GRACE_SECONDS)
-    assert await Daemon(world).does(wanted("2")) == ["make a"]
-
-
-async def test_a_clock_that_is_behind_keeps_no_slot_empty(world: World, daemon: Daemon) -> None:
-    # As the API server writes times of tomorrow.
-    world.add("old", deleted=world.now + 86400, unreachable=True)
+async def test_a_daemon_that_starts_anew_gives_a_lost_pod_its_grace(world: World) -> None:
+    world.add("old", deleted=world.now - 3600, unreachable=True)
+    daemon = Daemon(world)
     assert await daemon.does(wanted("2")) == []
     world.pass_time(GRACE + GRACE_SECONDS)
+    assert await daemon.does(wanted("2")) == ["make a"]
+
+
+async def test_on_the_daemons_own_machine_an_end_is_waited_for_however_long_it_takes(
+    world: World, daemon: Daemon
+) -> None:
+    world.add("old", node=world.node, slow=True)
+    placed = await daemon.look(wanted("2"))
+    assert (world.done, placed.wait) == (["delete a"], LOOK_SECONDS)
+    world.pass_time(3600)
+    assert await daemon.does(wanted("2")) == []
+    del world.pods["old"]
     assert await daemon.does(wanted("2")) == ["make a"]
 
 
@@ -257,7 +257,10 @@ async def test_of_several_pods_of_a_slot_the_oldest_stays(world: World, daemon: 
 async def test_a_lost_pod_is_replaced_but_not_again_and_again_at_once(
     world: World, daemon: Daemon, digest: str
 ) -> None:
-    world.add("old", finished=True, lost=True)
+    await daemon.look(wanted())
+    (old,) = world.pods.values()
+    old.finished = old.lost = True
+    world.done.clear()
     placed = await daemon.look(wanted(digest))
     assert world.done == []
     assert placed.wait is not None
@@ -269,10 +272,15 @@ async def test_a_lost_pod_is_replaced_but_not_again_and_again_at_once(
 
 
 async def test_a_pod_that_ran_long_and_is_lost_is_replaced_at_once(world: World, daemon: Daemon) -> None:
-    old = world.add("old")
+    await daemon.look(wanted())
+    (old,) = world.pods.values()
     world.pass_time(3600)
     old.finished = old.lost = True
     assert await daemon.does(wanted()) == ["delete a", "make a"]
+    # And one of which this daemon knows nothing.
+    (other,) = world.pods.values()
+    other.finished = other.lost = True
+    assert await Daemon(world).does(wanted()) == ["delete a", "make a"]
 
 
 async def test_a_pod_that_ended_by_itself_stays(world: World, daemon: Daemon) -> None:
@@ -333,9 +341,9 @@ async def test_what_is_forgotten_is_only_how_long_a_pod_goes(world: World, daemo
     world.add("old", deleted=world.now + 86400, unreachable=True)
     await daemon.look(wanted())
     world.pass_time(GRACE + GRACE_SECONDS)
-    daemon.placement.forget({"uid of old"})
+    daemon.placement.keep(world.listed())
     assert await daemon.does(wanted()) == ["make a"]
-    daemon.placement.forget(set())
+    daemon.placement.keep([])
     assert await daemon.does(wanted()) == []
 
 
@@ -347,17 +355,12 @@ class Lives(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch = pytest.MonkeyPatch()
         self.world = World()
-        self.world.take_clock(self.patch)
         self.daemon = Daemon(self.world)
         self.digest: str | None = "1"
 
     def teardown(self) -> None:
-        try:
-            self.settles()
-        finally:
-            self.patch.undo()
+        self.settles()
 
     @property
     def wish(self) -> dict[str, Manifest]:
@@ -403,6 +406,15 @@ class Lives(RuleBasedStateMachine):
         for pod in list(self.some(slot)):
             pod.unreachable = True
             self.world.remove(pod.name)
+        if slot == "a":
+            # The daemon goes with its machine, and comes back on another one.
+            self.world.node += "+"
+            self.daemon = Daemon(self.world)
+
+    @rule()
+    def the_daemons_kubelet_is_slow(self) -> None:
+        for pod in self.world.pods.values():
+            pod.slow = pod.slow or (pod.node == self.world.node and not pod.unreachable)
 
     @rule(slot=st.sampled_from(SLOTS))
     def a_kubelet_is_quick(self, slot: str) -> None:
@@ -432,6 +444,8 @@ class Lives(RuleBasedStateMachine):
     def settles(self) -> None:
         """Left alone, the module has the pods that are wanted, after the waits that the daemon names."""
         self.world.refused = {}
+        for pod in self.world.pods.values():
+            pod.slow = False
         for _look in range(10):
             pause = self.placed().wait
             self.no_two_may_run()
