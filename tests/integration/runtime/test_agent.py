@@ -112,20 +112,12 @@ class Gateway:
 
     def runs(self, name: str, restarts: int = 0) -> None:
         """A pod that runs, as the kubelet tells it."""
-        found = self.daemon.api.objects[("deployments", f"gw-{name}-a")]
+        found = self.daemon.api.pod_of(f"gw-{name}-a")
+        assert found is not None, f"{name} has no pod"
         own = {"name": "module", "image": "i", "imageID": "i", "ready": True, "restartCount": restarts}
         state = {"running": {"startedAt": "2026-01-01T00:00:05Z"}}
-        self.daemon.api.put(
-            "pods",
-            f"gw-{name}-1",
-            {
-                "metadata": {
-                    **{key: found["metadata"][key] for key in ("labels", "annotations")},
-                    "creationTimestamp": "2026-01-01T00:00:00Z",
-                },
-                "status": {"containerStatuses": [{**own, "state": state}]},
-            },
-        )
+        told = {"containerStatuses": [{**own, "state": state}]}
+        self.daemon.api.put("pods", found["metadata"]["name"], found | {"status": told})
 
 
 @contextlib.asynccontextmanager
@@ -160,11 +152,7 @@ async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> Non
         a=module("r/a:1", env={"A": {"value": "1"}}), b=module("r/b:1") | {"settings": cut}, c=module("r/c:1")
     )
     await gateway.becomes(200, "a", "b", "c")
-    await until("their objects", lambda: {"gw-a-a", "gw-b-a", "gw-c-a"} < api.names("deployments"))
-    await until(
-        "all are started",
-        lambda: all(started(api.objects[("deployments", f"gw-{name}-a")]) for name in "abc"),
-    )
+    await until("all are started", lambda: {"gw-a-a", "gw-b-a", "gw-c-a"} < api.placed())
     for name in "abc":
         gateway.runs(name)
         assert await gateway.hub.service("GET", f"/devices/gw-1/modules/{name}")
@@ -174,32 +162,39 @@ async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> Non
         return {entry["runtimeStatus"] for entry in modules.values()} == {"running"}
 
     await until("all are reported to run", all_run)
-    (container,) = api.objects[("deployments", "gw-b-a")]["spec"]["template"]["spec"]["containers"]
-    assert {"A0", "A79"} < {entry["name"] for entry in container["env"]}, "createOptions came in two parts"
+    assert {"A0", "A79"} < gateway.daemon.given("gw-b").keys(), "createOptions came in two parts"
 
     kept = gateway.daemon.kept_images
     await until("the images are kept", lambda: {"r/a:1", "r/b:1", "r/c:1"} <= set(kept()))
-    untouched = [dict(api.objects[("deployments", f"gw-{name}-a")]) for name in "bc"]
+    untouched = [api.pod_of(f"gw-{name}-a") for name in "bc"]
+    assert None not in untouched
     api.writes.clear()
     await gateway.deploy(
         a=module("r/a:2", env={"A": {"value": "2"}}), b=module("r/b:1") | {"settings": cut}, c=module("r/c:1")
     )
 
     def image(name: str) -> str:
-        (container,) = api.objects[("deployments", f"gw-{name}-a")]["spec"]["template"]["spec"]["containers"]
-        return str(container["image"])
+        found = api.pod_of(f"gw-{name}-a")
+        return str(found["spec"]["containers"][0]["image"]) if found else ""
 
     await until("a is updated", lambda: image("a") == "r/a:2")
     await gateway.becomes(200, "a", "b", "c")
-    assert [api.objects[("deployments", f"gw-{name}-a")] for name in "bc"] == untouched
+    assert [api.pod_of(f"gw-{name}-a") for name in "bc"] == untouched
     await until("the new image is kept", lambda: "r/a:2" in kept())
-    touched = {"daemonsets/gw-images", "deployments/gw-a-a"}
-    assert {name for _method, name in api.writes} == touched, "nothing else was touched"
+    touched = [
+        (method, name.rpartition("-")[0] if name.startswith("pods/") else name) for method, name in api.writes
+    ]
+    assert sorted(touched) == [
+        ("DELETE", "pods/gw-a-a"),
+        ("PUT", "daemonsets/gw-images"),
+        ("PUT", "pods/gw-a-a"),
+    ], "nothing else was touched"
 
     await gateway.deploy(a=module("r/a:2", env={"A": {"value": "2"}}, status="stopped"))
     await gateway.becomes(200, "a")
-    await until("b and c are gone", lambda: not {"gw-b-a", "gw-c-a"} & api.names("deployments"))
-    await until("a stops", lambda: api.objects[("deployments", "gw-a-a")]["spec"]["replicas"] == 0)
+    await until("b and c are gone", lambda: not {"gw-b", "gw-c"} & api.names("serviceaccounts"))
+    await until("a stops", lambda: api.placed() == {"gw-edgeagent-a"})
+    assert "gw-a" in api.names("serviceaccounts")
     known = {entry["moduleId"] for entry in await gateway.hub.service("GET", "/devices/gw-1/modules")}
     assert known == {"$edgeAgent", "$edgeHub", "a"}
 
@@ -211,21 +206,18 @@ async def test_what_cannot_run_is_reported_with_its_reason_and_stops_nothing(gat
         "bad: 400: createOptions.HostConfig.Nonsense: no such option"
         in found["lastDesiredStatus"]["description"]
     )
-    await until("good's objects", lambda: ("deployments", "gw-good-a") in gateway.daemon.api.objects)
+    await until("good's pod", lambda: "gw-good-a" in gateway.daemon.api.placed())
     await gateway.deploy(good=module("r/good:1"), bad=module("r/bad:1"))
     await gateway.becomes(200, "good", "bad")
-
-
-def started(found: dict[str, Any] | None) -> bool:
-    return found is not None and found["spec"]["replicas"] == 1
 
 
 async def test_after_kills_of_agent_and_daemon_nothing_is_made_again(gateway: Gateway) -> None:
     await gateway.deploy(a=module("r/a:1"))
     await gateway.becomes(200, "a")
     api = gateway.daemon.api
-    await until("it is started", lambda: started(api.objects.get(("deployments", "gw-a-a"))))
+    await until("it is started", lambda: "gw-a-a" in api.placed())
     gateway.runs("a")
+    (key,) = [key for key in api.objects if key[1].startswith("gw-a-a-")]
     # What a kill cuts off is finished after it; here all has been done.
     await until("its image is kept", lambda: "r/a:1" in gateway.daemon.kept_images())
     kept = dict(api.objects)
@@ -241,8 +233,9 @@ async def test_after_kills_of_agent_and_daemon_nothing_is_made_again(gateway: Ga
     await gateway.start_agent()
     await gateway.deploy(a=module("r/a:1"), b=module("r/b:1"))
     await gateway.becomes(200, "a", "b")
-    assert ("PUT", "deployments/gw-a-a") not in api.writes
-    assert api.objects[("deployments", "gw-a-a")] == kept[("deployments", "gw-a-a")]
+    assert not [name for _method, name in api.writes if name.startswith("pods/gw-a-a-")]
+    assert [key for key in api.objects if key[1].startswith("gw-a-a-")] == [key]
+    assert api.objects[key] == kept[key]
 
 
 @pytest.mark.parametrize("hub", [443], indirect=True)
@@ -258,7 +251,7 @@ async def test_where_the_network_lets_nothing_out_but_a_proxy_to_443(
         async with running(online, hub, proxy_binary, tmp_path, env, EDGEHA_HTTPS_PROXY=proxy.url) as gateway:
             await gateway.deploy(a=module("r/a:1"))
             await gateway.becomes(200, "a")
-            await until("its objects", lambda: ("deployments", "gw-a-a") in gateway.daemon.api.objects)
+            await until("its pod", lambda: "gw-a-a" in gateway.daemon.api.placed())
             # A change is pushed on the same connection.
             await gateway.deploy(a=module("r/a:1"), b=module("r/b:1"))
             await gateway.becomes(200, "a", "b")

@@ -34,8 +34,7 @@ async def test_a_single_enrollment_gives_device_and_hub_and_is_asked_once(daemon
     body = {"registrationId": "reg-1", "deviceId": "gw-from-dps", "attestation": keys(DEVICE_KEY)}
     await dps.enroll("/enrollments/reg-1", body | {"capabilities": {"iotEdge": True}})
     await started(daemon, dps, "reg-1")
-    pod = daemon.api.objects[("deployments", "gw-sensor-a")]["spec"]["template"]["spec"]
-    env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
+    env = daemon.given("gw-sensor")
     assert (env["IOTEDGE_DEVICEID"], env["IOTEDGE_IOTHUBHOSTNAME"]) == ("gw-from-dps", HUB_IP)
     assert await dps.hub.service("GET", "/devices/gw-from-dps/modules/sensor")
     kept = daemon.state / FILE

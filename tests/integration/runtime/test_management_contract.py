@@ -127,8 +127,11 @@ async def _review(token: str, audience: str) -> Review:
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    """The API on a port, in a thread of its own: schemathesis calls it as any client does."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The API on a port, in a thread of its own: schemathesis calls it as any client does.
+
+    A parameter is the pod of module m, {} for none.
+    """
     environment = {
         "EDGEHA_RELEASE": "gw",
         "EDGEHA_NAMESPACE": "ns",
@@ -151,7 +154,9 @@ def url(tmp_path: Path) -> Iterator[str]:
         cluster: Any = _Cluster()
         modules = Modules(from_environment(environment), store, hub, cluster)
         modules.take({"modules.json": json.dumps([AGENT])})
-        modules.pods.put("ADDED", Pod.from_dict(POD))
+        found = getattr(request, "param", POD)
+        if found:
+            modules.pods.put("ADDED", Pod.from_dict(found))
         callers = Callers(
             _review, place=None, namespace="ns", audience="edgeha-gw", modules=lambda: modules.accounts
         )
@@ -186,3 +191,64 @@ def test_another_version_is_refused_with_the_one_to_use(url: str) -> None:
     said = refused_version(url, "/modules/m", {"api-version": "2017-01-01"})
     assert said == "api-version '2017-01-01' is not known; use 2022-08-03"
     assert refused_version(url, "/modules/m", {}) == "api-version missing; use 2022-08-03"
+
+
+def _pod(state: dict[str, Any], *, going: bool = False, **status: Any) -> dict[str, Any]:
+    """The pod of module m in this state."""
+    (known,) = POD["status"]["containerStatuses"]
+    own = {name: value for name, value in known.items() if name != "lastState"} | {"state": state}
+    metadata = POD["metadata"] | ({"deletionTimestamp": "2026-01-01T00:02:00Z"} if going else {})
+    return {
+        "metadata": metadata,
+        "spec": {"restartPolicy": "Never", "containers": [{"name": "module"}]},
+        "status": {**status, "containerStatuses": [own]},
+    }
+
+
+_END = {"exitCode": 137, "finishedAt": "2026-01-01T00:01:00Z"}
+UNKNOWN = {
+    "no pod": {},
+    "no word of it": {"metadata": POD["metadata"]},
+    "it starts": _pod({"waiting": {"reason": "ContainerCreating"}}, phase="Pending"),
+    "it goes": _pod({"running": {"startedAt": "2026-01-01T00:00:05Z"}}, going=True, phase="Running"),
+    "it is lost": _pod({"terminated": {**_END, "reason": "ContainerStatusUnknown"}}, phase="Failed"),
+    "it is evicted": _pod(
+        {"terminated": _END}, phase="Failed", conditions=[{"type": "DisruptionTarget", "status": "True"}]
+    ),
+}
+
+
+@pytest.mark.parametrize("url", UNKNOWN.values(), ids=UNKNOWN.keys(), indirect=True)
+def test_what_is_on_its_way_is_told_as_running_since_no_time(url: str) -> None:
+    # A stock edgeAgent fails as a whole at `unknown`.
+    query, headers = {"api-version": "2022-08-03"}, {"Authorization": "Bearer t"}
+    started = requests.post(f"{url}/modules/m/start", params=query, headers=headers, timeout=30)
+    assert started.status_code == 204
+    one, every = (
+        requests.get(f"{url}{path}", params=query, headers=headers, timeout=30).json()
+        for path in ("/modules/m", "/modules")
+    )
+    states = {module["name"]: module["status"] for module in every["modules"]}
+    assert states["m"] == one["status"]
+    for name, status in states.items():
+        assert status["runtimeStatus"]["status"] == "running", name
+        assert status["runtimeStatus"]["description"], "it says what it waits for"
+        assert "startTime" not in status
+    CONTRACT.require(18)
+    server = Server(url, query, headers, {"name": "m"}, frozenset({400, 404}), examples=10)
+    for path in ("/modules", "/modules/{name}"):
+        CONTRACT.hold(server, "GET", path, [Seed(200)])
+
+
+@pytest.mark.parametrize(
+    "url", [_pod({"waiting": {"reason": "ErrImagePull"}}, phase="Pending")], indirect=True
+)
+def test_what_cannot_start_is_told_with_the_exit_of_a_start_that_failed(url: str) -> None:
+    query, headers = {"api-version": "2022-08-03"}, {"Authorization": "Bearer t"}
+    started = requests.post(f"{url}/modules/m/start", params=query, headers=headers, timeout=30)
+    assert started.status_code == 204
+    found = requests.get(f"{url}/modules/m", params=query, headers=headers, timeout=30).json()
+    assert found["status"] == {
+        "runtimeStatus": {"status": "failed", "description": "ErrImagePull"},
+        "exitStatus": {"exitTime": "2026-01-01T00:00:00Z", "statusCode": "125"},
+    }

@@ -150,7 +150,9 @@ async def test_on_the_nodes_network_the_way_leads_through_a_socket(
     served.api.module_set(SENSOR | {"createOptions": host}, OTHER)
 
     def uri() -> str:
-        return served.given("gw-sensor")["IOTEDGE_WORKLOADURI"]
+        # The new pod comes when the one before is gone.
+        there = "gw-sensor-a" in served.api.placed()
+        return served.given("gw-sensor")["IOTEDGE_WORKLOADURI"] if there else ""
 
     await until("the socket", lambda: uri() == "unix:///var/run/edgeha/workload.sock")
     given = served.given("gw-sensor", "workload-proxy")
@@ -223,23 +225,35 @@ async def test_killed_and_started_again_it_signs_alike_and_changes_nothing(serve
 
 
 async def test_a_change_to_one_module_leaves_the_others_untouched(served: Daemon) -> None:
-    other = served.api.objects[("deployments", "gw-other-a")]["metadata"]["resourceVersion"]
+    before = served.api.pod_of("gw-other-a")
     served.api.module_set(SENSOR | {"image": "r/sensor:2"}, OTHER)
-    await until("the new image", lambda: served.container("gw-sensor")["image"] == "r/sensor:2")
+
+    def image() -> str:
+        # The new pod comes when the one before is gone.
+        found = served.api.pod_of("gw-sensor-a")
+        return str(found["spec"]["containers"][0]["image"]) if found else ""
+
+    await until("the new image", lambda: image() == "r/sensor:2")
     await until("ready", served.is_ready)
-    assert served.api.objects[("deployments", "gw-other-a")]["metadata"]["resourceVersion"] == other
+    assert before is not None
+    assert served.api.pod_of("gw-other-a") == before
     assert served.process is not None
     assert served.process.returncode is None
 
 
 async def test_what_leaves_the_set_is_removed_and_what_was_deleted_comes_back(served: Daemon) -> None:
-    served.api.remove("deployments", "gw-sensor-a")
-    await until("the Deployment is back", lambda: "gw-sensor-a" in served.api.names("deployments"))
+    before = served.api.pod_of("gw-sensor-a")
+    assert before is not None
+    served.api.remove("pods", before["metadata"]["name"])
+    await until("the pod is back", lambda: "gw-sensor-a" in served.api.placed())
     served.api.module_set(SENSOR)
     await until("other is gone", lambda: "gw-other" not in served.api.names("serviceaccounts"))
-    assert served.api.names("deployments") == {"gw-sensor-a"}
-    owner = served.api.objects[("deployments", "gw-sensor-a")]["metadata"]["ownerReferences"]
-    assert [entry["name"] for entry in owner] == ["gw-daemon"]
+    assert served.api.placed() == {"gw-sensor-a"}
+    after = served.api.pod_of("gw-sensor-a")
+    assert after is not None
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["spec"] == before["spec"]
+    assert [entry["name"] for entry in after["metadata"]["ownerReferences"]] == ["gw-daemon"]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +278,7 @@ async def test_a_broken_or_deleted_set_removes_nothing_and_shows_in_readyz(
     assert any("modules.json" in line["msg"] for line in served.log)
     served.api.remove("configmaps", "gw-modules")
     await until("readyz tells", lambda: says("was deleted; its last content stands"))
-    assert served.api.names("deployments") == {"gw-sensor-a", "gw-other-a"}
+    assert served.api.placed() == {"gw-sensor-a", "gw-other-a"}
     assert {"Sensor", "other"} <= KeyStore.open(served.state, Owner("gw-1", served.hub)).identities.keys()
     served.api.module_set(SENSOR, OTHER)
     await until("ready", served.is_ready)
@@ -278,7 +292,7 @@ async def test_a_new_module_waits_for_the_hub_and_readyz_says_so(served: Daemon)
         return status == 503 and "module late: hub" in text and "does not answer" in text
 
     await until("readyz names module and hub", told)
-    assert "gw-late-a" not in served.api.names("deployments")
+    assert "gw-late-a" not in served.api.placed()
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ async def test_a_self_signed_certificate_is_known_by_its_thumbprint_and_renewed_
     given(second, tmp_path)
     await authenticate(hub, by_thumbprint(second))
     online.api.module_set(AGENT, {"name": "sensor", "image": "r/sensor:1"}, {"name": "new", "image": "r/n:1"})
-    await until("the new module", lambda: "gw-new-a" in online.api.names("deployments"), 40)
+    await until("the new module", lambda: "gw-new-a" in online.api.placed(), 40)
     assert await hub.service("GET", "/devices/gw-1/modules/new")
 
 
