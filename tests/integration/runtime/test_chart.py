@@ -313,7 +313,6 @@ def test_rights_are_the_least_and_in_the_namespace_of_the_gateway() -> None:
     }
     assert rules == {
         ("", "configmaps"): ({"get", "list", "watch"}, ["gw-modules"]),
-        ("apps", "deployments"): ({"get", "list", "watch", "create", "patch", "delete"}, None),
         ("", "serviceaccounts"): ({"get", "list", "create", "patch", "delete"}, None),
         ("", "services"): ({"get", "list", "create", "patch", "delete"}, None),
         ("", "persistentvolumeclaims"): ({"get", "create", "patch"}, None),

@@ -495,6 +495,10 @@ async def test_a_pod_that_somebody_deletes_is_made_anew_once_it_is_gone(managed:
         return "module Sensor: the pod before it still ends" in (await managed.ready())[1]
 
     await until("it waits", waits)
+    # The daemon looked at all modules once it came to the other one again.
+    await start(managed, spec("other"))
+    assert (await ask(managed, "POST", "/modules/other/stop"))[0] == 204
+    await until("the other stops", lambda: "gw-other-a" not in managed.api.placed())
     assert pods(managed, "gw-sensor-a") == before, "two at a time would be two clients with one identity"
     managed.api.remove("pods", pod_name(managed))
     await another(managed, "gw-sensor-a", before)

@@ -3,6 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Chart and daemon against a real Kubernetes control plane (etcd, API server, controller manager; no nodes).
 
+No scheduler binds a pod, so one that is deleted goes at once.
+
 Rights, server-side apply, admission by the restricted pod standard, token review and garbage collection are
 judged by Kubernetes itself here. The binary is the lab's (`lab build`), or EDGEHA_KUBE_BINARY.
 """
@@ -92,9 +94,21 @@ class ControlPlane:
         found: dict[str, Any] = json.loads(self.kubectl("get", *what, "-o", "json"))
         return found
 
-    def events(self, deployment: str) -> str:
-        """What `kubectl describe` says of a Deployment: its events are those of its uid."""
-        return self.kubectl("describe", "deployment", deployment).partition("\nEvents:")[2]
+    def events(self, kind: str, name: str) -> str:
+        """Reasons and messages of the events about an object, by its uid as `kubectl describe` finds them."""
+        uid = self.get(kind, name)["metadata"]["uid"]
+        found = self.get("events", "--field-selector", f"involvedObject.uid={uid}")["items"]
+        return "\n".join(f"{event['reason']}: {event['message']}" for event in found)
+
+    def pod(self, name: str) -> dict[str, Any]:
+        """The one pod of a module in a slot (`gw-sensor-a`); {} where there is none."""
+        found = self.get("pods", "-l", "app.kubernetes.io/component=module")["items"]
+        (pod,) = [one for one in found if one["metadata"]["name"].rpartition("-")[0] == name] or [{}]
+        return dict(pod)
+
+    def placed(self) -> set[str]:
+        """Modules in slots (`gw-sensor-a`) that have a pod."""
+        return {name.rpartition("-")[0] for name in self.listed("pods")}
 
     def listed(self, kind: str, labels: str = "app.kubernetes.io/component=module") -> set[str]:
         return {item["metadata"]["name"] for item in self.get(kind, "-l", labels)["items"]}
@@ -212,7 +226,8 @@ async def gateway(cluster: ControlPlane, tmp_path: Path, certificates: Path) -> 
 
 
 async def test_module_pods_pass_the_restricted_pod_standard(cluster: ControlPlane, gateway: Daemon) -> None:
-    assert cluster.listed("deployments") == {"gw-sensor-a", "gw-other-one-a"}
+    assert cluster.placed() == {"gw-sensor-a", "gw-other-one-a"}
+    assert cluster.listed("deployments") == set()
     await until("a pod for each module and the daemon", lambda: len(cluster.get("pods")["items"]) == 3)
 
 
@@ -282,7 +297,11 @@ async def test_the_daemon_may_do_no_more_than_it_needs(cluster: ControlPlane, ga
         ("create", "serviceaccounts --subresource=token"): "no",
         ("delete", "persistentvolumeclaims"): "no",
         ("create", "tokenreviews.authentication.k8s.io"): "yes",
-        ("list", "deployments"): "yes",
+        ("list", "deployments"): "no",
+        ("create", "deployments"): "no",
+        ("list", "pods"): "yes",
+        ("get", "pods"): "no",
+        ("delete", "pods"): "yes",
         ("list", "events"): "yes",
         ("delete", "events"): "no",
         ("list", "persistentvolumeclaims"): "no",
@@ -302,21 +321,30 @@ async def test_the_daemon_may_do_no_more_than_it_needs(cluster: ControlPlane, ga
 async def test_a_change_to_one_module_reaches_only_its_objects(
     cluster: ControlPlane, gateway: Daemon
 ) -> None:
-    def version(name: str) -> Any:
-        # Not the resource version: the deployment controller writes what it observed at a time of its own.
-        metadata = cluster.get("deployment", name)["metadata"]
-        return metadata["uid"], metadata["generation"]
+    def version() -> Any:
+        # Not the resource version of the daemon's: the deployment controller writes what it observed at a
+        # time of its own.
+        daemon, other = (cluster.get("deployment", "gw-daemon-a"), cluster.pod("gw-other-one-a"))
+        assert other
+        return [
+            daemon["metadata"]["uid"],
+            daemon["metadata"]["generation"],
+            *(other["metadata"][name] for name in ("uid", "resourceVersion")),
+        ]
 
-    before = version("gw-other-one-a"), version("gw-daemon-a"), version("gw-sensor-a")
+    def image() -> str:
+        found = cluster.pod("gw-sensor-a")
+        return str(found["spec"]["containers"][0]["image"]) if found else ""
+
+    before = version(), cluster.pod("gw-sensor-a")["metadata"]["uid"]
     cluster.install(SENSOR | {"image": "r/sensor:2"}, OTHER)
-    changed = before[2][0], before[2][1] + 1
-    await until("a new generation of the sensor", lambda: version("gw-sensor-a") == changed)
-    assert (version("gw-other-one-a"), version("gw-daemon-a")) == before[:2]
+    await until("a new pod of the sensor", lambda: image() == "r/sensor:2")
+    assert cluster.pod("gw-sensor-a")["metadata"]["uid"] != before[1]
+    assert version() == before[0]
     cluster.install(SENSOR)
-    await until(
-        "the other is gone",
-        lambda: cluster.listed("deployments,serviceaccounts") == {"gw-sensor-a", "gw-sensor"},
-    )
+    await until("the other is gone", lambda: cluster.listed("serviceaccounts") == {"gw-sensor"})
+    await until("the sensor is what it was", lambda: image() == "r/sensor:1")
+    assert cluster.placed() == {"gw-sensor-a"}
 
 
 RICH = {
@@ -379,11 +407,9 @@ async def test_create_options_make_objects_that_the_api_server_takes(
     cluster.install(SENSOR, OTHER)
     await until(
         "no module",
-        lambda: (
-            not {"gw-historian", "gw-historian-a", "historian"}
-            & cluster.listed("deployments,serviceaccounts,services")
-        ),
+        lambda: not {"gw-historian", "historian"} & cluster.listed("serviceaccounts,services"),
     )
+    assert not pods()
     assert cluster.get("pvc", "gw-volume-data")["metadata"]["uid"] == claim["metadata"]["uid"]
 
 
@@ -395,14 +421,18 @@ async def test_what_the_api_server_refuses_of_one_module_is_no_trouble_of_the_ot
 
     async def told() -> bool:
         status, reasons = await gateway.ready()
-        return status == 503 and "module Other.One: API server: " in reasons and "not a label!" in reasons
+        (line,) = [one for one in reasons.splitlines() if one.startswith("module Other.One: ")] or [""]
+        said = "its pod in slot a is not made: API server: "
+        return status == 503 and said in line and "not a label!" in line
 
     await until("the reason in /readyz", told)
     _, reasons = await gateway.ready()
     assert "module sensor" not in reasons
-    await until("an event at its Deployment", lambda: "not a label!" in cluster.events("gw-other-one-a"))
-    image = cluster.get("deployment", "gw-sensor-a")["spec"]["template"]["spec"]["containers"][0]["image"]
-    assert image == "r/sensor:3"
+    # It has no pod.
+    await until(
+        "an event at its account", lambda: "not a label!" in cluster.events("serviceaccount", "gw-other-one")
+    )
+    assert cluster.pod("gw-sensor-a")["spec"]["containers"][0]["image"] == "r/sensor:3"
 
 
 async def test_why_a_pod_is_not_made_or_has_no_volume_is_told(cluster: ControlPlane, gateway: Daemon) -> None:
@@ -421,8 +451,12 @@ async def test_why_a_pod_is_not_made_or_has_no_volume_is_told(cluster: ControlPl
         ) and any("its claim gw-volume-lost cannot be bound: FailedBinding" in line for line in sensor)
 
     await until("both reasons in /readyz", told, 60)
-    await until("an event at its Deployment", lambda: "PodNotMade" in cluster.events("gw-other-one-a"))
-    await until("an event at its Deployment", lambda: "VolumeNotThere" in cluster.events("gw-sensor-a"))
+    await until(
+        "an event at its account",
+        lambda: "its pod in slot a is not made: " in cluster.events("serviceaccount", "gw-other-one"),
+    )
+    sensor = cluster.pod("gw-sensor-a")["metadata"]["name"]
+    await until("an event at its pod", lambda: "VolumeNotThere" in cluster.events("pod", sensor))
 
 
 async def test_uninstalling_takes_the_modules_and_leaves_the_claim(
@@ -432,9 +466,7 @@ async def test_uninstalling_takes_the_modules_and_leaves_the_claim(
     # In life, the daemon's pod goes with its Deployment.
     await gateway.stop(signal.SIGKILL)
     cluster.uninstall()
-    await until(
-        "the modules' objects are collected", lambda: not cluster.listed("deployments,serviceaccounts"), 60
-    )
+    await until("the modules' objects are collected", lambda: not cluster.listed("pods,serviceaccounts"), 60)
     assert cluster.get("pvc", "gw-state")["metadata"]["uid"] == claim
     cluster.install(SENSOR)
     assert cluster.get("pvc", "gw-state")["metadata"]["uid"] == claim
