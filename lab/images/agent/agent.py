@@ -32,6 +32,7 @@ from urllib.parse import quote, urlsplit
 import plan
 import requests
 from azure.iot.device import IoTHubModuleClient, MethodRequest, MethodResponse, ProxyOptions
+from azure.iot.device.common.transport_exceptions import ConnectionDroppedError, ConnectionFailedError
 from azure.iot.device.exceptions import ClientError, CredentialError
 from plan import DeploymentError, Memory, Step, Wanted
 from storage import Storage, StorageError, Workload, folder
@@ -40,6 +41,7 @@ from upstream_protocol import ProtocolError, over_websockets
 # A stock agent waits as long for the daemon.
 CALL_SECONDS = 300.0
 LOG_BYTES = 100_000
+TRANSPORT_ERRORS = (ConnectionDroppedError, ConnectionFailedError)
 
 
 def say(event: str, **fields: object) -> None:
@@ -279,11 +281,8 @@ def proxy(host: str) -> ProxyOptions | None:
     return ProxyOptions("HTTP", parts.hostname, parts.port or 80)  # type: ignore[no-untyped-call]
 
 
-def connected(own: Mapping[str, str], changed: threading.Event, agent: Agent) -> IoTHubModuleClient:
-    """A client of the hub, which sets `changed` when there is another deployment.
-
-    Raises OSError, ValueError, ProtocolError.
-    """
+def client_of(own: Mapping[str, str]) -> IoTHubModuleClient:
+    """A client of the hub, not connected yet. Raises OSError, ValueError, ProtocolError."""
     # edgeAgent goes to the hub itself where it has no parent; the SDK asks for the variable all the same.
     os.environ.setdefault("IOTEDGE_GATEWAYHOSTNAME", own["IOTEDGE_IOTHUBHOSTNAME"])
     websockets = over_websockets(own.get("UpstreamProtocol", ""))
@@ -292,9 +291,12 @@ def connected(own: Mapping[str, str], changed: threading.Event, agent: Agent) ->
         if websockets
         else {}
     )
-    client = IoTHubModuleClient.create_from_edge_environment(
-        keep_alive=20, connection_retry_interval=2, **way
-    )
+    return IoTHubModuleClient.create_from_edge_environment(keep_alive=20, connection_retry_interval=2, **way)
+
+
+def connect(client: IoTHubModuleClient, changed: threading.Event, agent: Agent) -> None:
+    """Connect it, to set `changed` when there is another deployment. Raises ClientError."""
+    client.connect()
 
     def desired(_patch: object) -> None:
         changed.set()
@@ -302,9 +304,12 @@ def connected(own: Mapping[str, str], changed: threading.Event, agent: Agent) ->
     def method(request: MethodRequest) -> None:
         client.send_method_response(agent.method(request))
 
-    client.on_twin_desired_properties_patch_received = desired
-    client.on_method_request_received = method
-    return client
+    try:
+        client.on_twin_desired_properties_patch_received = desired
+        client.on_method_request_received = method
+    except TRANSPORT_ERRORS as error:
+        # Of these the SDK makes errors of its own everywhere but here.
+        raise ClientError(f"{type(error).__name__} when it subscribed") from error
 
 
 def run() -> int:
@@ -322,7 +327,7 @@ def run() -> int:
     management = Management(own["IOTEDGE_MANAGEMENTURI"], own["IOTEDGE_APIVERSION"])
     agent = Agent(management, own, Storage(folder(own), Workload(own)))
     try:
-        client = connected(own, changed, agent)
+        client = client_of(own)
     except ProtocolError as error:
         say("refused", reason=str(error))
         return 1
@@ -332,8 +337,12 @@ def run() -> int:
     say("started", module=own["IOTEDGE_MODULEID"], device=own["IOTEDGE_DEVICEID"])
     desired: dict[str, Any] | None = None
     stale = True  # what is known of the twin may not be what the hub holds
+    connected = False  # once it is, the SDK sees to it
     while not stop.is_set():
         try:
+            if not connected:
+                connect(client, changed, agent)
+                connected = True
             if stale or changed.is_set():
                 changed.clear()
                 twin = client.get_twin()

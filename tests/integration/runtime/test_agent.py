@@ -20,7 +20,7 @@ import pytest
 
 from tests.integration.runtime.connect_proxy import ConnectProxy
 from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
-from tests.integration.runtime.parts import Daemon, free_port, start_proxy, until
+from tests.integration.runtime.parts import VERSION, Daemon, free_port, start_proxy, until
 
 TWIN = "/twins/gw-1/modules/%24edgeAgent"
 
@@ -74,6 +74,7 @@ class Gateway:
             # The SDK has no way to name a port for REST and goes to 8883 for MQTT: the bare address.
             "IOTEDGE_GATEWAYHOSTNAME": HUB_IP,
             "LOOP_SECONDS": "0.3",
+            "storageFolder": str(self.folder),
         }
         self.started.append(await start_proxy(self.proxy, sidecar))
         program = REPOSITORY / "lab/images/agent/agent.py"
@@ -159,7 +160,8 @@ async def test_modules_follow_the_deployment_at_the_hub(gateway: Gateway) -> Non
 
     async def all_run() -> bool:
         modules = (await gateway.reported())["modules"]
-        return {entry["runtimeStatus"] for entry in modules.values()} == {"running"}
+        began = all(entry["lastStartTimeUtc"].startswith("2026") for entry in modules.values())
+        return began and {entry["runtimeStatus"] for entry in modules.values()} == {"running"}
 
     await until("all are reported to run", all_run)
     assert {"A0", "A79"} < gateway.daemon.given("gw-b").keys(), "createOptions came in two parts"
@@ -236,6 +238,40 @@ async def test_after_kills_of_agent_and_daemon_nothing_is_made_again(gateway: Ga
     assert not [name for _method, name in api.writes if name.startswith("pods/gw-a-a-")]
     assert [key for key in api.objects if key[1].startswith("gw-a-a-")] == [key]
     assert api.objects[key] == kept[key]
+
+
+async def test_with_the_hub_away_at_its_start_it_works_by_the_deployment_that_it_kept(
+    gateway: Gateway,
+) -> None:
+    await gateway.deploy(a=module("r/a:1", env={"PASSWORD": {"value": "hush"}}))
+    await gateway.becomes(200, "a")
+    api = gateway.daemon.api
+    await until("it is started", lambda: started(api.objects.get(("deployments", "gw-a-a"))))
+    gateway.runs("a")
+    await gateway.stop_agent()
+    assert "hush" not in (gateway.folder / "edgeAgent/backup.json").read_text()
+    await gateway.hub.stop()
+    (gateway.folder / "agent.log").write_text("")
+    await gateway.start_agent()
+
+    def restored() -> bool:
+        lines = (gateway.folder / "agent.log").read_text().splitlines()
+        told = [json.loads(line) for line in lines if line.startswith("{")]
+        return any(line["event"] == "deployment" and line["source"] == "backup" for line in told)
+
+    await until("it has its deployment", restored, 60)
+    # It looks after it: what is stopped behind its back starts again.
+    api.writes.clear()
+    client = gateway.daemon.management("agent-token")
+    async with client, client.post("/modules/a/stop", params=VERSION) as answer:
+        assert answer.status < 400
+    api.remove("pods", "gw-a-1")
+    await until("it is stopped and started", lambda: len(api.writes) >= 2, 60)
+    await until("it is started again", lambda: started(api.objects.get(("deployments", "gw-a-a"))))
+    gateway.runs("a")
+    await gateway.hub.start()
+    await gateway.deploy(a=module("r/a:1"), b=module("r/b:1"))
+    await until("the twin counts again", lambda: ("deployments", "gw-b-a") in api.objects, 60)
 
 
 @pytest.mark.parametrize("hub", [443], indirect=True)
