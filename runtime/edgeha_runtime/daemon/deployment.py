@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from . import moduleset
@@ -49,6 +50,7 @@ class Deployed:
 
     `restarts` tells one run from the next: it moves when the module is stopped, made anew or restarted.
     `ended` is how the last run ended by itself (`pods.Ended` as a document); None while there was no end.
+    `since` is when this run was asked for (ISO 8601).
     `order` is the order in which edgeAgent made its modules: that of their startupOrder.
 
     `basis` is there for edgeAgent itself, which the chart gives: the digest of the chart's values that this
@@ -60,6 +62,7 @@ class Deployed:
     restarts: int = 0
     basis: str = ""
     ended: Mapping[str, Any] | None = None
+    since: str = ""
     order: int = 0
 
     @classmethod
@@ -180,7 +183,8 @@ class Deployment:
             _is_named(spec, name)
             is_agent = name == EDGE_AGENT
             basis = self._basis if is_agent else ""
-            again = Deployed(spec, start or is_agent, before.restarts + 1, basis, order=before.order)
+            running, number = start or is_agent, before.restarts + 1
+            again = Deployed(spec, running, number, basis, since=_now(), order=before.order)
             await self._put(name, again)
 
     def prepare(self, name: str, spec: Spec) -> Module:
@@ -213,7 +217,7 @@ class Deployment:
             if running:
                 # One that ended by itself runs once more.
                 again = module.restarts + 1 if module.running else module.restarts
-                wanted = replace(module, running=True, restarts=again, ended=None)
+                wanted = replace(module, running=True, restarts=again, ended=None, since=_now())
                 # Its ports may be those of another module by now.
                 self._judge(name, wanted)
             else:
@@ -225,12 +229,18 @@ class Deployment:
         """Restart a module; one that was stopped is started."""
         async with self._lock:
             module = self._known(name)
-            again = replace(module, running=True, restarts=module.restarts + 1, ended=None)
+            number = module.restarts + 1
+            again = replace(module, running=True, restarts=number, ended=None, since=_now())
             if not module.running:
                 self._judge(name, again)
             if name == EDGE_AGENT:
                 again = replace(again, basis=self._basis)
             await self._save(self._with(name, again), name)
+
+    def since(self, name: str) -> datetime | None:
+        """When the run of a module was asked for; None where nobody asked."""
+        module = self._counting.get(name)
+        return datetime.fromisoformat(module.since) if module and module.since else None
 
     def ended(self, name: str) -> Mapping[str, Any] | None:
         """How the last run of a module ended by itself; None where it did not."""
@@ -303,6 +313,10 @@ class Deployment:
         for name in touched:
             self._candidates.pop(name, None)
         self._changed()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _is_named(spec: Spec, name: str) -> None:

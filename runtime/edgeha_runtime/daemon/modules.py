@@ -177,7 +177,11 @@ class Modules:
     def status(self, name: str, *, running: bool) -> pods.Status:
         """How a module is, with what keeps it from running. `running`: whether it shall run."""
         return pods.status(
-            self.pods.of(name), running=running, trouble=self._trouble(name), ended=self._ended(name)
+            self.pods.of(name),
+            running=running,
+            trouble=self._trouble(name),
+            ended=self._ended(name),
+            since=self.deployment.since(name),
         )
 
     def _ended(self, name: str) -> Ended | None:

@@ -114,7 +114,7 @@ class Status:
     description: str = ""
     started: datetime | None = None
     ended: Ended | None = None
-    since: datetime | None = None  # when what cannot start was made
+    since: datetime | None = None  # when it was to start
 
     def document(self) -> dict[str, Any]:
         """The contract's Status, as a stock edgeAgent can live with it.
@@ -233,9 +233,17 @@ def why(waiting: Any) -> str:
 
 
 def status(
-    pods: list[Pod], *, running: bool, trouble: Trouble | None = None, ended: Ended | None = None
+    pods: list[Pod],
+    *,
+    running: bool,
+    trouble: Trouble | None = None,
+    ended: Ended | None = None,
+    since: datetime | None = None,
 ) -> Status:
-    """How a module is. `running`: whether it shall run. `ended`: how it ended, where its pod may be gone."""
+    """How a module is.
+
+    `running`: whether it shall run, and `since` when. `ended`: how it ended, where its pod may be gone.
+    """
     told = trouble.text[:MAX_TEXT] if trouble and running else ""
     waits = "failed" if trouble and trouble.lasting else "unknown"
     pod = newest(pods) if pods else None
@@ -246,16 +254,17 @@ def status(
     if ended and not (pod and pod.waits):
         return Status("failed" if ended.code else "stopped", (told or ended.reason)[:MAX_TEXT], ended=ended)
     if pod is None:
-        return Status(waits, told or "its pod is not there yet")
+        return Status(waits, told or "its pod is not there yet", since=since)
+    since = since or pod.created
     if pod.going or pod.lost:
-        return Status(waits, told or "its pod is being replaced", ended=pod.ended)
+        return Status(waits, told or "its pod is being replaced", ended=pod.ended, since=since)
     if pod.broken:
         said = "; ".join(part for part in (pod.waiting, told) if part)
-        return Status("failed", said[:MAX_TEXT], ended=pod.ended, since=pod.created)
+        return Status("failed", said[:MAX_TEXT], ended=pod.ended, since=since)
     if pod.ended:
         said = ": ".join(part for part in (pod.waiting, pod.ended.reason) if part)
         return Status("failed" if pod.ended.code else "stopped", said[:MAX_TEXT], ended=pod.ended)
-    return Status(waits, told or pod.waiting or "its pod starts", since=pod.created)
+    return Status(waits, told or pod.waiting or "its pod starts", since=since)
 
 
 def newest(pods: list[Pod]) -> Pod:
