@@ -246,7 +246,7 @@ async def test_with_the_hub_away_at_its_start_it_works_by_the_deployment_that_it
     await gateway.deploy(a=module("r/a:1", env={"PASSWORD": {"value": "hush"}}))
     await gateway.becomes(200, "a")
     api = gateway.daemon.api
-    await until("it is started", lambda: started(api.objects.get(("deployments", "gw-a-a"))))
+    await until("it is started", lambda: "gw-a-a" in api.placed())
     gateway.runs("a")
     await gateway.stop_agent()
     assert "hush" not in (gateway.folder / "edgeAgent/backup.json").read_text()
@@ -261,17 +261,20 @@ async def test_with_the_hub_away_at_its_start_it_works_by_the_deployment_that_it
 
     await until("it has its deployment", restored, 60)
     # It looks after it: what is stopped behind its back starts again.
-    api.writes.clear()
+    before = api.pod_of("gw-a-a")
     client = gateway.daemon.management("agent-token")
     async with client, client.post("/modules/a/stop", params=VERSION) as answer:
         assert answer.status < 400
-    api.remove("pods", "gw-a-1")
-    await until("it is stopped and started", lambda: len(api.writes) >= 2, 60)
-    await until("it is started again", lambda: started(api.objects.get(("deployments", "gw-a-a"))))
+
+    def again() -> bool:
+        pod = api.pod_of("gw-a-a")
+        return pod is not None and before is not None and pod["metadata"]["uid"] != before["metadata"]["uid"]
+
+    await until("it is started again", again, 60)
     gateway.runs("a")
     await gateway.hub.start()
     await gateway.deploy(a=module("r/a:1"), b=module("r/b:1"))
-    await until("the twin counts again", lambda: ("deployments", "gw-b-a") in api.objects, 60)
+    await until("the twin counts again", lambda: "gw-b-a" in api.placed(), 60)
 
 
 @pytest.mark.parametrize("hub", [443], indirect=True)

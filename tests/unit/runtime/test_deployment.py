@@ -462,7 +462,7 @@ async def test_a_kept_module_that_can_be_no_more_is_refused_alone(tmp_path: Path
 
 
 def test_a_daemon_that_is_rolled_back_goes_on_with_what_a_newer_one_kept(tmp_path: Path) -> None:
-    newer = {"spec": spec(), "running": True, "restarts": 2, "basis": "", "since": "a newer daemon"}
+    newer = {"spec": spec(), "running": True, "restarts": 2, "basis": "", "later": "a newer daemon"}
     KeyStore.open(tmp_path, OWNER).keep_deployment({"modules": {"m": newer}, "more": []})
     assert Gateway(tmp_path).deployment.modules["m"] == Deployed(spec(), running=True, restarts=2)
 
