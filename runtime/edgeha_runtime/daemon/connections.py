@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections import Counter
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ from aiohttp import web
 from .logs import fields
 
 _log = logging.getLogger(__name__)
+
+# asyncio keeps a buffer for what each connection by TLS receives, 256 KiB if nobody says otherwise and all of
+# it resident, and makes one as large for each read: 5 MiB for the sidecars of 20 modules. Four records do.
+TLS_BUFFER = 64 * 1024
+SSLProtocol.max_size = TLS_BUFFER
 
 
 @dataclass(frozen=True)

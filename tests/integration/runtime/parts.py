@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import ssl
@@ -50,6 +51,19 @@ API_VERSIONS = [
     "2021-12-07",
     "2022-08-03",
 ]
+
+
+def image_environment() -> dict[str, str]:
+    """Variables by which the image's Python runs otherwise than one does without any.
+
+    Not where the image has its packages, nor that it writes no compiled modules: it brings them.
+    """
+    lines = (RUNTIME / "Containerfile").read_text().splitlines()
+    pairs = [pair for line in lines if line.startswith("ENV ") for pair in shlex.split(line)[1:]]
+    found = dict(pair.split("=", 1) for pair in pairs)
+    return {
+        name: value for name, value in found.items() if name not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    }
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -219,6 +233,7 @@ class Daemon:
             (self.folder / name).write_text(text)
         (self.folder / "kubeconfig").write_text(self.cluster.kubeconfig())
         environment = {
+            **image_environment(),
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(RUNTIME),
             "KUBECONFIG": str(self.folder / "kubeconfig"),

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from edgeha_runtime.daemon import transport
 from edgeha_runtime.daemon.callers import Callers, Place, Review
-from edgeha_runtime.daemon.connections import Limits, listen
+from edgeha_runtime.daemon.connections import TLS_BUFFER, Limits, listen
 from edgeha_runtime.daemon.http_api import application, json_body
 
 from tests.integration.runtime.parts import LIMIT, knowing
@@ -188,3 +188,21 @@ async def test_one_peer_cannot_have_all_connections(serve: Serve) -> None:
             writer.write(WHOLE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
             if b"hello" in await to_the_end(reader):
                 break
+
+
+async def test_a_connection_keeps_a_small_buffer(serve: Serve) -> None:
+    kept: list[int] = []
+
+    async def look(request: web.Request) -> web.Response:
+        # No public way leads there; asyncio's own name for it is what is checked.
+        kept.append(len(request.transport._ssl_protocol._ssl_buffer))  # type: ignore[union-attr]
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", look)
+    port = await serve(app, Limits())
+    reader, writer = await port.open()
+    writer.write(b"GET / HTTP/1.1\r\nHost: daemon\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.close()
+    assert kept == [TLS_BUFFER]
