@@ -21,7 +21,8 @@ from typing import Any
 class ModuleState:
     """A module as the hub sees it. exists: it has an identity. last_activity: None when it never spoke.
 
-    speaks: whether it is expected to; of another it is enough that it is connected.
+    speaks: whether it is expected to; of another it is enough that it is connected. ended: it did what it had
+    to, and nobody starts it again.
     """
 
     device_id: str
@@ -30,9 +31,12 @@ class ModuleState:
     connected: bool = False
     last_activity: datetime | None = None
     speaks: bool = True
+    ended: bool = False
 
     def ready(self, after: datetime) -> bool:
-        """Whether it is connected and was active at or after a moment (the hub's clock)."""
+        """Whether it ended well, or is connected and was active at or after a moment (the hub's clock)."""
+        if self.ended:
+            return True
         if not self.speaks:
             return self.connected
         return self.connected and self.last_activity is not None and self.last_activity >= after
@@ -52,7 +56,7 @@ class AgentState:
     """How far edgeAgent has come with the deployment in its twin, by what it reports there.
 
     desired and reported: versions of the deployment. waiting: by module that is to run, does not and did not
-    end well under a policy that lets it, its state and why.
+    end well under a policy that lets it, its state and why. ended: those that did.
     """
 
     device_id: str
@@ -62,6 +66,7 @@ class AgentState:
     code: int | None = None
     description: str = ""
     waiting: Mapping[str, str] = field(default_factory=dict)
+    ended: frozenset[str] = frozenset()
 
     @property
     def ready(self) -> bool:
@@ -88,11 +93,16 @@ def agent_state(device_id: str, twin: Mapping[str, Any] | None) -> AgentState:
     desired, reported = properties.get("desired") or {}, properties.get("reported") or {}
     status = reported.get("lastDesiredStatus") or {}
     waiting: dict[str, str] = {}
+    ended: set[str] = set()
     for group in ("systemModules", "modules"):
         told = reported.get(group) or {}
         for name, module in (desired.get(group) or {}).items():
             state = told.get(name) or {}
-            if module.get("status", "running") == "running" and not _done(module, state):
+            if module.get("status", "running") != "running" or _runs(state):
+                continue
+            if _ended_well(module, state):
+                ended.add(str(name))
+            else:
                 runs = str(state.get("runtimeStatus", "not reported"))
                 runs = "starting" if runs == "running" else runs
                 why = str(state.get("statusDescription") or "").strip()
@@ -105,21 +115,24 @@ def agent_state(device_id: str, twin: Mapping[str, Any] | None) -> AgentState:
         code=status.get("code"),
         description=str(status.get("description") or ""),
         waiting=waiting,
+        ended=frozenset(ended),
     )
 
 
-def _done(module: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
-    """Whether a module (of the desired properties) that is to run does, or ended well and may stay so."""
-    began = parse_time(state.get("lastStartTimeUtc")) is not None
-    if state.get("runtimeStatus") == "running":
-        # A daemon that places a module tells that it runs before it has a time of its start.
-        return began or "lastStartTimeUtc" not in state
+def _runs(state: Mapping[str, Any]) -> bool:
+    """Whether a module runs, by what is reported of it."""
+    # A daemon that places a module tells that it runs before it has a time of its start.
+    began = "lastStartTimeUtc" not in state or parse_time(state["lastStartTimeUtc"]) is not None
+    return state.get("runtimeStatus") == "running" and began
+
+
+def _ended_well(module: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Whether a module (of the desired properties) did what it had to, and may stay ended."""
     # edgeAgent starts one of on-failure again all the same, to end well again.
     return (
         module.get("restartPolicy") in ("never", "on-failure")
-        and state.get("runtimeStatus") == "stopped"
-        and state.get("exitCode") == 0
-        and began
+        and (state.get("runtimeStatus"), state.get("exitCode")) == ("stopped", 0)
+        and parse_time(state.get("lastStartTimeUtc")) is not None
     )
 
 
@@ -165,9 +178,11 @@ def states(
     modules: Iterable[Mapping[str, Any]],
     wanted: Sequence[str] | None = None,
     speak: bool = True,
+    ended: frozenset[str] = frozenset(),
 ) -> list[ModuleState]:
     """Return the state of a device's wanted modules (of all that exist when None).
 
+    ended: those that did what they had to.
     modules: their identities or their twins, which tell the same here; a hub allows far more reads of twins.
     """
     found = {
@@ -178,6 +193,7 @@ def states(
             connected=module.get("connectionState") == "Connected",
             last_activity=parse_time(module.get("lastActivityTime")),
             speaks=speak,
+            ended=str(module.get("moduleId")) in ended,
         )
         for module in modules
     }

@@ -125,7 +125,7 @@ modules:
       type: str
       returned: always
     ready:
-      description: Whether it is connected and was active after the moment asked for.
+      description: Whether it is connected and was active after the moment asked for, or ended well.
       type: bool
       returned: always
 deployments:
@@ -213,13 +213,14 @@ def look(client: iothub_client.HubClient, device: dict[str, Any]) -> Seen:
         return Seen(activity.states(device_id, [], modules), None, why)
     quiet = device["connected"]
     found = client.module_twins(device_id, [*modules, *quiet]) if twin is not None else []
-    states = activity.states(device_id, found, modules) + activity.states(
-        device_id, found, quiet, speak=False
-    )
     agent = None
     if device["edge_agent"]:
         own = client.get_twin(device_id, "$edgeAgent") if twin is not None else None
         agent = activity.agent_state(device_id, own)
+    ended = agent.ended if agent else frozenset()
+    states = activity.states(device_id, found, modules, ended=ended) + activity.states(
+        device_id, found, quiet, speak=False
+    )
     return Seen(states, agent)
 
 

@@ -320,9 +320,10 @@ async def test_states_are_those_of_the_pods(managed: Daemon) -> None:
     }
     told = await becomes(managed, "other", "failed", "ImagePullBackOff: no such image r/other:1")
     # From there edgeAgent counts how long it waits before it starts it once more.
-    made_at = datetime.fromisoformat(placed(managed, "gw-other-a")["metadata"]["creationTimestamp"])
+    kept = json.loads((managed.state / DEPLOYMENT_FILE).read_text())["deployment"]["modules"]["other"]
     assert told["exitStatus"]["statusCode"] == "125"
-    assert datetime.fromisoformat(told["exitStatus"]["exitTime"]) == made_at
+    asked = datetime.fromisoformat(kept["since"])
+    assert datetime.fromisoformat(told["exitStatus"]["exitTime"]) == asked
     assert "startTime" not in told
     before = placed(managed, "gw-sensor-a")["metadata"]
     managed.api.remove("pods", before["name"])

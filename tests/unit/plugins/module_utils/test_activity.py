@@ -166,3 +166,14 @@ def test_a_device_without_edge_agent_is_told_as_such() -> None:
     found = activity.agent_state("leaf", None)
     assert not found.ready
     assert "register it as an edge device" in activity.explain_agent(found)[0]
+
+
+def test_of_a_module_that_did_what_it_had_to_no_word_is_awaited() -> None:
+    done = {"runtimeStatus": "stopped", "exitCode": 0, **STARTED}
+    found = of_module(done, "never")
+    assert found.ended == {"m"}
+    silent = {"moduleId": "m", "connectionState": "Disconnected"}
+    (ended,) = activity.states("gw", [silent], ["m"], ended=found.ended)
+    (other,) = activity.states("gw", [silent], ["m"], ended=of_module(done, "always").ended)
+    moment = datetime(2026, 2, 1, tzinfo=UTC)
+    assert (ended.ready(moment), other.ready(moment)) == (True, False)
