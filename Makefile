@@ -70,11 +70,12 @@ static: venv
 build: venv
 	@$(stage) --show build -- lab/lab build
 	@$(stage) --show build-k3s -- lab/lab k3s
+	@$(stage) --show build-network-policy -- lab/lab network-policy build
 
 go-tests:
 	@$(stage) go-tests -- sh -c 'set -e; for module in lab/tools runtime/workload-proxy tests/clients/go; do \
 	  (cd $$module && test -z "$$(gofmt -l .)" && go vet ./... && go test ./...); done; \
-	  cd lab && test -z "$$(gofmt -l kubernetes k3s)" && cd k3s && CGO_ENABLED=0 GOFLAGS=-trimpath go test -vet=off .'
+	  cd lab && test -z "$$(gofmt -l kubernetes k3s network-policy)" && cd k3s && CGO_ENABLED=0 GOFLAGS=-trimpath go test -vet=off .'
 
 unit: venv
 	@$(stage) unit -- pytest --numprocesses 2 tests/unit

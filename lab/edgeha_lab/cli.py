@@ -14,7 +14,20 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edgeha_lab import build, cluster, engine, faults, host, hub, k3s, machines, paths, vm_image, vms
+from edgeha_lab import (
+    build,
+    cluster,
+    engine,
+    faults,
+    host,
+    hub,
+    k3s,
+    machines,
+    network_policy,
+    paths,
+    vm_image,
+    vms,
+)
 from edgeha_lab.paths import Instance
 from edgeha_lab.progress import LabError, fail, say, step
 
@@ -69,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     hub_parser.add_argument(
         "rest", nargs=argparse.REMAINDER, help="for log: --json, --follow, --device D, --after N"
     )
+    policy = verb(
+        "network-policy",
+        _network_policy,
+        "let the kind cluster enforce NetworkPolicies; 'network-policy stop' takes that away",
+    )
+    policy.add_argument("action", nargs="?", choices=["start", "stop", "build"], default="start")
     fault = verb("fault", _fault, "take the power from a node, or give it back")
     fault.add_argument(
         "kind", choices=["power", "heal", "wipe"], help="wipe: a new, empty machine in its place"
@@ -149,6 +168,18 @@ def _k3s(arguments: argparse.Namespace) -> None:
             machines.write_inventory(instance)
         else:
             raise LabError(f"lab {instance.name} has no bare machines: 'lab up --topology k3s' first")
+
+
+def _network_policy(arguments: argparse.Namespace) -> None:
+    if arguments.action == "stop":
+        network_policy.stop(arguments.name)
+        return
+    with _alone():
+        enforcer = network_policy.make()
+        if not paths.instances():
+            engine.stop()
+    if arguments.action == "start":
+        network_policy.start(arguments.name, enforcer)
 
 
 def _hub(arguments: argparse.Namespace) -> int:

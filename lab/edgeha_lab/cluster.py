@@ -132,10 +132,21 @@ def _is_whole(instance: Instance, build: Build) -> bool:
     return images == {build.node_image} and _api_answers(instance, build)
 
 
-def _kubectl(instance: Instance, build: Build, *words: str) -> str:
-    command: list[str | Path] = [build.kubectl, "--kubeconfig", instance.kubeconfig, "--request-timeout=10s"]
+def kubectl(instance: Instance, program: Path, *words: str, stdin: str = "", limit: float = 10) -> str:
+    """What kubectl prints, as administrator of the instance's cluster. limit: seconds for a request."""
+    command: list[str | Path] = [
+        program,
+        "--kubeconfig",
+        instance.kubeconfig,
+        f"--request-timeout={limit:.0f}s",
+    ]
     # kubectl's cache would stay in the user's home when the lab is gone.
-    return process.output([*command, *words], env={"KUBECACHEDIR": str(instance.folder / "kube-cache")})
+    cache = {"KUBECACHEDIR": str(instance.folder / "kube-cache")}
+    return process.output([*command, *words], env=cache, stdin=stdin.encode(), limit=limit + 50)
+
+
+def _kubectl(instance: Instance, build: Build, *words: str) -> str:
+    return kubectl(instance, build.kubectl, *words)
 
 
 def _api_answers(instance: Instance, build: Build) -> bool:
@@ -191,23 +202,28 @@ def _kind_config(instance: Instance) -> dict[str, Any]:
     }
 
 
+def import_images(node: str, images: Path) -> None:
+    """Gives the images of an archive to a node."""
+    with images.open("rb") as archive:
+        done = subprocess.run(
+            ["docker", "exec", "-i", node, "ctr", "--namespace", "k8s.io", "images", "import", "-"],
+            stdin=archive,
+            capture_output=True,
+            env={**os.environ, **engine.environment()},
+            check=False,
+            timeout=_READY_LIMIT,
+        )
+    if done.returncode:
+        raise LabError(f"{node}: importing {images} failed: {done.stderr.decode()[-500:]}")
+
+
 def _load_modules(instance: Instance, build: Build) -> None:
     """Puts the images of gateway and stand-ins on every node that does not have them yet."""
     key = build.module_images.parent.name
     marker = "/var/lib/lab-modules"
 
     def load(node: str) -> None:
-        with build.module_images.open("rb") as archive:
-            done = subprocess.run(
-                ["docker", "exec", "-i", node, "ctr", "--namespace", "k8s.io", "images", "import", "-"],
-                stdin=archive,
-                capture_output=True,
-                env={**os.environ, **engine.environment()},
-                check=False,
-                timeout=_READY_LIMIT,
-            )
-        if done.returncode:
-            raise LabError(f"{node}: importing the module images failed: {done.stderr.decode()[-500:]}")
+        import_images(node, build.module_images)
         engine.docker_output("exec", node, "sh", "-c", f"echo {key} > {marker}")
 
     def lacks(node: str) -> bool:

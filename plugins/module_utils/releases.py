@@ -65,11 +65,26 @@ def wanted(
                     "standby": {"enabled": gateway["standby"]},
                     "tolerationSeconds": int(settings["toleration_seconds"]),
                     "chartDigest": settings["chart_digest"],
+                    **(
+                        {"networkPolicy": {"gatewaysBelow": below}}
+                        if (below := _below(gateway, gateways))
+                        else {}
+                    ),
                 },
                 gateway["chart_values"],
             ),
         }
         for gateway, deployment, digest in zip(gateways, deployments, settings["credentials"], strict=True)
+    ]
+
+
+def _below(gateway: Mapping[str, Any], gateways: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Return name and namespace of each gateway that reaches the hub through this one."""
+    host = gateway["hostname"] or gateway["name"]
+    return [
+        {"name": other["name"], "namespace": other["namespace"]}
+        for other in gateways
+        if other["parent_hostname"] == host or other["device"].get("parent") == gateway["device_id"]
     ]
 
 

@@ -32,6 +32,7 @@ FILES = (
     "test_address.py",
     "test_nested.py",
     "test_many.py",
+    "test_network_policy.py",
     "test_lifecycle.py",
     "test_fifty_modules.py",
     "test_refusals.py",

@@ -18,11 +18,11 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,23 +105,44 @@ class Lab:
 
     # Programs
 
-    def _output(self, command: list[str], what: str, data: str | None = None) -> str:
+    def _output(
+        self, command: list[str], what: str, data: str | None = None, limit: float = COMMAND_LIMIT_SECONDS
+    ) -> str:
         done = subprocess.run(
             command,
             input=data,
             capture_output=True,
             text=True,
-            timeout=COMMAND_LIMIT_SECONDS,
+            timeout=limit,
             check=False,
             env={**os.environ, "EDGEHA_LAB_HOME": str(self.home)},
         )
         assert done.returncode == 0, f"{what} ended with {done.returncode}: {done.stderr or done.stdout}"
         return done.stdout
 
+    def _kubectl(self, *words: str) -> list[str]:
+        program = str(self.home / "cache" / "bin" / "kubectl")
+        return [program, "--kubeconfig", str(self.kubeconfig), *words]
+
+    @contextlib.contextmanager
+    def running(self, *words: str) -> Iterator[IO[str]]:
+        """Run kubectl with a standard input that ends with the block; the block is given what it prints."""
+        command = self._kubectl(*words)
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin
+            assert process.stdout
+            try:
+                yield process.stdout
+            finally:
+                process.stdin.close()
+                try:
+                    process.wait(DELETE_LIMIT_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
     def kubectl(self, *words: str, data: Any = None) -> str:
         """Run kubectl as administrator; data is given to it as JSON."""
-        program = str(self.home / "cache" / "bin" / "kubectl")
-        command = [program, "--kubeconfig", str(self.kubeconfig), "--request-timeout=60s", *words]
+        command = self._kubectl("--request-timeout=60s", *words)
         return self._output(command, f"kubectl {' '.join(words)}", None if data is None else json.dumps(data))
 
     def get(self, *words: str) -> dict[str, Any]:
@@ -135,11 +156,10 @@ class Lab:
         command = [program, "--kubeconfig", str(self.kubeconfig), *words]
         return self._output(command, f"helm {' '.join(words)}")
 
-    def lab(self, *words: str) -> str:
-        """Run the lab's own command."""
-        return self._output(
-            [str(ROOT / "lab" / "lab"), "--name", self.name, *words], f"lab {' '.join(words)}"
-        )
+    def lab(self, *words: str, limit: float = COMMAND_LIMIT_SECONDS) -> str:
+        """Run the lab's own command. limit: seconds."""
+        command = [str(ROOT / "lab" / "lab"), "--name", self.name, *words]
+        return self._output(command, f"lab {' '.join(words)}", limit=limit)
 
     # The hub, asked with a client of our own: what a module of the collection believes is not proof.
 

@@ -35,6 +35,8 @@ RESTARTS_ANNOTATION = "net.azure-devices.edge.restarts"
 SLOT_LABEL = "iotedge.edgeha.io/slot"
 # What a pod was made of: another digest means another pod.
 DIGEST_ANNOTATION = "iotedge.edgeha.io/digest"
+# On pods of modules with ports for others than this gateway's modules: the chart's policy leaves them out.
+PUBLISHED_LABEL = "iotedge.edgeha.io/published"
 VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
 # Where edgeAgent keeps the deployment for a start without the cloud, unless `storageFolder` says so.
@@ -160,6 +162,9 @@ def pod(
     metadata = _metadata(module, settings, owner)
     metadata["name"] = f"{module.object_name}-{slot}"
     metadata["labels"][SLOT_LABEL] = slot
+    if module.parts.bound or module.parts.service:
+        # Options of its Service are for others too, as a bound port is on Docker; one only exposed is not.
+        metadata["labels"][PUBLISHED_LABEL] = "true"
     # As controller, so that a drain takes the pod for one that somebody looks after.
     metadata["ownerReferences"][0]["controller"] = True
     restarts = {RESTARTS_ANNOTATION: str(module.restarts)} if module.restarts else {}

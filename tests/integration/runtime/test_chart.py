@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from edgeha_runtime.daemon.manifests import MODULE_LABEL, PUBLISHED_LABEL
 
 CHART = Path(__file__).parents[3] / "charts" / "edge-runtime"
 EXAMPLE = CHART / "ci" / "example-values.yaml"
@@ -87,6 +88,7 @@ def test_lint_is_clean() -> None:
         ("moduleImages.pullSeconds=-1", "pullSeconds"),
         ('nodeSelector={"plant":7}', "nodeSelector"),
         ('callers.checkAddress="no"', "checkAddress"),
+        ('networkPolicy.gatewaysBelow=[{"name":"line"}]', "namespace"),
     ],
 )
 def test_values_that_cannot_work_are_refused_by_name(change: str, reason: str) -> None:
@@ -189,11 +191,7 @@ def test_only_the_gateways_modules_reach_the_daemon_and_only_edge_agent_manages(
     policy = objects()[("NetworkPolicy", "gw-daemon")]["spec"]
     assert policy["policyTypes"] == ["Ingress"]
     by_port = {rule["ports"][0]["port"]: rule.get("from") for rule in policy["ingress"]}
-    own = {
-        "app.kubernetes.io/name": "edge-runtime",
-        "app.kubernetes.io/instance": "gw",
-        "app.kubernetes.io/component": "module",
-    }
+    own = OWN_MODULES
     assert by_port == {
         "workload": [{"podSelector": {"matchLabels": own}}],
         "management": [
@@ -202,6 +200,66 @@ def test_only_the_gateways_modules_reach_the_daemon_and_only_edge_agent_manages(
         "health": None,
     }
     assert ("NetworkPolicy", "gw-daemon") not in objects("networkPolicy.enabled=false")
+
+
+OWN_MODULES = {
+    "app.kubernetes.io/name": "edge-runtime",
+    "app.kubernetes.io/instance": "gw",
+    "app.kubernetes.io/component": "module",
+}
+AGENT = 'edgeAgent.image="r/agent:1"'
+
+
+def test_a_module_that_publishes_nothing_is_for_its_own_gateway_alone() -> None:
+    spec = objects()[("NetworkPolicy", "gw-modules")]["spec"]
+    assert spec["podSelector"] == {
+        "matchLabels": OWN_MODULES,
+        "matchExpressions": [
+            {"key": PUBLISHED_LABEL, "operator": "DoesNotExist"},
+            {"key": MODULE_LABEL, "operator": "NotIn", "values": ["edgeAgent", "edgeHub"]},
+        ],
+    }
+    assert spec["policyTypes"] == ["Ingress"], "what a module reaches is its own matter"
+    assert spec["ingress"] == [{"from": [{"podSelector": {"matchLabels": OWN_MODULES}}]}]
+    assert ("NetworkPolicy", "gw-modules") not in objects("networkPolicy.enabled=false")
+
+
+def test_edge_hub_is_for_devices_and_for_gateways_below_and_for_no_other() -> None:
+    def peers(*sets: str) -> list[Any]:
+        spec = objects(AGENT, *sets)[("NetworkPolicy", "gw-gateway")]["spec"]
+        assert spec["podSelector"] == {"matchLabels": OWN_MODULES | {MODULE_LABEL: "edgeHub"}}
+        rule, metrics = spec["ingress"]
+        assert metrics == {"ports": [{"port": 9600, "protocol": "TCP"}]}, "the API's proxy is on a machine"
+        assert rule.keys() == {"from"}
+        found: list[Any] = rule["from"]
+        return found
+
+    no_gateway = {"key": "app.kubernetes.io/name", "operator": "NotIn", "values": ["edge-runtime"]}
+    usual = [
+        {"podSelector": {"matchLabels": OWN_MODULES}},
+        {"namespaceSelector": {}, "podSelector": {"matchExpressions": [no_gateway]}},
+    ]
+    assert peers() == usual
+    assert peers('networkPolicy.gatewaysBelow=[{"name":"line","namespace":"edge-line"}]') == [
+        *usual,
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "edge-line"}},
+            "podSelector": {
+                "matchLabels": {
+                    "app.kubernetes.io/name": "edge-runtime",
+                    "app.kubernetes.io/instance": "line",
+                }
+            },
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    "change", ['exposure.type="NodePort"', 'exposure.type="LoadBalancer"', 'exposure.address="10.0.0.5"']
+)
+def test_what_comes_from_outside_of_the_cluster_to_edge_hub_meets_no_policy(change: str) -> None:
+    assert ("NetworkPolicy", "gw-gateway") in objects(AGENT)
+    assert ("NetworkPolicy", "gw-gateway") not in objects(AGENT, change)
 
 
 def test_a_drain_never_waits_for_the_daemon_and_gateways_are_spread() -> None:

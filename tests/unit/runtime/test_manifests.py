@@ -483,6 +483,21 @@ def test_credentials_of_a_registry_are_a_secret_that_only_its_module_pulls_with(
     assert manifests.pull_secret(deployed("m"), settings, OWNER) is None
 
 
+def test_pods_of_a_module_with_ports_say_so_to_the_policies_of_the_chart(settings: Settings) -> None:
+    def labels(options: dict[str, Any]) -> dict[str, str]:
+        entry = {"name": "m", "image": "i", "createOptions": options}
+        found = manifests.pod(read(settings, entry), "637", settings, OWNER, "PEM", NOWHERE, "a")
+        given: dict[str, str] = found["metadata"]["labels"]
+        return given
+
+    exposed = {"ExposedPorts": {"8080/tcp": {}}}
+    ports = {"HostConfig": {"PortBindings": {"443/tcp": [{"HostPort": "8443"}]}}}
+    assert labels(ports)[manifests.PUBLISHED_LABEL] == "true"
+    balanced = {**exposed, "k8s-extensions": {"serviceOptions": {"type": "LoadBalancer"}}}
+    assert labels(balanced)[manifests.PUBLISHED_LABEL] == "true"
+    assert manifests.PUBLISHED_LABEL not in labels(exposed)
+
+
 def test_pods_of_a_slot_are_beside_its_daemon_and_wait_at_its_gate(settings: Settings) -> None:
     wanted = {
         "nodeAffinity": {"n": {}},

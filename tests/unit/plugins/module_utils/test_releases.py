@@ -64,6 +64,31 @@ def test_edge_agent_is_a_value_only_where_a_deployment_has_one() -> None:
     assert "edgeAgent" not in RELEASE["values"]
 
 
+def test_a_gateway_knows_those_that_reach_the_hub_through_it() -> None:
+    entries = [
+        {"name": "top", "device_id": "plant-top", "hostname": "top.example"},
+        {"name": "by-device", "parent": "plant-top"},
+        {"name": "by-host", "dps": {"id_scope": "0ne1"}, "parent_hostname": "top.example"},
+        {"name": "by-both", "parent": "plant-top", "parent_hostname": "other.example"},
+        {"name": "other"},
+    ]
+    gateways = inventory_rules.normalise_gateways(entries, {}, "nfs")
+    deployment = {"modules": [], "edge_agent": None}
+    settings = {**SETTINGS, "credentials": [None] * len(entries)}
+    found = {
+        release["name"]: release["values"].get("networkPolicy", {}).get("gatewaysBelow")
+        for release in releases.wanted(gateways, [deployment] * len(entries), settings)
+    }
+    assert found == {
+        "top": [
+            {"name": "by-device", "namespace": "edge-by-device"},
+            {"name": "by-host", "namespace": "edge-by-host"},
+            {"name": "by-both", "namespace": "edge-by-both"},
+        ],
+        **dict.fromkeys(["by-device", "by-host", "by-both", "other"]),
+    }
+
+
 def test_gateway_that_is_as_wanted_needs_nothing() -> None:
     assert releases.unsettled([RELEASE], [GATEWAY], [DEVICE]) == []
 
