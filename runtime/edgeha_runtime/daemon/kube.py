@@ -197,8 +197,8 @@ class Cluster:
         # lightkube's types leave out kinds that can be listed in all namespaces.
         await self._client.create(Event.from_dict(manifest), namespace=self._namespace)  # type: ignore[call-overload]
 
-    async def apply(self, manifest: Manifest, *, force: bool = True) -> Applied:
-        """Server-side apply; changes nothing when nothing differs.
+    async def apply(self, manifest: Manifest, *, force: bool = True, dry_run: bool = False) -> Applied:
+        """Server-side apply; changes nothing when nothing differs, nor with `dry_run`.
 
         Without `force` an object whose content is somebody else's stays as it is: the API server answers 409.
         """
@@ -209,6 +209,7 @@ class Cluster:
             namespace=self._namespace,
             patch_type=PatchType.APPLY,
             force=force,
+            dry_run=dry_run,
         )
         metadata = applied.metadata or ObjectMeta()
         return Applied(metadata.name or "", metadata.uid or "")

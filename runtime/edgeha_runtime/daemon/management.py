@@ -160,6 +160,10 @@ class ManagementApi:
     async def _run(self, name: str, running: bool) -> web.Response:
         with _answers():
             changed = await self._deployment.run(name, running)
+            if running and not changed and self._modules.has_ended(name):
+                # Its end was told before it was noted.
+                await self._deployment.restart(name)
+                changed = True
         if changed:
             what = "started" if running else "stopped"
             _log.info("module %s", what, extra=fields(module=name))

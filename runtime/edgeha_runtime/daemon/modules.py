@@ -184,6 +184,11 @@ class Modules:
             since=self.deployment.since(name),
         )
 
+    def has_ended(self, name: str) -> bool:
+        """Whether a module ended by itself, as far as is known now: it may not be noted yet."""
+        found = [pod for pod in self.pods.of(name) if not pod.going]
+        return self._ended(name) is not None or any(pod.finished and not pod.lost for pod in found)
+
     def _ended(self, name: str) -> Ended | None:
         kept = self.deployment.ended(name)
         return Ended.of(kept) if kept else None

@@ -23,7 +23,7 @@ from typing import Protocol
 from lightkube import ApiError
 
 from . import pods
-from .kube import Applied, describe
+from .kube import REFUSED, Applied, describe
 from .logs import fields
 from .manifests import Manifest, digest
 from .pods import Pod
@@ -42,8 +42,8 @@ _log = logging.getLogger(__name__)
 class Maker(Protocol):
     """Who makes and deletes pods; both raise `kube.ERRORS`."""
 
-    async def apply(self, manifest: Manifest) -> Applied:
-        """Make an object."""
+    async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
+        """Make an object, or only let the API server judge it."""
 
     async def delete(self, kind: str, name: str) -> None:
         """Delete an object; gone already is fine."""
@@ -85,21 +85,27 @@ class Placement:
         """
         placed = Placed()
         listed = list(found)
-        for pod in listed:
+        staying = [pod for pod in listed if not pod.going]
+        for pod in staying:
             manifest = wanted.get(pod.slot)
-            if pod.going:
+            if manifest is not None and pod.digest == digest(manifest) and not pod.lost:
+                placed.there.setdefault(pod.slot, pod)
+        for pod in staying:
+            slot, manifest = pod.slot, wanted.get(pod.slot)
+            if pod is placed.there.get(slot) or slot in placed.refused:
                 continue
-            fits = manifest is not None and pod.digest == digest(manifest) and not pod.lost
-            if fits and pod.slot not in placed.there:
-                placed.there[pod.slot] = pod
-                continue
-            if pod.lost and manifest is not None and (pause := self._pause(pod)) > 0:
-                placed.later(pause)
-                continue
+            if manifest is not None and slot not in placed.there:
+                if pod.lost and (pause := self._pause(pod)) > 0:
+                    placed.later(pause)
+                    continue
+                if not pod.finished and (refusal := await self._refusal(manifest)):
+                    # Better the module as it was than none.
+                    placed.refused[slot] = refusal
+                    continue
             await self._cluster.delete("Pod", pod.name)
             _log.info("pod removed", extra=fields(module=pod.module, pod=pod.name, lost=pod.lost))
         for slot, manifest in wanted.items():
-            if slot in placed.there:
+            if slot in placed.there or slot in placed.refused:
                 continue
             # Two at a time would be two clients of the hub with one identity, and two writers of a volume.
             mine = [pod for pod in listed if pod.slot == slot]
@@ -117,6 +123,16 @@ class Placement:
             self._made[made.name] = self._clock()
             _log.info("pod made", extra=fields(slot=slot, pod=made.name))
         return placed
+
+    async def _refusal(self, manifest: Manifest) -> str:
+        """Why the API server would not take a pod, whatever else is there; empty where it would."""
+        try:
+            await self._cluster.apply(_named(manifest), dry_run=True)
+        except ApiError as error:
+            # A quota may be full because of the pod that is to go.
+            if error.status.code in REFUSED and "exceeded quota" not in (error.status.message or ""):
+                return describe(error)
+        return ""
 
     def keep(self, found: Iterable[Pod]) -> None:
         """Forget what is of no use any more: pods that are none of these, and those made long ago."""

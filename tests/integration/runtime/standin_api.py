@@ -293,6 +293,8 @@ class ApiServer:
         ours = (plural, name) not in self.objects or "app.kubernetes.io/managed-by" in labels
         if request.query.get("force") != "true" and not ours:
             return self._status(409, f"conflict: {plural}/{name} is somebody else's")
+        if request.query.get("dryRun") == "All":
+            return web.json_response(await request.json())
         # The kubelet's word stays: it is no part of what is applied.
         old = self.objects.get((plural, name), {})
         kept = {"status": old["status"]} if "status" in old else {}

@@ -143,13 +143,15 @@ class FakeCluster:
     async def create_event(self, manifest: Manifest) -> None:
         self.events.append(manifest)
 
-    async def apply(self, manifest: Manifest, *, force: bool = True) -> Applied:
+    async def apply(self, manifest: Manifest, *, force: bool = True, dry_run: bool = False) -> Applied:
         self.before()
         kind, full = manifest["kind"], manifest["metadata"]["name"]
         name = in_slot(full) if kind == "Pod" else full
         self._fail(kind, name)
         if name in self.others and not force:
             raise ApiError(status=Status(code=409, message="conflict with kubectl"))
+        if dry_run:
+            return Applied(full, "")
         self.applied.append(f"{kind}/{name}")
         if kind in self.objects:
             self.objects[kind].add(name)

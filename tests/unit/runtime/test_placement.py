@@ -80,11 +80,13 @@ class World:
         self.done: list[str] = []
         self.used: set[str] = set()
 
-    async def apply(self, manifest: Manifest) -> Applied:
+    async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
         name = manifest["metadata"]["name"]
         slot = name.removeprefix("gw-m-").partition("-")[0]
         if error := self.refused.get(slot):
             raise error
+        if dry_run:
+            return Applied(name, "")
         assert name not in self.used
         self.used.add(name)
         node = self.node if slot == "a" else "node-b"
@@ -317,10 +319,28 @@ async def test_a_refusal_is_told_and_keeps_no_other_slot_from_its_pod(world: Wor
     assert await daemon.does(wanted(slots="ab")) == ["make a"]
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "goes"),
+    [(422, "spec.x: wrong", False), (403, "violates PodSecurity", False), (403, "exceeded quota", True)],
+)
+async def test_what_runs_stays_where_the_cluster_would_not_take_what_follows(
+    world: World, daemon: Daemon, code: int, message: str, goes: bool
+) -> None:
+    world.add("old")
+    world.refused["a"] = ApiError(status=Status(code=code, message=message))
+    placed = await daemon.look(wanted("2"))
+    assert world.done == (["delete a"] if goes else [])
+    if not goes:
+        assert placed.refused == {"a": f"API server: {message} ({code})"}
+        world.refused.clear()
+        assert await daemon.does(wanted("2")) == ["delete a"]
+
+
 async def test_an_api_server_that_is_away_is_the_callers(world: World, daemon: Daemon) -> None:
     world.refused["a"] = httpx2.ConnectError("refused")
     with pytest.raises(httpx2.ConnectError):
         await daemon.look(wanted())
+    world.refused.clear()
     world.add("old")
     world.stuck = ApiError(status=Status(code=500, message="webhook"))
     with pytest.raises(ApiError, match="webhook"):
@@ -404,8 +424,11 @@ class Lives(RuleBasedStateMachine):
     def a_machine_is_lost(self, slot: str) -> None:
         # The cluster deletes its pods then, and nobody is there to say that they ended.
         for pod in list(self.some(slot)):
-            pod.unreachable = True
+            pod.unreachable, pod.slow = True, False
             self.world.remove(pod.name)
+        for pod in self.world.pods.values():
+            # Those that went already too.
+            pod.slow = pod.slow and not (pod.slot == slot and pod.node == self.world.node)
         if slot == "a":
             # The daemon goes with its machine, and comes back on another one.
             self.world.node += "+"
