@@ -237,6 +237,11 @@ class Deployment:
                 again = replace(again, basis=self._basis)
             await self._save(self._with(name, again), name)
 
+    def run_of(self, name: str) -> int:
+        """The number of a module's run; 0 of one that is not edgeAgent's."""
+        module = self._counting.get(name)
+        return module.restarts if module else 0
+
     def since(self, name: str) -> datetime | None:
         """When the run of a module was asked for; None where nobody asked."""
         module = self._counting.get(name)

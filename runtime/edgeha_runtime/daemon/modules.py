@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from lightkube import ApiError
@@ -177,7 +178,7 @@ class Modules:
     def status(self, name: str, *, running: bool) -> pods.Status:
         """How a module is, with what keeps it from running. `running`: whether it shall run."""
         return pods.status(
-            self.pods.of(name),
+            self._of_run(name),
             running=running,
             trouble=self._trouble(name),
             ended=self._ended(name),
@@ -186,8 +187,15 @@ class Modules:
 
     def has_ended(self, name: str) -> bool:
         """Whether a module ended by itself, as far as is known now: it may not be noted yet."""
-        found = [pod for pod in self.pods.of(name) if not pod.going]
+        found = [pod for pod in self._of_run(name) if not pod.going]
         return self._ended(name) is not None or any(pod.finished and not pod.lost for pod in found)
+
+    def _of_run(self, name: str) -> list[Pod]:
+        """The pods of a module. One of a run before this one that ended is only in the way of the next."""
+        run = self.deployment.run_of(name)
+        return [
+            replace(pod, lost=True) if pod.finished and pod.run != run else pod for pod in self.pods.of(name)
+        ]
 
     def _ended(self, name: str) -> Ended | None:
         kept = self.deployment.ended(name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from .manifests import DIGEST_ANNOTATION, MODULE_ANNOTATION, SLOT_LABEL
+from .manifests import DIGEST_ANNOTATION, MODULE_ANNOTATION, RESTARTS_ANNOTATION, SLOT_LABEL
 
 CONTAINER = "module"
 GATE = "gate"
@@ -70,7 +70,8 @@ class Ended:
 class Pod:
     """One pod of a module. `started` is there while its module runs.
 
-    `finished`: nothing runs in it any more, nor ever will. `lost`: so, and its module did not end by itself.
+    `run`: which run of the module it is (`deployment.Deployed.restarts`). `finished`: nothing runs in it any
+    more, nor ever will. `lost`: so, and its module did not end by itself.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Pod:
     module: str
     slot: str
     digest: str
+    run: int
     image: str
     node: str
     created: datetime
@@ -163,6 +165,7 @@ def view(found: Any) -> Pod | None:
         module=module,
         slot=(metadata.labels or {}).get(SLOT_LABEL, ""),
         digest=(metadata.annotations or {}).get(DIGEST_ANNOTATION, ""),
+        run=_number((metadata.annotations or {}).get(RESTARTS_ANNOTATION)),
         image=next(
             (one.image or "" for one in (spec.containers if spec else ()) if one.name == CONTAINER), ""
         ),
@@ -191,6 +194,10 @@ def _ended(found: Any) -> Ended | None:
     at = found.finishedAt or datetime.fromtimestamp(0, UTC)
     said = (found.message or found.reason or "").strip()[:MAX_TEXT]
     return Ended(found.exitCode, at, said, found.startedAt)
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() else 0
 
 
 def _ended_by_itself(status: Any, ended: Any) -> bool:

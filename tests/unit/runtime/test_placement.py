@@ -58,6 +58,7 @@ class Record:
             module="m",
             slot=self.slot,
             digest=self.digest,
+            run=0,
             image="i",
             node=self.node,
             created=moment(self.created),
