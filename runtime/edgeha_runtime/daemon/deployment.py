@@ -81,6 +81,7 @@ class _Content:
     modules: dict[str, Deployed] = field(default_factory=dict)
     identities: frozenset[str] = frozenset()
     pull_secrets: frozenset[str] = frozenset()
+    runs: int = 0  # the first number that no run of a removed module had
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> _Content:
@@ -88,6 +89,7 @@ class _Content:
             {str(name): Deployed.of(module) for name, module in kept.get("modules", {}).items()},
             frozenset(kept.get("identities", ())),
             frozenset(kept.get("pullSecrets", ())),
+            int(kept.get("runs", 0)),
         )
 
     def document(self) -> dict[str, Any]:
@@ -95,6 +97,7 @@ class _Content:
             "modules": {name: asdict(module) for name, module in self.modules.items()},
             "identities": sorted(self.identities),
             "pullSecrets": sorted(self.pull_secrets),
+            "runs": self.runs,
         }
 
 
@@ -174,7 +177,8 @@ class Deployment:
             if name in self.modules:
                 raise ModuleExistsError(f"module {name} exists; update or delete it")
             last = max((module.order for module in self._content.modules.values()), default=0)
-            await self._put(name, Deployed(spec, order=last + 1))
+            # Its pod is not to be taken for one of a module of that name that was removed just now.
+            await self._put(name, Deployed(spec, restarts=self._content.runs, order=last + 1))
 
     async def update(self, name: str, spec: Spec, *, start: bool) -> None:
         """Replace a module, which then runs as `start` says."""
@@ -198,10 +202,10 @@ class Deployment:
     async def remove(self, name: str) -> None:
         """Take a module away."""
         async with self._lock:
-            self._known(name)
+            runs = max(self._content.runs, self._known(name).restarts + 1)
             self._not_agent(name, "removed")
             rest = {other: module for other, module in self._content.modules.items() if other != name}
-            await self._save(replace(self._content, modules=rest), name)
+            await self._save(replace(self._content, modules=rest, runs=runs), name)
 
     async def run(self, name: str, running: bool) -> bool:
         """Start or stop a module. Answers whether that changed anything.

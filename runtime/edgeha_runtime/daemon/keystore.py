@@ -258,7 +258,8 @@ class KeyStore:
     def open(cls, directory: Path, owner: Owner) -> KeyStore:
         """Open the store in `directory`; an empty folder gets a new one.
 
-        Raises StoreError when a file is torn, foreign or newer, or when the master key alone is gone.
+        Raises StoreError when a file is torn, foreign or newer (but for the module set, which the cluster has
+        too), or when the master key alone is gone.
         """
         key_path, identities_path = directory / KEY_FILE, directory / IDENTITIES_FILE
         key_document = _decode(
@@ -280,11 +281,12 @@ class KeyStore:
             "It holds no key: delete this one file, and edgeAgent makes its modules again",
         )
         module_set_path = directory / MODULE_SET_FILE
-        module_set_document = _decode(
-            module_set_path,
-            owner,
-            "It holds no key: delete this one file, and the set is read from the cluster again",
-        )
+        try:
+            module_set_document = _decode(module_set_path, owner, "")
+        except StoreError as error:
+            # The cluster has it, and the next one that can be read takes its place.
+            _log.warning("kept module set is of no use", extra=fields(reason=str(error)))
+            module_set_document = None
         for path, document in (
             (module_set_path, module_set_document),
             (identities_path, identities_document),

@@ -357,10 +357,15 @@ class Cluster:
             try:
                 if before is not None:
                     await before()
+                looked = before is None
                 while True:
                     async with asyncio.timeout(WATCH_SECONDS + WATCH_GRACE):
                         kind, found = await anext(stream)
                     failures = 0
+                    if not looked and before is not None:
+                        # Once more: what went between that look and the watch's begin is told by nobody.
+                        await before()
+                        looked = True
                     event(kind, found)
             except TimeoutError:
                 continue

@@ -87,6 +87,8 @@ class Modules:
         _key, self._certificate = store.transport()
         self._desired: ModuleSet | None = None
         self._set_problem = f"ConfigMap {settings.modules_config_map} was not seen yet"
+        self._set_text = ""  # the last one that could be read
+        self._accepted: dict[str, Module] = {}  # by name, as they were last accepted
         self._owner: OwnerReference | None = None
         self._addresses = Addresses()
         self._base: list[Candidate] = []
@@ -95,6 +97,7 @@ class Modules:
         self._settled: dict[str, _Basis] = {}
         # The pods that were as they are wanted when they were last looked at, by slot.
         self._pods_of: dict[str, dict[str, _Known]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # object: the next look at its pods
         self._moved: Counter[str] = Counter()  # module: how often its pods gave a reason to look at them
         self._named: set[str] = set()  # Services of modules' names that are known to be this gateway's
         self._apply_all = False
@@ -187,14 +190,16 @@ class Modules:
 
     def has_ended(self, name: str) -> bool:
         """Whether a module ended by itself, as far as is known now: it may not be noted yet."""
-        found = [pod for pod in self._of_run(name) if not pod.going]
-        return self._ended(name) is not None or any(pod.finished and not pod.lost for pod in found)
+        return self._ended(name) is not None or any(
+            pod.ended and not (pod.started or pod.lost or pod.going) for pod in self._of_run(name)
+        )
 
     def _of_run(self, name: str) -> list[Pod]:
         """The pods of a module. One of a run before this one that ended is only in the way of the next."""
         run = self.deployment.run_of(name)
         return [
-            replace(pod, lost=True) if pod.finished and pod.run != run else pod for pod in self.pods.of(name)
+            replace(pod, lost=True) if pod.run != run and not (pod.started or pod.waits) else pod
+            for pod in self.pods.of(name)
         ]
 
     def _ended(self, name: str) -> Ended | None:
@@ -291,20 +296,33 @@ class Modules:
             self._set_is_wrong(f"{name}: {error}")
             return
         self._set_problem = ""
-        if text != self._store.module_set:
-            try:
-                self._store.keep_module_set(text)
-            except OSError as error:
-                _log.warning("module set not kept", extra=fields(reason=cannot_write(error)))
+        self._set_text = text
+        # The next pass keeps it.
+        self._wake_cluster.set()
         self._take(entries)
 
     def _set_is_wrong(self, problem: str) -> None:
         if problem != self._set_problem:
             _log.error(problem)
         self._set_problem = problem
-        if self._desired is None and self._store.module_set:
-            _log.warning("module set of before")
-            self._take(moduleset.entries(self._store.module_set))
+        if self._desired is not None or not self._store.module_set:
+            return
+        try:
+            entries = moduleset.entries(self._store.module_set)
+        except ModuleSetError as error:
+            _log.error("the kept module set cannot be read either", extra=fields(reason=str(error)))
+            return
+        _log.warning("module set of before")
+        self._take(entries)
+
+    async def _keep_set(self) -> None:
+        text = self._set_text
+        if not text or text == self._store.module_set:
+            return
+        try:
+            await asyncio.to_thread(self._store.keep_module_set, text)
+        except OSError as error:
+            _log.warning("module set not kept", extra=fields(reason=cannot_write(error)))
 
     def _take(self, entries: list[Any]) -> None:
         own_secrets = frozenset(self._settings.own_secrets)
@@ -345,6 +363,8 @@ class Modules:
         if desired == self._desired:
             return
         self._desired = desired
+        self._accepted = {name: one for name, one in self._accepted.items() if name in desired.refused}
+        self._accepted |= {module.name: module for module in desired.modules}
         _log.info("module set", extra=fields(modules=sorted(desired.names)))
         self._wake_hub.set()
         self._wake_cluster.set()
@@ -360,9 +380,11 @@ class Modules:
             return
         gone = kind == "DELETED"
         known = self._pods_of.get(self._object_name(pod.module), {}).get(pod.slot)
+        # A second one, whose making was not answered.
+        twin = known is not None and known.uid != pod.uid and not pod.going
         if known is None or known.uid != pod.uid:
             # Perhaps the one that a new pod waits for, or one that was made just now.
-            matters = gone or pod.finished
+            matters = gone or pod.finished or twin
         else:
             matters = gone or pod.going or pod.finished != known.finished
         if matters:
@@ -550,6 +572,7 @@ class Modules:
         if desired is None:
             return {}
         problems: dict[str, str] = {}
+        await self._keep_set()
         # Taken before the first call: who asks for it meanwhile asks for the next pass.
         everything, self._apply_all = self._apply_all, False
         finished = False
@@ -565,6 +588,9 @@ class Modules:
                     await self._apply(module, owner, there)
                 if module.name in problems:
                     self._applied.pop(module.object_name, None)
+            for name in sorted(desired.refused.keys() & self._accepted.keys()):
+                with self._alone(name, problems):
+                    await self._stand_by(self._accepted[name], owner, there)
             finished = True
             await self._remove_pull_secrets(desired, problems)
             await self._remove_what_is_over(desired, problems)
@@ -678,6 +704,13 @@ class Modules:
         self._applied[name] = basis
         _log.info("module objects applied", extra=fields(module=module.name, object=name))
 
+    async def _stand_by(self, module: Module, owner: OwnerReference, there: _Listing | None) -> None:
+        """A module that is refused now stays as it was when it was accepted, also when its pod is taken."""
+        generation = self.identities.known.get(module.identity)
+        settled = self._settled.get(module.object_name) == self._basis(module)
+        if generation is not None and not (there is None and settled):
+            await self._place(module, generation, owner, there)
+
     async def _place(
         self,
         module: Module,
@@ -699,8 +732,11 @@ class Modules:
         }
         placed = await self._placement.place(await self._of_this_run(module, wanted, found), found)
         self._note(module, placed)
+        if timer := self._timers.pop(module.object_name, None):
+            timer.cancel()
         if placed.wait is not None:
-            asyncio.get_running_loop().call_later(placed.wait, self._wake_cluster.set)
+            loop = asyncio.get_running_loop()
+            self._timers[module.object_name] = loop.call_later(placed.wait, self._wake_cluster.set)
         elif self._moved[module.name] != listing.moved.get(module.name, 0):
             self._wake_cluster.set()
         elif not placed.refused:
@@ -716,15 +752,17 @@ class Modules:
         own = self._settings.slot
         if own not in wanted:
             return wanted
-        digest = manifests.digest(wanted[own])
-        mine = [pod for pod in found if pod.slot == own and pod.digest == digest and not pod.going]
-        for pod in mine:
-            if pod.finished and not pod.lost and pod.ended:
+        # Whatever became of the rest of what a pod is made of: the run is the same one.
+        mine = [pod for pod in found if pod.slot == own and pod.run == module.restarts and not pod.going]
+        ends = [pod for pod in mine if pod.finished and not pod.lost]
+        for pod in ends:
+            if pod.ended:
                 await self.deployment.note_end(module.name, module.restarts, pod.ended.document())
                 break
         if self._ended(module.name) is None:
             return wanted
-        return {own: wanted[own]} if any(pod.finished and not pod.lost for pod in mine) else {}
+        digest = manifests.digest(wanted[own])
+        return {own: wanted[own]} if any(pod.digest == digest for pod in ends) else {}
 
     def _note(self, module: Module, placed: Placed) -> None:
         """Remember what became of the pods of a module."""

@@ -254,12 +254,13 @@ def status(
     told = trouble.text[:MAX_TEXT] if trouble and running else ""
     waits = "failed" if trouble and trouble.lasting else "unknown"
     pod = newest(pods) if pods else None
+    if running and ended and not (pod and pod.waits):
+        # Noted of this run, so it may be newer than what is known of its pod.
+        return Status("failed" if ended.code else "stopped", (told or ended.reason)[:MAX_TEXT], ended=ended)
     if pod and pod.started and not (running and pod.going):
         return Status("running", told, started=pod.started, ended=pod.ended)
     if not running:
         return Status("stopped", ended=ended or (pod.ended if pod else None))
-    if ended and not (pod and pod.waits):
-        return Status("failed" if ended.code else "stopped", (told or ended.reason)[:MAX_TEXT], ended=ended)
     if pod is None:
         return Status(waits, told or "its pod is not there yet", since=since)
     since = since or pod.created

@@ -93,7 +93,7 @@ def test_keys_differ_by_module_generation_and_which(one: tuple[str, str], other:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-@pytest.mark.parametrize("name", list(keystore.FILES))
+@pytest.mark.parametrize("name", [name for name in keystore.FILES if name != keystore.MODULE_SET_FILE])
 def test_any_damage_to_a_file_is_refused_with_a_way_out_and_nothing_is_touched(
     name: str, data: st.DataObject
 ) -> None:
@@ -123,6 +123,15 @@ def test_any_damage_to_a_file_is_refused_with_a_way_out_and_nothing_is_touched(
             KeyStore.open(directory, OWNER)
         assert str(path) in str(refused.value)
         assert content(directory) == before
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b'{"format": "edgeha-keystore", "version": 99}'])
+def test_a_module_set_of_no_use_keeps_no_daemon_from_its_keys(filled: Path, torn: bytes) -> None:
+    (filled / keystore.MODULE_SET_FILE).write_bytes(torn)
+    store = KeyStore.open(filled, OWNER)
+    assert (store.module_set, dict(store.identities)) == ("", {"sensor": "gen-1"})
+    store.keep_module_set("[]")
+    assert KeyStore.open(filled, OWNER).module_set == "[]"
 
 
 @pytest.mark.parametrize(
