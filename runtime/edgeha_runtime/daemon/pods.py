@@ -268,7 +268,9 @@ def status(
         return Status(waits, told or "its pod is being replaced", ended=pod.ended, since=since)
     if pod.broken:
         said = "; ".join(part for part in (pod.waiting, told) if part)
-        return Status("failed", said[:MAX_TEXT], ended=pod.ended, since=since)
+        # A good end of a run before is none of a start that failed.
+        failed = pod.ended if pod.ended and pod.ended.code else None
+        return Status("failed", said[:MAX_TEXT], ended=failed, since=since)
     if pod.ended:
         said = ": ".join(part for part in (pod.waiting, pod.ended.reason) if part)
         return Status("failed" if pod.ended.code else "stopped", said[:MAX_TEXT], ended=pod.ended)
