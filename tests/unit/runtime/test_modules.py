@@ -989,3 +989,55 @@ async def test_a_module_that_its_own_rules_keep_from_the_daemon_is_told_with_the
     if own:
         assert "make its own nodeSelector and affinity fit that node" in description
         assert len(gateway.modules.not_ready()) == 1
+
+
+async def test_an_end_counts_though_a_new_pod_would_be_another_one(tmp_path: Path) -> None:
+    first = Gateway(tmp_path)
+    async with first.running():
+        await running_module(first)
+    # Between two daemons, of which the next one has another sidecar.
+    first.cluster._watch = lambda _kind, _pod: None
+    first.cluster.ends(code=0)
+    again = Gateway(tmp_path, cluster=first.cluster, EDGEHA_WORKLOAD_PROXY_IMAGE="r/workload-proxy:2")
+    async with again.running():
+        await until(lambda: again.modules.deployment.ended("m"))
+        await looked_at(again)
+        assert "gw-m-a" not in again.cluster.placed
+        assert state(again) == ("stopped", "Completed")
+        assert await again.modules.deployment.run("m", True)
+        await until(lambda: "gw-m-a" in again.cluster.placed)
+
+
+async def test_a_module_made_anew_under_its_name_has_nothing_of_the_one_before(gateway: Gateway) -> None:
+    await running_module(gateway)
+    before = name_of(gateway)
+    gateway.cluster.ends(code=0)
+    # All of it before a pass.
+    await gateway.modules.deployment.remove("m")
+    await gateway.modules.deployment.create(spec("m"))
+    await gateway.modules.deployment.run("m", True)
+    await until(lambda: "gw-m-a" in gateway.cluster.placed and name_of(gateway) != before)
+    await until(lambda: gateway.modules.not_ready() == [])
+    assert gateway.modules.deployment.ended("m") is None
+
+
+async def test_a_refused_module_stays_as_it_was_though_its_pod_is_taken(gateway: Gateway) -> None:
+    gateway.chart(AGENT, {"name": "m", "image": "i"})
+    await until(lambda: gateway.modules.not_ready() == [] and "gw-m-a" in gateway.cluster.placed)
+    gateway.chart(AGENT, {"name": "m", "image": "i"}, {"name": "M", "image": "other"})
+    await until(lambda: state(gateway)[1].startswith("refused"))
+    before = name_of(gateway)
+    gateway.cluster.lose()
+    await until(lambda: "gw-m-a" in gateway.cluster.placed and name_of(gateway) != before)
+    assert gateway.cluster.pod()["spec"]["containers"][0]["image"] == "i"
+
+
+async def test_a_pod_whose_making_was_not_answered_does_not_stay_beside_another(gateway: Gateway) -> None:
+    await running_module(gateway)
+    pod = gateway.cluster.pod()
+    late = "gw-m-a-000000"
+    metadata = {**pod["metadata"], "name": late, "uid": "late", "creationTimestamp": ENDED}
+    gateway.cluster.pods_there[late] = {**pod, "metadata": metadata}
+    gateway.cluster._watch("ADDED", Pod.from_dict(gateway.cluster.pods_there[late]))
+    await until(lambda: late not in gateway.cluster.pods_there)
+    assert name_of(gateway) == pod["metadata"]["name"]
