@@ -130,10 +130,9 @@ class ControlPlane:
         self.run(helm, "uninstall", "gw", "--namespace", NAMESPACE)
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+@contextlib.contextmanager
+def control_plane(folder: Path) -> Iterator[ControlPlane]:
     """A running control plane with a namespace that enforces the restricted pod standard."""
-    folder = tmp_path_factory.mktemp("cluster")
     made = ControlPlane(folder, kube_binary(), free_port())
     etcd, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
     for command in (
@@ -186,6 +185,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
                 process.wait(timeout=10)
             process.kill()
             process.wait(timeout=10)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with control_plane(tmp_path_factory.mktemp("cluster")) as made:
+        yield made
 
 
 def _wait_for_api(made: ControlPlane, started: list[subprocess.Popen[bytes]]) -> None:
