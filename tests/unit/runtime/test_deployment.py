@@ -482,3 +482,18 @@ def test_the_charts_pull_policy_and_create_options_are_in_the_spec(tmp_path: Pat
     assert found["imagePullPolicy"] == "Never"
     assert found["config"]["settings"]["createOptions"] == '{"Tty": true}'
     assert json.loads(json.dumps(found)) == found
+
+
+async def test_no_run_of_a_module_has_the_number_of_one_of_its_name_before(
+    gateway: Gateway, tmp_path: Path
+) -> None:
+    runs = set()
+    for _again in range(3):
+        await gateway.deployment.create(spec())
+        await gateway.deployment.run("m", True)
+        runs.add(gateway.deployment.run_of("m"))
+        await gateway.deployment.restart("m")
+        runs.add(gateway.deployment.run_of("m"))
+        await gateway.deployment.remove("m")
+        gateway = Gateway(tmp_path)
+    assert len(runs) == 6

@@ -1008,19 +1008,6 @@ async def test_an_end_counts_though_a_new_pod_would_be_another_one(tmp_path: Pat
         await until(lambda: "gw-m-a" in again.cluster.placed)
 
 
-async def test_a_module_made_anew_under_its_name_has_nothing_of_the_one_before(gateway: Gateway) -> None:
-    await running_module(gateway)
-    before = name_of(gateway)
-    gateway.cluster.ends(code=0)
-    # All of it before a pass.
-    await gateway.modules.deployment.remove("m")
-    await gateway.modules.deployment.create(spec("m"))
-    await gateway.modules.deployment.run("m", True)
-    await until(lambda: "gw-m-a" in gateway.cluster.placed and name_of(gateway) != before)
-    await until(lambda: gateway.modules.not_ready() == [])
-    assert gateway.modules.deployment.ended("m") is None
-
-
 async def test_a_refused_module_stays_as_it_was_though_its_pod_is_taken(gateway: Gateway) -> None:
     gateway.chart(AGENT, {"name": "m", "image": "i"})
     await until(lambda: gateway.modules.not_ready() == [] and "gw-m-a" in gateway.cluster.placed)
