@@ -161,8 +161,15 @@ class Deployment:
         # Without edgeAgent its modules go too. Changed values of the chart win over what it made of them.
         if self._agent is None:
             return {}
-        basis = ("", self._basis)
-        return {name: module for name, module in self._content.modules.items() if module.basis in basis}
+        return {name: module for name, module in self._content.modules.items() if self._counts(module)}
+
+    def _counts(self, module: Deployed) -> bool:
+        return module.basis in ("", self._basis)
+
+    def _find(self, name: str) -> Deployed | None:
+        """One of `_counting`, without looking at the others."""
+        module = self._content.modules.get(name)
+        return module if module and self._agent is not None and self._counts(module) else None
 
     def _candidate(self, name: str, module: Deployed) -> Candidate:
         known = self._candidates.get(name)
@@ -220,8 +227,7 @@ class Deployment:
                 return False
             if running:
                 # One that ended by itself runs once more.
-                again = module.restarts + 1 if module.running else module.restarts
-                wanted = replace(module, running=True, restarts=again, ended=None, since=_now())
+                wanted = _started(module, module.restarts + 1 if module.running else module.restarts)
                 # Its ports may be those of another module by now.
                 self._judge(name, wanted)
             else:
@@ -233,8 +239,7 @@ class Deployment:
         """Restart a module; one that was stopped is started."""
         async with self._lock:
             module = self._known(name)
-            number = module.restarts + 1
-            again = replace(module, running=True, restarts=number, ended=None, since=_now())
+            again = _started(module, module.restarts + 1)
             if not module.running:
                 self._judge(name, again)
             if name == EDGE_AGENT:
@@ -243,17 +248,17 @@ class Deployment:
 
     def run_of(self, name: str) -> int:
         """The number of a module's run; 0 of one that is not edgeAgent's."""
-        module = self._counting.get(name)
+        module = self._find(name)
         return module.restarts if module else 0
 
     def since(self, name: str) -> datetime | None:
         """When the run of a module was asked for; None where nobody asked."""
-        module = self._counting.get(name)
+        module = self._find(name)
         return datetime.fromisoformat(module.since) if module and module.since else None
 
     def ended(self, name: str) -> Mapping[str, Any] | None:
         """How the last run of a module ended by itself; None where it did not."""
-        module = self._counting.get(name)
+        module = self._find(name)
         return module.ended if module else None
 
     async def note_end(self, name: str, restarts: int, ended: Mapping[str, Any]) -> bool:
@@ -262,7 +267,7 @@ class Deployment:
         Answers whether it is noted; it is not where another run was asked for meanwhile.
         """
         async with self._lock:
-            module = self._counting.get(name)
+            module = self._find(name)
             if module is None or not module.running or module.restarts != restarts:
                 return False
             if module.ended != ended:
@@ -326,6 +331,11 @@ class Deployment:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _started(module: Deployed, run: int) -> Deployed:
+    """The module as it runs from now on."""
+    return replace(module, running=True, restarts=run, ended=None, since=_now())
 
 
 def _is_named(spec: Spec, name: str) -> None:

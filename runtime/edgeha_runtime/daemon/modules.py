@@ -380,16 +380,16 @@ class Modules:
             return
         gone = kind == "DELETED"
         known = self._pods_of.get(self._object_name(pod.module), {}).get(pod.slot)
-        # A second one, whose making was not answered.
-        twin = known is not None and known.uid != pod.uid and not pod.going
-        if known is None or known.uid != pod.uid:
+        if known is None:
             # Perhaps the one that a new pod waits for, or one that was made just now.
-            matters = gone or pod.finished or twin
+            matters = gone or pod.finished
+        elif known.uid != pod.uid:
+            # The same, or a second one, whose making was not answered.
+            matters = gone or pod.finished or not pod.going
         else:
             matters = gone or pod.going or pod.finished != known.finished
         if matters:
-            self._moved[pod.module] += 1
-            self._settled.pop(self._object_name(pod.module), None)
+            self._unsettle(pod.module)
         if matters or self._is_over(pod, self._desired):
             self._wake_cluster.set()
 
@@ -400,9 +400,13 @@ class Modules:
 
     def _pods_there(self, names: set[str]) -> None:
         for pod in self.pods.keep(names):
-            self._moved[pod.module] += 1
-            self._settled.pop(self._object_name(pod.module), None)
+            self._unsettle(pod.module)
             self._wake_cluster.set()
+
+    def _unsettle(self, module: str) -> None:
+        """Something about a module's pods gives a reason to look at them."""
+        self._moved[module] += 1
+        self._settled.pop(self._object_name(module), None)
 
     def _object_name(self, module: str) -> str:
         return moduleset.object_name(self._settings.release, module)
