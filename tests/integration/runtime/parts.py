@@ -286,6 +286,18 @@ def spec(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "type": "docker", "imagePullPolicy": "On-Create", "config": {"settings": settings}}
 
 
+async def sensor_signs(daemon: Daemon) -> int:
+    """Status of the answer when the module Sensor, of generation 637, has something signed."""
+    body = {"keyId": "primary", "algo": "HMACSHA256", "data": "AA=="}
+    async with (
+        daemon.session("sensor-token") as session,
+        session.post(
+            "/modules/Sensor/genid/637/sign", params={"api-version": "2020-07-07"}, json=body
+        ) as answer,
+    ):
+        return answer.status
+
+
 async def ask(
     daemon: Daemon, method: str, path: str, body: object = None, caller: str = "agent", **query: str
 ) -> tuple[int, dict[str, Any]]:

@@ -11,7 +11,7 @@ import signal
 import pytest
 from edgeha_runtime.daemon.keystore import MODULE_SET_FILE, KeyStore, Owner
 
-from tests.integration.runtime.parts import OTHER, SENSOR, Daemon, until
+from tests.integration.runtime.parts import OTHER, SENSOR, Daemon, sensor_signs, until
 
 
 @pytest.fixture
@@ -43,14 +43,7 @@ async def test_modules_go_on_and_sign_after_a_restart(known: Daemon, broken: str
         return "ConfigMap gw-modules" in (await known.ready())[1]
 
     await until("the reason", tells)
-    body = {"keyId": "primary", "algo": "HMACSHA256", "data": "YQ=="}
-    async with (
-        known.session("sensor-token") as session,
-        session.post(
-            "/modules/Sensor/genid/637/sign", params={"api-version": "2020-07-07"}, json=body
-        ) as answer,
-    ):
-        assert answer.status == 200, await answer.text()
+    assert await sensor_signs(known) == 200
     assert (known.api.placed(), known.api.writes) == (pods, [])
     known.api.module_set(SENSOR)
     await until("the new set counts", lambda: known.api.placed() == {"gw-sensor-a"})

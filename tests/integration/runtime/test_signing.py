@@ -24,7 +24,7 @@ from azure.iot.device import IoTHubModuleClient
 from edgeha_runtime.daemon.keystore import KEY_FILE, KeyStore, Owner
 from yarl import URL
 
-from tests.integration.runtime.parts import OTHER, SENSOR, Daemon, free_port, start_proxy, until
+from tests.integration.runtime.parts import OTHER, SENSOR, Daemon, free_port, sensor_signs, start_proxy, until
 
 VERSION = {"api-version": "2020-07-07"}
 
@@ -321,14 +321,7 @@ async def test_a_daemon_starts_on_a_full_disk_and_modules_sign(daemon: Daemon, s
     assert os.statvfs(small_disk).f_bavail == 0
     await daemon.start()
     await until("ready", daemon.is_ready)
-    body = {"keyId": "primary", "algo": "HMACSHA256", "data": "AA=="}
-    async with (
-        daemon.session("sensor-token") as session,
-        session.post(
-            "/modules/Sensor/genid/637/sign", params={"api-version": "2020-07-07"}, json=body
-        ) as answer,
-    ):
-        assert answer.status == 200
+    assert await sensor_signs(daemon) == 200
     assert any("the store's lock has no name" in line["msg"] for line in daemon.log)
 
 
