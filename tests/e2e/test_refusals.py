@@ -16,7 +16,6 @@ import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +30,7 @@ import yaml
 from tests.e2e.conftest import everything, site_of
 from tests.e2e.lab import ROOT, Gateway, Lab, wait_for
 from tests.e2e.playbook import Playbooks, Run, problems
+from tests.ports import free_port
 
 GATEWAY, OTHER = Gateway("e2e-refused"), Gateway("e2e-other")
 READER = "e2e-reader"
@@ -97,7 +97,7 @@ def mistakes(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dic
             "kubeconfig missing": {"edge_kubeconfig": str(folder / "no-such-kubeconfig")},
             "missing rights": {"edge_kubeconfig": reader},
             "unknown storage class": storage,
-            "hub unreachable": {"iothub_hostname": f"127.0.0.1:{_closed_port()}"},
+            "hub unreachable": {"iothub_hostname": f"127.0.0.1:{free_port()}"},
             "wrong SAS key": {"iothub_policy_key": other_key},
             "clock off": late_hub,
             "two gateways with one name": {"edge_gateways": [good, good]},
@@ -209,16 +209,10 @@ def test_the_rights_that_are_named_are_enough(
         assert not [name for name in lab.objects() if f"{gateway.name}-daemon" in name]
 
 
-def _closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _nobody_listens(lab: Lab, folder: Path) -> str:
     """The administrator's kubeconfig with an address where nobody listens."""
     document = yaml.safe_load(lab.kubeconfig.read_text())
-    document["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{_closed_port()}"
+    document["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{free_port()}"
     return _kubeconfig(folder / "closed", document)
 
 
@@ -269,7 +263,7 @@ def _clock_ahead(folder: Path) -> Iterator[dict[str, Any]]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "lab" / "iothub-emulator")}
     init = [*command, "init", "--state", str(state), "--name", "127.0.0.1"]
     subprocess.run(init, env=environment, check=True, capture_output=True, timeout=HUB_LIMIT_SECONDS)
-    https, mqtt = _closed_port(), _closed_port()
+    https, mqtt = free_port(), free_port()
     serve = [*command, "serve", "--state", str(state), "--listen", "127.0.0.1", "--clock-offset", "3600"]
     serve += ["--https-port", str(https), "--mqtt-port", str(mqtt)]
     with (

@@ -25,6 +25,7 @@ from azure.iot.deviceprovisioning import DeviceProvisioningClient, generate_sas_
 from azure.iot.hub import IoTHubRegistryManager
 from azure.iot.hub.sastoken import SasToken
 
+from tests.ports import free_port
 from tests.tls import Issued
 
 EMULATOR = Path(__file__).parents[3] / "lab" / "iothub-emulator"
@@ -73,12 +74,6 @@ def free_address() -> str:
             except OSError:
                 continue
         return address
-
-
-def free_port(address: str) -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def message(body: str, message_id: str) -> Message:

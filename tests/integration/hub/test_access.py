@@ -13,7 +13,8 @@ import pytest
 from azure.iot.hub import IoTHubRegistryManager
 from msrest.exceptions import HttpOperationError
 
-from tests.integration.hub.conftest import API_VERSION, Hub, HubFactory, free_port
+from tests.integration.hub.conftest import API_VERSION, Hub, HubFactory
+from tests.ports import free_port
 from tests.tls import issue
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="

@@ -20,7 +20,8 @@ from azure.iot.hub import IoTHubRegistryManager
 from azure.mgmt.iothub import IotHubClient
 from azure.mgmt.iothub.models import IotHubDescription, IotHubSkuInfo, OperationInputs, TagsResource
 
-from tests.integration.hub.conftest import Dps, Hub, HubFactory, free_address, free_port, run_cli, wait_for
+from tests.integration.hub.conftest import Dps, Hub, HubFactory, free_address, run_cli, wait_for
+from tests.ports import free_port
 
 HUB_SCOPE = "https://iothubs.azure.net/.default"
 ARM_SCOPE = "https://management.azure.com/.default"

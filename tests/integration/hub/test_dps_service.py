@@ -13,7 +13,8 @@ import pytest
 import requests
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
-from tests.integration.hub.conftest import Dps, HubFactory, free_address, free_port, run_cli
+from tests.integration.hub.conftest import Dps, HubFactory, free_address, run_cli
+from tests.ports import free_port
 from tests.tls import issue
 
 KEY_1 = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="

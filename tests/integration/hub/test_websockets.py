@@ -25,11 +25,11 @@ from tests.integration.hub.conftest import (
     HubFactory,
     for_device,
     free_address,
-    free_port,
     message,
     wait_for,
 )
 from tests.integration.runtime.connect_proxy import ConnectProxy
+from tests.ports import free_port
 from tests.tls import issue
 
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from ansible_collections.edgeha.iotedge.plugins.module_utils.iothub_client import HubClient
@@ -52,18 +53,6 @@ class Hub:
         found = client.request("GET", "/devices", query={"top": "1000"}).body
         client.close()
         return sorted(str(device["deviceId"]) for device in found)
-
-
-@pytest.fixture(name="free_port", scope="session")
-def free_port_fixture() -> Callable[[], int]:
-    return free_port
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.ports import free_port
+
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
 
@@ -123,7 +125,6 @@ class Azure:
 @pytest.fixture
 def azure(
     start_hub: Callable[..., Hub],
-    free_port: Callable[[], int],
     run_playbook: Callable[..., Run],
     tmp_path: Path,
 ) -> Azure:

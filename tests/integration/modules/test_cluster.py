@@ -19,6 +19,7 @@ import yaml
 
 from tests.integration.modules import control_plane
 from tests.integration.modules.control_plane import ControlPlane
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
@@ -67,7 +68,7 @@ READER = [
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[ControlPlane]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     ports = (free_port(), free_port(), free_port())
     with control_plane.running(tmp_path_factory.mktemp("cluster"), ports) as made:
         yield made

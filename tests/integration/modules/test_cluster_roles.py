@@ -19,6 +19,7 @@ import pytest
 
 from tests.integration.modules import control_plane
 from tests.integration.modules.control_plane import ControlPlane
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Run
@@ -52,7 +53,7 @@ STAND_INS = [
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[ControlPlane]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     ports = (free_port(), free_port(), free_port())
     with control_plane.running(tmp_path_factory.mktemp("openshift"), ports) as made:
         made.kubectl("apply", "-f", "-", data=NODE)

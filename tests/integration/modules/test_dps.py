@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.modules.conftest import run_play, write_play
+from tests.ports import free_port
 from tests.tls import issue
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ ENROLLMENTS: list[dict[str, Any]] = [
 @pytest.fixture
 def play(
     start_hub: Callable[..., Hub],
-    free_port: Callable[[], int],
     tmp_path: Path,
 ) -> Play:
     """Return a function that runs tasks against a provisioning service of its own."""

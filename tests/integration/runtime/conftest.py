@@ -22,8 +22,9 @@ from edgeha_runtime.daemon.keystore import KeyStore, Owner  # noqa: E402 - found
 
 from tests.integration.runtime.connect_proxy import ConnectProxy  # noqa: E402 - the same
 from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, Dps, Hub  # noqa: E402 - the same
-from tests.integration.runtime.parts import OTHER, RUNTIME, SENSOR, Daemon, free_port, until  # noqa: E402 - the same
+from tests.integration.runtime.parts import OTHER, RUNTIME, SENSOR, Daemon, until  # noqa: E402 - the same
 from tests.integration.runtime.standin_api import ApiServer  # noqa: E402 - the same
+from tests.ports import free_port  # noqa: E402 - the same
 from tests.tls import issue  # noqa: E402 - the same
 
 SENDER = {"name": "sensor", "image": "r/sensor:1", "env": {"SEND_INTERVAL_SECONDS": "0.2"}}

@@ -12,7 +12,6 @@ import json
 import os
 import shlex
 import signal
-import socket
 import ssl
 import sys
 import threading
@@ -29,9 +28,11 @@ from edgeha_runtime.daemon import transport
 from edgeha_runtime.daemon.keystore import KEY_FILE
 
 from tests.integration.runtime.standin_api import ApiServer
+from tests.ports import free_port
 
 RUNTIME = Path(__file__).parents[3] / "runtime"
-LIMIT = 20.0
+# Far from what it takes: how busy the machine is says nothing of the daemon.
+LIMIT = 60.0
 SENSOR = {"name": "Sensor", "image": "r/sensor:1", "env": {"SEND_INTERVAL_SECONDS": "5"}}
 OTHER = {"name": "other", "image": "r/other:1"}
 # Of the management API.
@@ -64,13 +65,6 @@ def image_environment() -> dict[str, str]:
     return {
         name: value for name, value in found.items() if name not in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     }
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(what: str, condition: Callable[[], Any], limit: float = LIMIT) -> Any:
@@ -258,8 +252,15 @@ class Daemon:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "edgeha_runtime.daemon", env=environment, stderr=log
             )
+        process = self.process
+
+        def serves() -> bool:
+            log = self.log
+            assert process.returncode is None, f"the daemon ended with {process.returncode}: {log[-5:]}"
+            return any(line["msg"] == "serving" for line in log)
+
         if wait:
-            await until("the daemon serves", lambda: any(line["msg"] == "serving" for line in self.log))
+            await until("the daemon serves", serves)
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None

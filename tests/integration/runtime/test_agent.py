@@ -20,7 +20,8 @@ import pytest
 
 from tests.integration.runtime.connect_proxy import ConnectProxy
 from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
-from tests.integration.runtime.parts import VERSION, Daemon, free_port, start_proxy, until
+from tests.integration.runtime.parts import VERSION, Daemon, start_proxy, until
+from tests.ports import free_port
 
 TWIN = "/twins/gw-1/modules/%24edgeAgent"
 

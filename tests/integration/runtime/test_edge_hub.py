@@ -29,7 +29,8 @@ from yarl import URL
 
 from tests.integration.runtime.connect_proxy import ConnectProxy
 from tests.integration.runtime.emulator import HUB_IP, REPOSITORY, Hub
-from tests.integration.runtime.parts import Daemon, free_port, start_proxy, until
+from tests.integration.runtime.parts import Daemon, start_proxy, until
+from tests.ports import free_port
 
 GATEWAY_IP = HUB_IP.removesuffix("1") + "2"
 LEAF_KEY = "bGVhZi1rZXktb2YtdGhlLXRlc3RzLTAx"

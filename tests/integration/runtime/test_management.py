@@ -415,8 +415,9 @@ async def test_a_module_that_ended_stays_so_whatever_becomes_of_the_daemon_and_o
     before = pods(managed, "gw-sensor-a")
 
     async def stays(there: list[str]) -> None:
-        assert await becomes(managed, "Sensor", word) == told
+        # Until it saw the module set it knows no caller.
         await until("ready", managed.is_ready)
+        assert await becomes(managed, "Sensor", word) == told
         assert pods(managed, "gw-sensor-a") == there
         assert not [name for _method, name in managed.api.writes if name.startswith("pods/")]
 
@@ -926,6 +927,5 @@ async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon, slots
     await until("the update", lambda: set(changed) <= set(written()))
     await until("its image is kept", lambda: "r/m7:2" in daemon.kept_images())
     assert sorted(written()) == sorted([*changed, images])
-    # ServiceAccount, Service, images, event, a token's review and a pass with three listings; for each
-    # slot the pod that goes, the one that comes, and a pass once the first is gone.
-    assert daemon.api.requests - before <= 8 + 5 * len(slots), "an update costs nothing for the others"
+    # Some ten, by the number of passes and of a token's reviews; one for each of the others were fifty.
+    assert daemon.api.requests - before < len(names) / 2, "an update costs nothing for the others"

@@ -26,7 +26,8 @@ from typing import Any
 import pytest
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 
-from tests.integration.runtime.parts import Daemon, free_port, until
+from tests.integration.runtime.parts import Daemon, until
+from tests.ports import free_port
 
 CHART = Path(__file__).parents[3] / "charts" / "edge-runtime"
 SENSOR = {"name": "sensor", "image": "r/sensor:1"}

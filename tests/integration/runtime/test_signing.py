@@ -24,7 +24,8 @@ from azure.iot.device import IoTHubModuleClient
 from edgeha_runtime.daemon.keystore import KEY_FILE, KeyStore, Owner
 from yarl import URL
 
-from tests.integration.runtime.parts import OTHER, SENSOR, Daemon, free_port, sensor_signs, start_proxy, until
+from tests.integration.runtime.parts import OTHER, SENSOR, Daemon, sensor_signs, start_proxy, until
+from tests.ports import free_port
 
 VERSION = {"api-version": "2020-07-07"}
 

@@ -21,7 +21,8 @@ from edgeha_runtime.daemon.settings import from_environment
 from edgeha_runtime.daemon.trust import TrustBundle
 
 from tests.integration.runtime.emulator import DEVICE_KEY, HUB_IP, REPOSITORY, Hub
-from tests.integration.runtime.parts import Daemon, free_port, start_proxy, until
+from tests.integration.runtime.parts import Daemon, start_proxy, until
+from tests.ports import free_port
 
 
 async def test_messages_of_the_sensor_arrive_and_go_on_after_the_hub_was_away(
