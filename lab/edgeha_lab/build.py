@@ -69,11 +69,11 @@ def collection_version() -> str:
 def build() -> Build:
     paths.cache().mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=2) as pool:
-        base_system = pool.submit(_base_system)
-        tools = _tools()
+        base_system = pool.submit(make_base_system)
+        tools = tool_programs()
         engine.ensure(tools / "oci-shim")
-        kubernetes = _kubernetes()
-        base_image = _base_image(base_system.result())
+        kubernetes = kubernetes_programs()
+        base_image = make_base_image(base_system.result())
     node_image = _node_image(base_image, kubernetes, tools)
     module_images = _module_images(base_image)
     _link_programs(kubernetes, tools)
@@ -84,7 +84,8 @@ def _log(name: str) -> Path:
     return paths.cache() / "logs" / f"{name}.log"
 
 
-def _architecture() -> str:
+def architecture() -> str:
+    """This machine's, as Go calls it. Raises LabError for one that the lab does not build for."""
     names = {"x86_64": "amd64", "aarch64": "arm64"}
     machine = platform.machine()
     if machine not in names:
@@ -95,11 +96,13 @@ def _architecture() -> str:
 # Programs
 
 
-def _go_version() -> str:
+def go_version() -> str:
+    """What builds: it is a part of the key of each program."""
     return process.output(["go", "env", "GOVERSION"]).strip()
 
 
-def _go_build(module: Path, packages: list[str], into: Path, ldflags: str, log: Path) -> None:
+def go_build(module: Path, packages: list[str], into: Path, ldflags: str, log: Path) -> None:
+    """Static programs of a module's packages, into a folder. Raises LabError with the end of the log."""
     process.run(
         [
             "go",
@@ -119,7 +122,8 @@ def _go_build(module: Path, packages: list[str], into: Path, ldflags: str, log: 
     )
 
 
-def _kubernetes() -> Path:
+def kubernetes_programs() -> Path:
+    """Folder with `kube`, the names that it has, and etcd; built when it is not in the cache."""
     source = paths.LAB_SOURCES / "kubernetes"
     major, minor, _ = KUBERNETES.removeprefix("v").split(".")
     versions = {
@@ -133,24 +137,23 @@ def _kubernetes() -> Path:
     def build_programs(folder: Path) -> None:
         log = _log("kubernetes")
         with step(f"building Kubernetes {KUBERNETES} and etcd from Go modules", log):
-            _go_build(source, ["./cmd/..."], folder, ldflags, log)
+            go_build(source, ["./cmd/..."], folder, ldflags, log)
         for name in ("kubectl", "kubeadm", "kubelet"):
             (folder / name).symlink_to("kube")
 
-    return cached("kubernetes", fingerprint(source, ldflags, _go_version(), _architecture()), build_programs)[
-        0
-    ]
+    return cached("kubernetes", fingerprint(source, ldflags, go_version(), architecture()), build_programs)[0]
 
 
-def _tools() -> Path:
+def tool_programs() -> Path:
+    """Folder with kind, helm, oci-shim, pause and the storage provisioner; built when not in the cache."""
     source = paths.LAB_SOURCES / "tools"
 
     def build_programs(folder: Path) -> None:
         log = _log("tools")
         with step("building kind, helm and the storage provisioner from Go modules", log):
-            _go_build(source, ["tool", "./cmd/..."], folder, "", log)
+            go_build(source, ["tool", "./cmd/..."], folder, "", log)
 
-    return cached("tools", fingerprint(source, _go_version(), _architecture()), build_programs)[0]
+    return cached("tools", fingerprint(source, go_version(), architecture()), build_programs)[0]
 
 
 def _link_programs(*folders: Path) -> None:
@@ -178,7 +181,9 @@ def debian_mirror() -> str:
     raise LabError("no Debian mirror in this host's apt settings (/etc/apt/sources.list, sources.list.d)")
 
 
-def _base_system() -> Path:
+def make_base_system() -> Path:
+    """Archive of a Debian with what nodes and machines have; bootstrapped when it is not in the cache."""
+
     def bootstrap(folder: Path) -> None:
         log = _log("base")
         root = folder / "root"
@@ -200,7 +205,7 @@ def _base_system() -> Path:
             process.run(["tar", "--numeric-owner", "-C", root, "-cf", folder / "base.tar", "."], log=log)
             shutil.rmtree(root)
 
-    key = fingerprint(_SUITE, *_BASE_PACKAGES, _architecture())
+    key = fingerprint(_SUITE, *_BASE_PACKAGES, architecture())
     return cached("base", key, bootstrap)[0] / "base.tar"
 
 
@@ -214,7 +219,8 @@ def _ensure_image(name: str, make: Callable[[], None]) -> str:
     return name
 
 
-def _base_image(archive: Path) -> str:
+def make_base_image(archive: Path) -> str:
+    """Name of the image that all others are made from, of the archive of a base system."""
     name = f"edgeha-lab/base:{fingerprint(archive.parent.name, _BASE_ENVIRONMENT)}"
 
     def load() -> None:
@@ -231,7 +237,8 @@ def _base_image(archive: Path) -> str:
     return _ensure_image(name, load)
 
 
-def _docker_build(context: Path, name: str, log: Path, **arguments: str) -> None:
+def docker_build(context: Path, name: str, log: Path, **arguments: str) -> None:
+    """An image from the folder's Containerfile. `arguments`: of the build."""
     flags = [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
     containerfile = context / "Containerfile"
     engine.docker(
@@ -255,7 +262,7 @@ def _kubernetes_images(base: str, kubernetes: Path, tools: Path, work: Path, log
         "COPY kube coredns pod-network local-path-provisioner /usr/local/bin/\n"
         f"RUN {links}\n"
     )
-    _docker_build(context, whole, log, BASE_IMAGE=base)
+    docker_build(context, whole, log, BASE_IMAGE=base)
 
     wanted = process.output(
         [kubernetes / "kubeadm", "config", "images", "list", f"--kubernetes-version={KUBERNETES}"]
@@ -270,7 +277,7 @@ def _kubernetes_images(base: str, kubernetes: Path, tools: Path, work: Path, log
             engine.docker("tag", whole, image, log=log)
             continue
         (context / "Containerfile").write_text(text)
-        _docker_build(context, image, log)
+        docker_build(context, image, log)
     return [whole, *wanted]
 
 
@@ -292,7 +299,7 @@ def _node_image(base: str, kubernetes: Path, tools: Path) -> str:
             for program in (kubernetes / "kube", tools / "oci-shim"):
                 shutil.copy2(program, context / "bin")
             (context / "files" / "kind" / "version").write_text(KUBERNETES)
-            _docker_build(context, name, log, BASE_IMAGE=base)
+            docker_build(context, name, log, BASE_IMAGE=base)
         shutil.rmtree(work)
 
     return _ensure_image(name, make)
@@ -301,16 +308,16 @@ def _node_image(base: str, kubernetes: Path, tools: Path) -> str:
 def machine_image() -> str:
     """Builds what bare machines need and no more; returns their image."""
     paths.cache().mkdir(parents=True, exist_ok=True)
-    archive = _base_system()
-    engine.ensure(_tools() / "oci-shim")
-    base = _base_image(archive)
+    archive = make_base_system()
+    engine.ensure(tool_programs() / "oci-shim")
+    base = make_base_image(archive)
     source = paths.LAB_SOURCES / "machine"
     name = f"edgeha-lab/machine:{fingerprint(source, base)}"
 
     def make() -> None:
         log = _log("machine-image")
         with step("making the image of a bare machine", log):
-            _docker_build(source, name, log, BASE_IMAGE=base)
+            docker_build(source, name, log, BASE_IMAGE=base)
 
     return _ensure_image(name, make)
 
@@ -380,7 +387,7 @@ def _python_image(name: str, source: Path, parts: list[str | Path], work: Path, 
     command += ["--python-version=3.11", "--implementation=cp", *manylinux]
     command += [f"--dest={context / 'wheels'}", f"--requirement={requirements}"]
     process.run(command, log=log, limit=_IMAGE_LIMIT)
-    _docker_build(context, name, log, BASE_IMAGE=base, PIP_NO_INDEX="1")
+    docker_build(context, name, log, BASE_IMAGE=base, PIP_NO_INDEX="1")
     shutil.rmtree(context)
     return name
 
@@ -396,7 +403,7 @@ def _proxy_image(name: str, source: Path, work: Path, log: Path) -> str:
     context = work / "context"
     context.mkdir()
     shutil.copy2(source / "Containerfile", context)
-    _go_build(source, ["."], context, "", log)
-    _docker_build(context, name, log)
+    go_build(source, ["."], context, "", log)
+    docker_build(context, name, log)
     shutil.rmtree(context)
     return name

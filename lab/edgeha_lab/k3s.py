@@ -41,7 +41,7 @@ def releases() -> Path:
     """Builds what is missing; returns the folder with one folder for each version."""
     paths.cache().mkdir(parents=True, exist_ok=True)
     swapped = os.environ.get("LAB_K3S_BINARY")
-    engine.ensure(build._tools() / "oci-shim")
+    engine.ensure(build.tool_programs() / "oci-shim")
     images = _images()
     if swapped:
         program = Path(swapped).resolve()
@@ -63,17 +63,17 @@ def releases() -> Path:
                 if not swapped:
                     _append(target, payload / "tools.tar.gz")
                 target.chmod(0o755)
-                archive = place / f"k3s-airgap-images-{build._architecture()}.tar.zst"
+                archive = place / f"k3s-airgap-images-{build.architecture()}.tar.zst"
                 os.link(images / "images.tar.zst", archive)
                 lines = [f"{_digest(file)}  {file.name}\n" for file in (archive, target)]
-                (place / f"sha256sum-{build._architecture()}.txt").write_text("".join(lines))
+                (place / f"sha256sum-{build.architecture()}.txt").write_text("".join(lines))
                 (place / "k3s-images.txt").write_text(f"{_DNS_IMAGE}\n{_PAUSE_IMAGE}\n")
 
     return cached("k3s-releases", key, lay_out)[0]
 
 
 def _file(name: str) -> str:
-    return name if build._architecture() == "amd64" else f"{name}-{build._architecture()}"
+    return name if build.architecture() == "amd64" else f"{name}-{build.architecture()}"
 
 
 def _version_of(program: Path) -> str:
@@ -86,7 +86,7 @@ def _version_of(program: Path) -> str:
 def _programs() -> Path:
     programs = [file for file in sorted(_SOURCE.glob("*.go")) if not file.name.endswith("_test.go")]
     sources = [*programs, _SOURCE / "go.mod", _SOURCE / "go.sum", _SOURCE / "cmd"]
-    key = fingerprint(*sources, *VERSIONS, build._go_version(), build._architecture())
+    key = fingerprint(*sources, *VERSIONS, build.go_version(), build.architecture())
 
     def compile_all(folder: Path) -> None:
         log = paths.cache() / "logs" / "k3s.log"
@@ -103,22 +103,22 @@ def _programs() -> Path:
                 ldflags = " ".join(f"-X {name}={value}" for name, value in values.items())
                 place = folder / version
                 place.mkdir()
-                build._go_build(_SOURCE, ["."], place, ldflags, log)
-            build._go_build(_SOURCE, ["./cmd/..."], folder, "", log)
+                build.go_build(_SOURCE, ["."], place, ldflags, log)
+            build.go_build(_SOURCE, ["./cmd/..."], folder, "", log)
 
     return cached("k3s-programs", key, compile_all)[0]
 
 
 def _payload() -> Path:
     """The tools that stand behind the program: containerd, runc, CNI plugins and the shim before runc."""
-    base, shim = build._base_image(build._base_system()), build._tools() / "oci-shim"
+    base, shim = build.make_base_image(build.make_base_system()), build.tool_programs() / "oci-shim"
     key = fingerprint(_SOURCE / "tools", base, shim, *_this_recipe())
 
     def collect(folder: Path) -> None:
         log = paths.cache() / "logs" / "k3s-tools.log"
         with step("collecting containerd, runc and CNI plugins", log):
             image, container = "edgeha-lab/k3s-tools:build", "edgeha-lab-k3s-tools"
-            build._docker_build(_SOURCE / "tools", image, log, BASE_IMAGE=base)
+            build.docker_build(_SOURCE / "tools", image, log, BASE_IMAGE=base)
             engine.docker("create", "--name", container, image, "true", log=log)
             try:
                 engine.docker("cp", f"{container}:/tools", folder, log=log)
@@ -151,7 +151,7 @@ def _append(program: Path, payload: Path) -> None:
 
 def _images() -> Path:
     """The archive of images that a release has beside it, with a small workload of the lab's own in it."""
-    programs, kubernetes, tools = _programs(), build._kubernetes(), build._tools()
+    programs, kubernetes, tools = _programs(), build.kubernetes_programs(), build.tool_programs()
     key = fingerprint(programs / "workload", kubernetes.name, tools / "pause", *_this_recipe())
 
     def make(folder: Path) -> None:
@@ -169,7 +169,7 @@ def _images() -> Path:
                 (context / "Containerfile").write_text(
                     f'FROM scratch\nCOPY {program.name} /{program.name}\nENTRYPOINT ["/{program.name}"]\n'
                 )
-                build._docker_build(context, name.removeprefix("docker.io/"), log)
+                build.docker_build(context, name.removeprefix("docker.io/"), log)
             archive = folder / "images.tar"
             short = [name.removeprefix("docker.io/") for name in names]
             engine.docker("save", "--output", archive, *short, log=log)
@@ -226,12 +226,12 @@ def pin(instance: Instance) -> None:
     shutil.copytree(source, place, copy_function=os.link)
     lock: dict[str, Any] = {}
     for release in sorted(path for path in place.iterdir() if path.is_dir()):
-        sums = (release / f"sha256sum-{build._architecture()}.txt").read_text().splitlines()
+        sums = (release / f"sha256sum-{build.architecture()}.txt").read_text().splitlines()
         digests = {name: digest for digest, name in (line.split() for line in sums)}
-        images = f"k3s-airgap-images-{build._architecture()}.tar.zst"
+        images = f"k3s-airgap-images-{build.architecture()}.tar.zst"
         lock[release.name] = {
-            "k3s": {build._architecture(): digests[_file("k3s")]},
-            "images": {build._architecture(): digests[images]},
+            "k3s": {build.architecture(): digests[_file("k3s")]},
+            "images": {build.architecture(): digests[images]},
         }
     lock_file(instance).write_text("---\n" + yaml.safe_dump(lock))
 

@@ -43,8 +43,8 @@ def make() -> Enforcer:
     """Builds what is missing."""
     paths.cache().mkdir(parents=True, exist_ok=True)
     program = _program()
-    engine.ensure(build._tools() / "oci-shim")
-    base = build._base_image(build._base_system())
+    engine.ensure(build.tool_programs() / "oci-shim")
+    base = build.make_base_image(build.make_base_system())
     container = _SOURCE / "Containerfile"
     key = fingerprint(program.name, container, base, Path(__file__))
     image = f"{build.REGISTRY}/lab/network-policy:{key}"
@@ -56,7 +56,7 @@ def make() -> Enforcer:
             context.mkdir()
             for file in (container, program / _PROGRAM):
                 shutil.copy2(file, context)
-            build._docker_build(context, image, log, BASE_IMAGE=base)
+            build.docker_build(context, image, log, BASE_IMAGE=base)
             engine.docker("save", "--output", folder / "image.tar", image, log=log)
             shutil.rmtree(context)
 
@@ -69,10 +69,10 @@ def _program() -> Path:
     def compile_it(folder: Path) -> None:
         log = paths.cache() / "logs" / "network-policy.log"
         with step("building kube-router's enforcement of network policies from Go modules", log):
-            build._go_build(_SOURCE, ["."], folder, "", log)
+            build.go_build(_SOURCE, ["."], folder, "", log)
 
     return cached(
-        "network-policy", fingerprint(*sources, build._go_version(), build._architecture()), compile_it
+        "network-policy", fingerprint(*sources, build.go_version(), build.architecture()), compile_it
     )[0]
 
 
