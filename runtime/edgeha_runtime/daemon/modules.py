@@ -14,12 +14,11 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightkube import ApiError
 
-from . import manifests, moduleset, placement, pods, volumes
+from . import manifests, moduleset, pods
 from .deployment import Deployment, read
 from .events import WARNING, Events
 from .hub import HubClient
@@ -29,11 +28,12 @@ from .images import Images
 from .keystore import KeyStore, cannot_write
 from .kube import AWAY, ERRORS, REFUSED, Cluster, ClusterError, describe
 from .logs import fields
-from .manifests import MODULE_LABEL, Addresses, Manifest, OwnerReference
+from .manifests import Addresses, Manifest, OwnerReference
+from .module_pods import Basis, Listing, ModulePods, PodRefusedError
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
-from .placement import Placed, Placement
-from .pods import Board, Ended, Pod, Trouble
+from .pods import Board, Pod, Trouble
 from .settings import Settings
+from .volumes import Volumes
 
 RESYNC_SECONDS = 600.0
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
@@ -41,37 +41,13 @@ RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 SETTLE_SECONDS = 0.2
 # A changed set of images costs a pod on each machine; what edgeAgent makes one by one is one change.
 IMAGES_SETTLE_SECONDS = 3.0
-# Between two looks at what pods wait for.
-LOOK_SECONDS = 5.0
 UNEXPECTED = "internal error, see the daemon's log"
-
-# What a module's objects are made of besides the settings, which stay: the module, its generation, owner and
-# addresses of the gateway's Services.
-_Basis = tuple[Module, str, OwnerReference | None, Addresses]
 
 _log = logging.getLogger(__name__)
 
 
-class _Known(NamedTuple):
-    """A pod as it was seen."""
-
-    uid: str
-    finished: bool
-
-
-class _Listing(NamedTuple):
-    """Pods by module as the API server told them, and how often each module's had moved before that."""
-
-    pods: Mapping[str, list[Pod]]
-    moved: Mapping[str, int]
-
-
 class NameTakenError(Exception):
     """The name of a module is that of somebody else's Service."""
-
-
-class PodRefusedError(Exception):
-    """The cluster makes no pod of a module; the message says in which slot and why."""
 
 
 class Modules:
@@ -84,7 +60,6 @@ class Modules:
         self._settings = settings
         self._store = store
         self._cluster = cluster
-        _key, self._certificate = store.transport()
         self._desired: ModuleSet | None = None
         self._set_problem = f"ConfigMap {settings.modules_config_map} was not seen yet"
         self._set_text = ""  # the last one that could be read
@@ -92,13 +67,8 @@ class Modules:
         self._owner: OwnerReference | None = None
         self._addresses = Addresses()
         self._base: list[Candidate] = []
-        # By object name: what the objects and what the pods were last made of, as far as all was done.
-        self._applied: dict[str, _Basis] = {}
-        self._settled: dict[str, _Basis] = {}
-        # The pods that were as they are wanted when they were last looked at, by slot.
-        self._pods_of: dict[str, dict[str, _Known]] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # object: the next look at its pods
-        self._moved: Counter[str] = Counter()  # module: how often its pods gave a reason to look at them
+        # By object name: what the objects besides pods were last made of, as far as all was done.
+        self._applied: dict[str, Basis] = {}
         self._named: set[str] = set()  # Services of modules' names that are known to be this gateway's
         self._apply_all = False
         self._making: Counter[str] = Counter()
@@ -106,15 +76,12 @@ class Modules:
         self._wake_hub = asyncio.Event()
         self._wake_cluster = asyncio.Event()
         self._wake_images = asyncio.Event()
-        self._wake_volumes = asyncio.Event()
-        self._not_made: dict[tuple[str, str], str] = {}  # object and slot: why the cluster makes no pod
-        self._volumes: dict[str, Trouble] = {}  # pod: what keeps it from its volumes
         self._keep_all = True
         self.images = Images(settings, cluster)
         self.events = Events(settings, cluster)
         self.identities = Identities(store, hub, self._wake_cluster.set)
         self.pods = Board(settings.slot)
-        self._placement = Placement(cluster, settings.node_name)
+        self._volumes = Volumes(cluster, self.pods, self._volume_is_late)
         self.deployment = Deployment(
             store,
             read=lambda deployed: read(
@@ -122,6 +89,16 @@ class Modules:
             ),
             check=lambda candidates: self._together(candidates).refused,
             changed=self._deployment_changed,
+        )
+        _key, certificate = store.transport()
+        self._module_pods = ModulePods(
+            settings,
+            cluster,
+            self.deployment,
+            self.events,
+            self.pods,
+            certificate=certificate,
+            look=self._wake_cluster.set,
         )
 
     @property
@@ -181,30 +158,16 @@ class Modules:
     def status(self, name: str, *, running: bool) -> pods.Status:
         """How a module is, with what keeps it from running. `running`: whether it shall run."""
         return pods.status(
-            self._of_run(name),
+            self._module_pods.of_run(name),
             running=running,
             trouble=self._trouble(name),
-            ended=self._ended(name),
+            ended=self._module_pods.ended(name),
             since=self.deployment.since(name),
         )
 
     def has_ended(self, name: str) -> bool:
-        """Whether a module ended by itself, as far as is known now: it may not be noted yet."""
-        return self._ended(name) is not None or any(
-            pod.ended and not (pod.started or pod.lost or pod.going) for pod in self._of_run(name)
-        )
-
-    def _of_run(self, name: str) -> list[Pod]:
-        """The pods of a module. One of a run before this one that ended is only in the way of the next."""
-        run = self.deployment.run_of(name)
-        return [
-            replace(pod, lost=True) if pod.run != run and not (pod.started or pod.waits) else pod
-            for pod in self.pods.of(name)
-        ]
-
-    def _ended(self, name: str) -> Ended | None:
-        kept = self.deployment.ended(name)
-        return Ended.of(kept) if kept else None
+        """Whether a module ended by itself, as far as is known now."""
+        return self._module_pods.has_ended(name)
 
     def elsewhere(self) -> dict[str, str]:
         """For each module that shall run: why it is not on the daemon's machine, empty where nothing says so.
@@ -243,17 +206,17 @@ class Modules:
         if module.identity not in self.identities.known:
             reason = self._problems["hub"].get(module.identity)
             return Trouble(reason, False) if reason else None
-        if reason := self._not_made.get((module.object_name, self._settings.slot)):
+        refused = self._module_pods.refused(module)
+        if reason := refused.get(self._settings.slot):
             return Trouble(f"its pod is not made: {reason}", True)
         # That of a standby is nothing to the slot that works.
-        standby = any((module.object_name, slot) in self._not_made for slot in self._settings.slots)
-        if (reason := self._problems["cluster"].get(name)) and not standby:
+        if (reason := self._problems["cluster"].get(name)) and not refused:
             return Trouble(reason, True)
         if reason := self._elsewhere(module):
             return Trouble(reason, False)
         found = self.pods.of(name)
         pod = pods.newest(found) if found else None
-        return self._volumes.get(pod.name) if pod and pod.waits else None
+        return self._volumes.of(pod) if pod and pod.waits else None
 
     def _late(self, module: Module) -> str:
         """What keeps an applied module from running that only a person can put right; empty where nothing."""
@@ -274,7 +237,7 @@ class Modules:
             group.create_task(self._loop("hub", self._wake_hub, self._identities))
             group.create_task(self._loop("cluster", self._wake_cluster, self._objects))
             group.create_task(self.events.run())
-            group.create_task(self._look_for_volumes())
+            group.create_task(self._volumes.run())
             group.create_task(
                 self._loop("images", self._wake_images, self._images, self._images_settle_seconds)
             )
@@ -375,22 +338,10 @@ class Modules:
 
     def _pod_changed(self, kind: str, found: Any) -> None:
         pod = self.pods.put(kind, found)
-        self._wake_volumes.set()
+        self._volumes.look()
         if pod is None or self._desired is None:
             return
-        gone = kind == "DELETED"
-        known = self._pods_of.get(self._object_name(pod.module), {}).get(pod.slot)
-        if known is None:
-            # Perhaps the one that a new pod waits for, or one that was made just now.
-            matters = gone or pod.finished
-        elif known.uid != pod.uid:
-            # The same, or a second one, whose making was not answered.
-            matters = gone or pod.finished or not pod.going
-        else:
-            matters = gone or pod.going or pod.finished != known.finished
-        if matters:
-            self._unsettle(pod.module)
-        if matters or self._is_over(pod, self._desired):
+        if self._module_pods.saw(pod, gone=kind == "DELETED") or self._is_over(pod, self._desired):
             self._wake_cluster.set()
 
     def _is_over(self, pod: Pod, desired: ModuleSet) -> bool:
@@ -400,50 +351,15 @@ class Modules:
 
     def _pods_there(self, names: set[str]) -> None:
         for pod in self.pods.keep(names):
-            self._unsettle(pod.module)
+            self._module_pods.unsettle(pod.module)
             self._wake_cluster.set()
-
-    def _unsettle(self, module: str) -> None:
-        """Something about a module's pods gives a reason to look at them."""
-        self._moved[module] += 1
-        self._settled.pop(self._object_name(module), None)
 
     def _object_name(self, module: str) -> str:
         return moduleset.object_name(self._settings.release, module)
 
-    async def _look_for_volumes(self) -> None:
-        """See what keeps pods from their volumes, while pods wait: nothing of that is told by a pod."""
-        before: set[str] = set()
-        while True:
-            waiting = {pod.name: pod for pod in self.pods.waiting()}
-            looked: dict[str, Trouble] = {}
-            # A pod that only starts is not worth a question.
-            for name in sorted(before & waiting.keys()):
-                try:
-                    found = await volumes.trouble(waiting[name], self._cluster)
-                except ERRORS as error:
-                    _log.info("volumes not looked for", extra=fields(pod=name, reason=describe(error)))
-                    found = self._volumes.get(name)
-                except Exception:
-                    # A word less is no reason to end the daemon that signs for running modules.
-                    _log.exception("volumes not looked for", extra=fields(pod=name))
-                    found = None
-                if found is None:
-                    continue
-                looked[name] = found
-                if found.lasting and found != self._volumes.get(name):
-                    self._tell_late(waiting[name].module, "VolumeNotThere", found.text)
-            self._volumes = looked
-            before = set(waiting)
-            self._wake_volumes.clear()
-            if waiting:
-                await asyncio.sleep(LOOK_SECONDS)
-            else:
-                await self._wake_volumes.wait()
-
-    def _tell_late(self, module: str, reason: str, text: str) -> None:
+    def _volume_is_late(self, module: str, text: str) -> None:
         _log.error("module waits", extra=fields(module=module, reason=text))
-        self.tell(WARNING, module, reason, f"module {module}: {text}")
+        self.tell(WARNING, module, "VolumeNotThere", f"module {module}: {text}")
 
     async def _loop(
         self,
@@ -581,20 +497,20 @@ class Modules:
         everything, self._apply_all = self._apply_all, False
         finished = False
         try:
-            owner = await self._known_owner()
+            await self._known_owner()
             if everything:
                 self._named.clear()
             await self._look_for_addresses(with_gateway=bool(desired.agent), everything=everything)
             # One question for all of them, where all of them are looked at.
-            there = await self._pods_by_module(None) if everything else None
+            there = await self._module_pods.listing(None) if everything else None
             for module in desired.modules:
                 with self._alone(module.name, problems):
-                    await self._apply(module, owner, there)
+                    await self._apply(module, there)
                 if module.name in problems:
                     self._applied.pop(module.object_name, None)
             for name in sorted(desired.refused.keys() & self._accepted.keys()):
                 with self._alone(name, problems):
-                    await self._stand_by(self._accepted[name], owner, there)
+                    await self._stand_by(self._accepted[name], there)
             finished = True
             await self._remove_pull_secrets(desired, problems)
             await self._remove_what_is_over(desired, problems)
@@ -658,130 +574,51 @@ class Modules:
                         self._named.discard(name)
         for name in self._applied.keys() - kept:
             del self._applied[name]
-            self._settled.pop(name, None)
-            self._pods_of.pop(name, None)
+            self._module_pods.forget(name)
             self.events.forget(name)
-        self._placement.keep(self.pods.all())
+        self._module_pods.tidy()
 
     async def _remove(self, kind: str, name: str) -> None:
         await self._cluster.delete(kind, name)
         _log.info("object removed", extra=fields(kind=kind, object=name))
 
-    async def _pods_by_module(self, module: str | None) -> _Listing:
-        """The pods of a module as the API server knows them now; None: of all modules."""
-        moved = self._moved.copy()
-        chosen = {} if module is None else {MODULE_LABEL: moduleset.label(module)}
-        found: dict[str, list[Pod]] = {}
-        listed = await self._cluster.pods(manifests.selector(self._settings.release) | chosen)
-        for pod in placement.listed(listed):
-            found.setdefault(pod.module, []).append(pod)
-        return _Listing(found, moved)
-
-    async def _apply(self, module: Module, owner: OwnerReference, there: _Listing | None) -> None:
+    async def _apply(self, module: Module, there: Listing | None) -> None:
         """Make what a module is made of. `there`: the pods of all modules, None where only news count."""
-        generation = self.identities.known.get(module.identity)
-        if generation is None or (there is None and self._is_applied(module)):
+        basis, name = self._basis(module), module.object_name
+        if basis is None or (there is None and self._is_applied(module)):
             return
-        basis = self._basis(module)
-        name = module.object_name
         known = there is None and self._applied.get(name) == basis
         if not known:
             self._applied.pop(name, None)
-            account = await self._cluster.apply(manifests.service_account(module, self._settings, owner))
-            if not self._pods_of.get(name):
-                self.events.know(name, "ServiceAccount", account.name, account.uid)
-            for claim in manifests.claims(module, self._settings):
-                await self._cluster.ensure_claim(claim)
-            secret = manifests.pull_secret(module, self._settings, owner)
-            if secret is not None:
-                await self._apply_pull_secret(manifests.pull_secret_name(module), secret)
-            service = manifests.service(module, self._settings, owner)
-            if service is not None:
-                await self._cluster.apply(service)
-        await self._place(module, generation, owner, there)
+            await self._apply_what_pods_need(module, basis.owner)
+        await self._module_pods.place(basis, there)
         if known:
             return
         # Last: where the name is somebody else's in this namespace, the module runs all the same.
-        name_service = manifests.name_service(module, self._settings, owner)
+        name_service = manifests.name_service(module, self._settings, basis.owner)
         if name_service is not None:
             await self._apply_name(name_service)
         self._applied[name] = basis
         _log.info("module objects applied", extra=fields(module=module.name, object=name))
 
-    async def _stand_by(self, module: Module, owner: OwnerReference, there: _Listing | None) -> None:
+    async def _apply_what_pods_need(self, module: Module, owner: OwnerReference) -> None:
+        account = await self._cluster.apply(manifests.service_account(module, self._settings, owner))
+        if not self._module_pods.has_any(module):
+            self.events.know(module.object_name, "ServiceAccount", account.name, account.uid)
+        for claim in manifests.claims(module, self._settings):
+            await self._cluster.ensure_claim(claim)
+        secret = manifests.pull_secret(module, self._settings, owner)
+        if secret is not None:
+            await self._apply_pull_secret(manifests.pull_secret_name(module), secret)
+        service = manifests.service(module, self._settings, owner)
+        if service is not None:
+            await self._cluster.apply(service)
+
+    async def _stand_by(self, module: Module, there: Listing | None) -> None:
         """A module that is refused now stays as it was when it was accepted, also when its pod is taken."""
-        generation = self.identities.known.get(module.identity)
-        settled = self._settled.get(module.object_name) == self._basis(module)
-        if generation is not None and not (there is None and settled):
-            await self._place(module, generation, owner, there)
-
-    async def _place(
-        self,
-        module: Module,
-        generation: str,
-        owner: OwnerReference,
-        there: _Listing | None,
-    ) -> None:
-        """Make and remove the module's pods. Raises PodRefusedError."""
         basis = self._basis(module)
-        self._settled.pop(module.object_name, None)
-        listing = await self._pods_by_module(module.name) if there is None else there
-        found = listing.pods.get(module.name, [])
-        wanted = {
-            slot: manifests.pod(
-                module, generation, self._settings, owner, self._certificate, self._addresses, slot
-            )
-            for slot in self._settings.slots
-            if module.running
-        }
-        placed = await self._placement.place(await self._of_this_run(module, wanted, found), found)
-        self._note(module, placed)
-        if timer := self._timers.pop(module.object_name, None):
-            timer.cancel()
-        if placed.wait is not None:
-            loop = asyncio.get_running_loop()
-            self._timers[module.object_name] = loop.call_later(placed.wait, self._wake_cluster.set)
-        elif self._moved[module.name] != listing.moved.get(module.name, 0):
-            self._wake_cluster.set()
-        elif not placed.refused:
-            self._settled[module.object_name] = basis
-        if placed.refused:
-            slot, reason = next(iter(placed.refused.items()))
-            raise PodRefusedError(f"its pod in slot {slot} is not made: {reason}")
-
-    async def _of_this_run(
-        self, module: Module, wanted: dict[str, Manifest], found: list[Pod]
-    ) -> dict[str, Manifest]:
-        """Of the wanted pods those that this run has: where it ended, the pod that ended alone."""
-        own = self._settings.slot
-        if own not in wanted:
-            return wanted
-        # Whatever became of the rest of what a pod is made of: the run is the same one.
-        mine = [pod for pod in found if pod.slot == own and pod.run == module.restarts and not pod.going]
-        ends = [pod for pod in mine if pod.finished and not pod.lost]
-        for pod in ends:
-            if pod.ended:
-                await self.deployment.note_end(module.name, module.restarts, pod.ended.document())
-                break
-        if self._ended(module.name) is None:
-            return wanted
-        digest = manifests.digest(wanted[own])
-        return {own: wanted[own]} if any(pod.digest == digest for pod in ends) else {}
-
-    def _note(self, module: Module, placed: Placed) -> None:
-        """Remember what became of the pods of a module."""
-        name = module.object_name
-        self._pods_of[name] = {
-            **{slot: _Known(pod.uid, pod.finished) for slot, pod in placed.there.items()},
-            **{slot: _Known(made.uid, False) for slot, made in placed.made.items()},
-        }
-        own = placed.there.get(self._settings.slot) or placed.made.get(self._settings.slot)
-        if own is not None:
-            self.events.know(name, "Pod", own.name, own.uid)
-        for slot in self._settings.slots:
-            self._not_made.pop((name, slot), None)
-            if slot in placed.refused:
-                self._not_made[(name, slot)] = placed.refused[slot]
+        if basis is not None and not (there is None and self._module_pods.is_settled(basis)):
+            await self._module_pods.place(basis, there)
 
     async def _apply_name(self, wanted: Manifest) -> None:
         """Raises NameTakenError where the Service is not this gateway's; force would take it from them."""
@@ -819,10 +656,15 @@ class Modules:
             with self._alone("", problems):
                 await self.deployment.keep_pull_secrets(self.deployment.pull_secrets - gone)
 
-    def _basis(self, module: Module) -> _Basis:
-        """Tells one wanted state of a module's objects from another, at no cost for who probes."""
-        return module, self.identities.known.get(module.identity, ""), self._owner, self._addresses
+    def _basis(self, module: Module) -> Basis | None:
+        """What a module's objects are to be made of now; None as long as not all of it is known."""
+        generation = self.identities.known.get(module.identity)
+        if generation is None or self._owner is None:
+            return None
+        return Basis(module, generation, self._owner, self._addresses)
 
     def _is_applied(self, module: Module) -> bool:
-        basis, name = self._basis(module), module.object_name
-        return self._applied.get(name) == basis and self._settled.get(name) == basis
+        basis = self._basis(module)
+        if basis is None or self._applied.get(module.object_name) != basis:
+            return False
+        return self._module_pods.is_settled(basis)

@@ -51,7 +51,7 @@ class Registry:
 
 @dataclass(frozen=True)
 class Module:
-    """One desired module. `object_name` names ServiceAccount and Service, with a slot its Deployment.
+    """One desired module. `object_name` names ServiceAccount and Service, with a slot and more its pods.
 
     `env` is the module's own, with that of createOptions under it; `parts` is what createOptions say else.
     `deployed`: by edgeAgent, which then gives it some variables of the contract. `running` is false for one
@@ -261,7 +261,7 @@ def assemble(candidates: Iterable[Candidate], release: str, *, shares_volumes: b
             refused[candidate.name] = "; ".join(candidate.problems)
         else:
             read.append(candidate.module)
-    # Names of the chart's own Deployment, ServiceAccount and Services.
+    # Names of the chart's own objects.
     takers: dict[str, list[str]] = {
         f"{release}-daemon": ["the daemon"],
         f"{release}-gateway": ["the gateway's Service"],

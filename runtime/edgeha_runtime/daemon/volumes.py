@@ -5,11 +5,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Callable
 from typing import Protocol
 
-from .pods import Pod, Trouble
+from .kube import ERRORS, describe
+from .logs import fields
+from .pods import Board, Pod, Trouble
+
+# Between two looks at what pods wait for.
+LOOK_SECONDS = 5.0
 
 MOUNT_REASONS = frozenset({"FailedAttachVolume", "FailedMapVolume", "FailedMount"})
+
+
+_log = logging.getLogger(__name__)
 
 
 class Claims(Protocol):
@@ -36,3 +47,58 @@ async def trouble(pod: Pod, cluster: Claims) -> Trouble | None:
     mounts = [one for one in await cluster.warnings("Pod", pod.name) if one[0] in MOUNT_REASONS]
     # It may still come right: a volume leaves a machine that died after some minutes.
     return Trouble(f"its volumes are not there: {': '.join(mounts[-1])}", False) if mounts else None
+
+
+class Volumes:
+    """What keeps the pods on a board from their volumes.
+
+    `late` is called with a module and a text for what waiting alone will not change.
+    """
+
+    def __init__(self, cluster: Claims, board: Board, late: Callable[[str, str], None]) -> None:
+        self._cluster = cluster
+        self._board = board
+        self._late = late
+        self._found: dict[str, Trouble] = {}  # by pod
+        self._wake = asyncio.Event()
+
+    def of(self, pod: Pod) -> Trouble | None:
+        """What keeps a pod from its volumes, as of the last look."""
+        return self._found.get(pod.name)
+
+    def look(self) -> None:
+        """Something moved on the board."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Look while pods wait, until cancelled."""
+        before: set[str] = set()
+        while True:
+            waiting = {pod.name: pod for pod in self._board.waiting()}
+            looked: dict[str, Trouble] = {}
+            # A pod that only starts is not worth a question.
+            for name in sorted(before & waiting.keys()):
+                found = await self._look_at(waiting[name])
+                if found is None:
+                    continue
+                looked[name] = found
+                if found.lasting and found != self._found.get(name):
+                    self._late(waiting[name].module, found.text)
+            self._found = looked
+            before = set(waiting)
+            self._wake.clear()
+            if waiting:
+                await asyncio.sleep(LOOK_SECONDS)
+            else:
+                await self._wake.wait()
+
+    async def _look_at(self, pod: Pod) -> Trouble | None:
+        try:
+            return await trouble(pod, self._cluster)
+        except ERRORS as error:
+            _log.info("volumes not looked for", extra=fields(pod=pod.name, reason=describe(error)))
+            return self._found.get(pod.name)
+        except Exception:
+            # A word less is no reason to end the daemon that signs for running modules.
+            _log.exception("volumes not looked for", extra=fields(pod=pod.name))
+            return None

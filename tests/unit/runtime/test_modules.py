@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-from edgeha_runtime.daemon import manifests, modules, placement
+from edgeha_runtime.daemon import manifests, modules, placement, volumes
 from edgeha_runtime.daemon.hub import HubClient, Identity
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 from edgeha_runtime.daemon.kube import Applied, Cluster, ClusterError
@@ -299,7 +299,7 @@ def pod_is(
 async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
     monkeypatch.setattr(modules, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(modules, "RETRY_SECONDS", (0.01,))
-    monkeypatch.setattr(modules, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(volumes, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(placement, "LOST_SECONDS", 0.0)
     made = Gateway(tmp_path)
     async with made.running():
