@@ -48,6 +48,11 @@ async def restart(daemon: Daemon, **extra: str) -> None:
     (daemon.folder / "daemon.log").write_text("")
     await daemon.start(**extra)
 
+    async def knows_callers() -> bool:
+        return "was not seen yet" not in (await daemon.ready())[1]
+
+    await until("it saw its module set", knows_callers)
+
 
 async def test_what_was_encrypted_opens_after_a_kill_and_for_its_module_only(served: Daemon) -> None:
     plain, vector = os.urandom(40_000), text(b"one vector for all")
