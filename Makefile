@@ -43,7 +43,7 @@ test: system venv ## all that CI runs
 	@$(MAKE) --no-print-directory static build go-tests unit sanity integration molecule e2e
 	@tools/stage-summary
 
-test-all: system ## and what does not fit there: the power cuts, a login by the real az
+test-all: system ## and what does not fit there: slow scenarios, power cuts, a login by the real az
 	@$(stage) az -- tools/az
 	@EDGEHA_AZ="$$(tools/az)" $(MAKE) --no-print-directory test E2E_FLAGS=--run-slow \
 	  MACHINE_SCENARIOS="$(MACHINE_SCENARIOS) $(LONG_SCENARIOS)"

@@ -44,7 +44,9 @@ _MEASURED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="also the power cuts: minutes each")
+    parser.addoption(
+        "--run-slow", action="store_true", help="also what takes minutes each, such as power cuts"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

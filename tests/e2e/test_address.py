@@ -68,6 +68,7 @@ def address(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
     found.move("")
 
 
+@pytest.mark.slow
 def test_a_device_reaches_the_gateway_at_its_address_on_either_machine(
     lab: Lab,
     playbooks: Playbooks,

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import observed, site_of
 from tests.e2e.lab import Gateway, Lab, digest, wait_for
 from tests.e2e.playbook import Playbooks, problems
@@ -19,6 +21,7 @@ MESSAGES_LIMIT_SECONDS = 30
 FILES = ("master-key.json", "identities.json")
 
 
+@pytest.mark.slow
 def test_a_gateway_goes_on_with_the_state_of_a_backup(
     lab: Lab, playbooks: Playbooks, new_gateway: Callable[[str], Gateway], tmp_path: Path
 ) -> None:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import DEPLOYMENT, observed
 from tests.e2e.lab import Gateway, Lab, wait_for
 from tests.e2e.playbook import Playbooks
@@ -30,6 +32,7 @@ def speaks(lab: Lab, gateway: Gateway, since: int = 0) -> int:
     return found[-1].seq
 
 
+@pytest.mark.slow
 def test_certificates_and_the_provisioning_service_by_the_inventory_alone(
     lab: Lab, playbooks: Playbooks, new_gateway: Callable[[str], Gateway], tmp_path: Path
 ) -> None:

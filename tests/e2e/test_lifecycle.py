@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import observed, site_of
 from tests.e2e.lab import ROOT, Gateway, Lab, digest, wait_for
 from tests.e2e.playbook import Playbooks
@@ -55,6 +57,7 @@ def test_an_upgrade_and_a_rollback_lose_nothing(
     assert playbooks.run("site.yml", variables=site_of(gateway)).finished().changed == 0
 
 
+@pytest.mark.slow
 def test_state_stays_until_it_is_purged(
     lab: Lab, playbooks: Playbooks, new_gateway: Callable[[str], Gateway]
 ) -> None:

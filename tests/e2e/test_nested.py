@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.conftest import observed
 from tests.e2e.lab import ROOT, Gateway, Lab, wait_for
 from tests.e2e.playbook import Playbooks
@@ -21,6 +23,7 @@ MANIFEST = str(ROOT / "inventories/local/files/edge.json")
 MESSAGES_LIMIT_SECONDS = 60
 
 
+@pytest.mark.slow
 def test_messages_of_the_lower_gateway_come_by_the_upper_one(
     lab: Lab, playbooks: Playbooks, new_gateway: Callable[[str], Gateway], tmp_path: Path
 ) -> None:
