@@ -26,17 +26,18 @@ from tests.tls import issue
 MANIFEST = str(ROOT / "inventories/local/files/edge.json")
 HOST = "gateway.plant.test"
 LIMIT_SECONDS = 60
+EXPOSURES = ["ClusterIP", "LoadBalancer"]
 
 
 class Address:
     """An address of the lab's network that one machine at a time answers for, as keepalived sees to it."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, number: int) -> None:
         nodes = lab.get("nodes", "--selector=!node-role.kubernetes.io/control-plane")["items"]
         self.machines = [node["metadata"]["name"] for node in nodes]
         own = next(one["address"] for one in nodes[0]["status"]["addresses"] if one["type"] == "InternalIP")
         # The last ones of the lab's network, which gives the first ones to its machines.
-        self.text = str(ipaddress.ip_network(f"{own}/24", strict=False).broadcast_address - 20)
+        self.text = str(ipaddress.ip_network(f"{own}/24", strict=False).broadcast_address - 20 - number)
         self._holder = ""
 
     def move(self, machine: str) -> None:
@@ -55,9 +56,9 @@ class Address:
 
 
 @pytest.fixture
-def address(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
-    """The address, under the gateway's name for clients of this process."""
-    found = Address(lab)
+def address(lab: Lab, exposure: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
+    """An address of its own for each exposure, under the gateway's name for clients of this process."""
+    found = Address(lab, EXPOSURES.index(exposure))
     resolve = socket.getaddrinfo
 
     def resolved(host: Any, *words: Any, **more: Any) -> Any:
@@ -68,15 +69,29 @@ def address(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Address]:
     found.move("")
 
 
+def balance(lab: Lab, gateway: Gateway) -> None:
+    """Do for the gateway's Service what a load balancer's controller does: give it the address it asks for.
+
+    A stand-in: the lab has no load balancer. That the machines take what is sent there is kube-proxy's own.
+    """
+    name, where = f"service/{gateway.name}-gateway", ("-n", gateway.namespace)
+    service = lab.get(name, *where)
+    assert service["spec"]["type"] == "LoadBalancer"
+    status = {"status": {"loadBalancer": {"ingress": [{"ip": service["spec"]["loadBalancerIP"]}]}}}
+    lab.kubectl("patch", name, *where, "--subresource=status", "--type=merge", "--patch", json.dumps(status))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("exposure", EXPOSURES)
 def test_a_device_reaches_the_gateway_at_its_address_on_either_machine(
     lab: Lab,
     playbooks: Playbooks,
     new_gateway: Callable[[str], Gateway],
     address: Address,
     tmp_path: Path,
+    exposure: str,
 ) -> None:
-    gateway = new_gateway("e2e-address")
+    gateway = new_gateway(f"e2e-{exposure.lower()}")
     authority = issue("edge CA of the tests", ca=True)
     pair = {"tls.crt": authority.pem, "tls.key": authority.key_pem}
     secret = {
@@ -89,10 +104,13 @@ def test_a_device_reaches_the_gateway_at_its_address_on_either_machine(
     bundle.write_text(lab.ca_file.read_text() + authority.pem)
     entry = {
         "name": gateway.name, "deployment": MANIFEST, "hostname": HOST, "address": address.text,
+        "exposure": exposure,
         "chart_values": {"edgeCa": {"existingSecret": "ca"}},
     }  # fmt: skip
     site = {"edge_ca_bundle": str(bundle), "edge_gateways": [entry]}
     playbooks.run("site.yml", variables=site).finished()
+    if exposure == "LoadBalancer":
+        balance(lab, gateway)
 
     key = base64.b64encode(secrets.token_bytes(32)).decode()
     leaf = f"{gateway.name}-leaf"
