@@ -33,10 +33,10 @@ class Site:
         self._playbooks = playbooks
         self._file = file
 
-    def run(self, *words: str, manifest: dict[str, Any] = MANIFEST) -> Run:
-        """Run site.yml with a deployment."""
+    def run(self, *words: str, manifest: dict[str, Any] = MANIFEST, **more: Any) -> Run:
+        """Run site.yml with a deployment. `more`: of the gateway's entry."""
         self._file.write_text(json.dumps(manifest))
-        entry = {"name": self.gateway.name, "deployment": str(self._file), "standby": True}
+        entry = {"name": self.gateway.name, "deployment": str(self._file), "standby": True, **more}
         return self._playbooks.run("site.yml", *words, variables={"edge_gateways": [entry]})
 
     def status(self, folder: Path, *words: str) -> Run:
@@ -342,6 +342,19 @@ def test_what_becomes_of_a_module_that_ends_is_its_restart_policys(site: Site) -
     assert not site.pods().keys() & {"done", "gave-up"}
     assert state("done") == ("stopped", 0, False)
     site.run().finished()
+
+
+def test_another_name_of_the_gateway_reaches_all_modules(site: Site) -> None:
+    name = "edge.plant.test"
+    site.run(hostname=name).finished()
+    pods = site.in_slot("a")
+    for module, variable in (("sensor", "IOTEDGE_GATEWAYHOSTNAME"), ("edgeHub", "EdgeDeviceHostName")):
+        (container,) = [one for one in pods[module]["spec"]["containers"] if one["name"] == "module"]
+        assert {"name": variable, "value": name} in container["env"]
+    # The sensor believes edgeHub by the new name.
+    site.messages(site.last())
+    site.run().finished()
+    site.messages(site.last())
 
 
 def test_a_module_that_leaves_the_deployment_takes_everything_but_its_volume(site: Site) -> None:

@@ -41,6 +41,8 @@ VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
 # Where edgeAgent keeps the deployment for a start without the cloud, unless `storageFolder` says so.
 AGENT_FOLDER = "/tmp/edgeAgent"  # noqa: S108 - stock edgeAgent's own default
+# Variables of modules with names of gateways.
+_NAMES = frozenset({"EdgeDeviceHostName", "IOTEDGE_GATEWAYHOSTNAME", "IOTEDGE_PARENTEDGEHOSTNAME"})
 
 Manifest = dict[str, Any]
 
@@ -404,7 +406,22 @@ def _contract(module: Module, generation: str, settings: Settings) -> dict[str, 
             "IOTEDGE_APIVERSION": API_VERSION,
             "IOTEDGE_GATEWAYHOSTNAME": settings.gateway_hostname,
         }
+    else:
+        found |= _names(module, settings)
     return found
+
+
+def _names(module: Module, settings: Settings) -> dict[str, str]:
+    """The names of the gateway and of the one above it, for a module of edgeAgent.
+
+    edgeAgent tells them when it makes a module, and not again when they change.
+    """
+    own, above = (
+        ("EdgeDeviceHostName", "IOTEDGE_GATEWAYHOSTNAME")
+        if module.name in SYSTEM_MODULES
+        else ("IOTEDGE_GATEWAYHOSTNAME", "IOTEDGE_PARENTEDGEHOSTNAME")
+    )
+    return {own: settings.gateway_hostname} | ({above: settings.parent_host} if settings.parent_host else {})
 
 
 def _proxy(module: Module, settings: Settings) -> dict[str, str]:
@@ -435,7 +452,8 @@ def _container(module: Module, generation: str, settings: Settings) -> Manifest:
     env: list[Manifest] = [_variable(name, value) for name, value in sorted((contract | own).items())]
     if not any(name == "NODE_NAME" for name, _value in module.env):
         env.append({"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}})
-    env += [_variable(name, value) for name, value in module.env if name not in contract]
+    given = contract.keys() | (_NAMES if module.deployed and not module.is_agent else set())
+    env += [_variable(name, value) for name, value in module.env if name not in given]
     container: Manifest = {
         "name": "module",
         "image": module.image,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -305,13 +306,33 @@ def test_a_module_of_edge_agent_has_its_variables_and_those_that_the_daemon_know
         "IOTEDGE_APIVERSION": "2021-12-07",
         "IOTEDGE_AUTHSCHEME": "sasToken",
         "IOTEDGE_DEVICEID": "gw-1",
-        "IOTEDGE_GATEWAYHOSTNAME": "plant.example.net",
+        "EdgeDeviceHostName": "hub.example.net",
         "IOTEDGE_IOTHUBHOSTNAME": "hub.example.net",
         "IOTEDGE_MODULEGENERATIONID": "637",
         "IOTEDGE_MODULEID": "$edgeHub",
         "IOTEDGE_WORKLOADURI": "http://127.0.0.1:35001",
         "NODE_NAME": "own",
         "OwnText": "$$(B) $$$$",
+    }
+
+
+def test_modules_of_edge_agent_know_the_gateways_by_the_names_of_now(settings: Settings) -> None:
+    # As edgeAgent told them when it made them.
+    hub = {"EdgeDeviceHostName": "old", "IOTEDGE_GATEWAYHOSTNAME": "parent of before"}
+    other = {"IOTEDGE_GATEWAYHOSTNAME": "old", "IOTEDGE_PARENTEDGEHOSTNAME": "parent of before"}
+    alone = replace(settings, gateway_hostname="new")
+    below = replace(alone, parent_hostname="parent")
+
+    def names(of: Settings, module: str, env: dict[str, str]) -> dict[str, str | None]:
+        found = variables(made(of, module, env))
+        return {name: found[name] for name in (hub | other) if name in found}
+
+    assert names(alone, "edgeHub", hub) == {"EdgeDeviceHostName": "new"}
+    assert names(below, "edgeHub", hub) == {"EdgeDeviceHostName": "new", "IOTEDGE_GATEWAYHOSTNAME": "parent"}
+    assert names(alone, "m", other) == {"IOTEDGE_GATEWAYHOSTNAME": "new"}
+    assert names(below, "m", other) == {
+        "IOTEDGE_GATEWAYHOSTNAME": "new",
+        "IOTEDGE_PARENTEDGEHOSTNAME": "parent",
     }
 
 
