@@ -126,7 +126,7 @@ EXPECTED_OF_AGENT = {
 async def test_a_module_is_made_started_stopped_updated_and_removed(managed: Daemon) -> None:
     given = spec("Sensor", createOptions={"Labels": {"net.azure-devices.edge.env": "{}"}, "Env": ["A=1"]})
     given["config"]["env"] = [
-        {"key": "IOTEDGE_GATEWAYHOSTNAME", "value": "gateway.plant"},
+        {"key": "IOTEDGE_GATEWAYHOSTNAME", "value": "of-before.plant"},
         {"key": "IOTEDGE_WORKLOADURI", "value": "http://elsewhere"},
         {"key": "IOTEDGE_MODULEID", "value": "another"},
     ]
@@ -142,7 +142,7 @@ async def test_a_module_is_made_started_stopped_updated_and_removed(managed: Dae
     await until("it runs", lambda: "gw-sensor-a" in managed.api.placed())
     found = variables(managed, "gw-sensor-a")
     assert found["A"] == "1"
-    assert found["IOTEDGE_GATEWAYHOSTNAME"] == "gateway.plant", "the agent knows where its hub is"
+    assert found["IOTEDGE_GATEWAYHOSTNAME"] == managed.hub, "a name of before is nobody's any more"
     assert found["IOTEDGE_WORKLOADURI"] == "http://127.0.0.1:35001", "the daemon knows where the API is"
     assert found["IOTEDGE_MODULEID"] == "Sensor", "nobody gets another one's name"
 
