@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +36,7 @@ def test_next_run_finishes_what_was_begun(
     stop: Callable[[Started], None],
 ) -> None:
     gateway = new_gateway(f"e2e-{stop.__name__}")
+    copies = copies_of_keys()
     since = max((message.seq for message in lab.messages(gateway.name)), default=0)
     with playbooks.start("site.yml", variables=site_of(gateway)) as run:
         # Helm makes the objects, and the run waits for the pods.
@@ -45,6 +49,7 @@ def test_next_run_finishes_what_was_begun(
         stop(run)
         # Otherwise it was over before it was interrupted.
         assert run.wait(limit=30).code != 0
+    assert copies_of_keys() <= copies, "nobody removes them any more"
 
     playbooks.run("site.yml", variables=site_of(gateway)).finished()
     assert releases(lab, gateway)[-1] == "deployed"
@@ -57,6 +62,16 @@ def test_next_run_finishes_what_was_begun(
     seen = observed(lab, lambda: playbooks.run("site.yml", variables=site_of(gateway)).finished())
     assert seen.run.changed == 0, seen.run.changed_tasks()
     assert seen.differences == []
+
+
+def copies_of_keys() -> set[Path]:
+    """Files of Ansible's modules that hold a key of the cluster's administrator."""
+    found = set()
+    for file in Path(tempfile.gettempdir()).glob("tmp*"):
+        with contextlib.suppress(OSError):
+            if file.is_file() and b"client-key-data" in file.read_bytes():
+                found.add(file)
+    return found
 
 
 def releases(lab: Lab, gateway: Gateway) -> list[str]:
