@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,20 +35,25 @@ def test_next_run_finishes_what_was_begun(
     stop: Callable[[Started], None],
 ) -> None:
     gateway = new_gateway(f"e2e-{stop.__name__}")
-    copies = copies_of_keys()
+    copies: set[Path] = set()
+
+    def half_way() -> bool:
+        copies.update(copies_of_kubeconfig(playbooks))
+        return bool(releases(lab, gateway) and lab.pods(gateway, "daemon"))
+
     since = max((message.seq for message in lab.messages(gateway.name)), default=0)
     with playbooks.start("site.yml", variables=site_of(gateway)) as run:
         # Helm makes the objects, and the run waits for the pods.
         wait_for(
             "the installation to be half-way",
-            lambda: releases(lab, gateway) and lab.pods(gateway, "daemon"),
+            half_way,
             INSTALL_LIMIT_SECONDS,
             pause=0.2,
         )
         stop(run)
         # Otherwise it was over before it was interrupted.
         assert run.wait(limit=30).code != 0
-    assert copies_of_keys() <= copies, "nobody removes them any more"
+    assert not copies, "nobody would remove them after this"
 
     playbooks.run("site.yml", variables=site_of(gateway)).finished()
     assert releases(lab, gateway)[-1] == "deployed"
@@ -64,10 +68,11 @@ def test_next_run_finishes_what_was_begun(
     assert seen.differences == []
 
 
-def copies_of_keys() -> set[Path]:
-    """Files of Ansible's modules that hold a key of the cluster's administrator."""
+def copies_of_kubeconfig(playbooks: Playbooks) -> set[Path]:
+    """Temporary files with the key of the cluster's administrator, as there are while a module has one."""
     found = set()
-    for file in Path(tempfile.gettempdir()).glob("tmp*"):
+    for file in (playbooks.folder / "tmp").rglob("*"):
+        # They come and go.
         with contextlib.suppress(OSError):
             if file.is_file() and b"client-key-data" in file.read_bytes():
                 found.add(file)
