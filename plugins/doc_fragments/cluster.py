@@ -13,7 +13,7 @@ options:
   kubeconfig:
     description:
       - Path of the kubeconfig file, or its content as a mapping.
-      - Without it E(K8S_AUTH_KUBECONFIG) is used, then C(~/.kube/config).
+      - Without it E(K8S_AUTH_KUBECONFIG) is used, then E(KUBECONFIG), then C(~/.kube/config).
     type: raw
   context:
     description:

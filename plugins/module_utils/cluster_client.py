@@ -82,7 +82,13 @@ def connect(params: Mapping[str, Any], cache_file: str, timeout: float = 15.0) -
     cache_file: where discovery keeps what it found.
     Raises ClusterError when there is no usable kubeconfig or no answer.
     """
-    given = params.get("kubeconfig") or os.environ.get("K8S_AUTH_KUBECONFIG") or "~/.kube/config"
+    # In the order of kubernetes.core, so that its modules find the same cluster.
+    given = (
+        params.get("kubeconfig")
+        or os.environ.get("K8S_AUTH_KUBECONFIG")
+        or os.environ.get("KUBECONFIG")
+        or "~/.kube/config"
+    )
     configuration = kubernetes.client.Configuration()
     configuration.retries = False
     options: dict[str, Any] = {
@@ -97,10 +103,10 @@ def connect(params: Mapping[str, Any], cache_file: str, timeout: float = 15.0) -
         load, options["config_dict"] = kubernetes.config.new_client_from_config_dict, dict(given)
     else:
         name = f"the kubeconfig {given}"
-        file = Path(str(given)).expanduser()
-        if not file.is_file():
+        files = [Path(part).expanduser() for part in str(given).split(os.pathsep) if part]
+        if not any(file.is_file() for file in files):
             raise ClusterError(f"{name} does not exist", "correct edge_kubeconfig")
-        options["config_file"] = str(file)
+        options["config_file"] = os.pathsep.join(map(str, files))
     try:
         api = load(**options)
     # A broken kubeconfig makes the library raise whatever its parser stumbles over.

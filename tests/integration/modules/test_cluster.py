@@ -10,6 +10,7 @@ import base64
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
 
 ROOT = Path(__file__).resolve().parents[3]
+HELM_LIMIT_SECONDS = 60
 HELM = shutil.which("helm") or str(control_plane.HOME / "cache" / "bin" / "helm")
 NODE = {
     "apiVersion": "v1",
@@ -114,8 +116,8 @@ def inventory(hub: Hub, machine: ControlPlane, tmp_path: Path) -> Callable[..., 
 def site(run_playbook: Callable[..., Run], inventory: Callable[..., Path]) -> Callable[..., Run]:
     """Return a function that runs site.yml with these variables changed."""
 
-    def run(*options: str, **changes: Any) -> Run:
-        return run_playbook(["-i", str(inventory(**changes)), "site.yml", *options])
+    def run(*options: str, environment: dict[str, str] | None = None, **changes: Any) -> Run:
+        return run_playbook(["-i", str(inventory(**changes)), "site.yml", *options], **(environment or {}))
 
     return run
 
@@ -196,15 +198,9 @@ def test_keys_stay_in_the_secret(hub: Hub, machine: ControlPlane, site: Callable
     secret = json.loads(machine.kubectl("get", "secret", "gw-1-device", "-n", "edge-gw-1", "-o", "json"))
     encoded = secret["data"]["device-key"]
     key = base64.b64decode(encoded).decode()
-    helm = subprocess.run(
-        [HELM, "get", "all", "gw-1", "-n", "edge-gw-1", "--kubeconfig", str(machine.admin)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    assert "deviceId: gw-1" in helm.stdout
-    for where in (run.text, helm.stdout):
+    release = helm(machine, "get", "all", "gw-1", "-n", "edge-gw-1")
+    assert "deviceId: gw-1" in release
+    for where in (run.text, release):
         for secret_text in (key, encoded, hub.keys["iothubowner"]):
             assert secret_text not in where
 
@@ -216,3 +212,71 @@ def test_keys_stay_in_the_secret(hub: Hub, machine: ControlPlane, site: Callable
     assert seen["identity_etag"] == again.results["Check the hub"]["devices"][0]["identity_etag"]
     assert again.results["Register the gateways' devices"]["skipped"]
     assert "Gateway gw-1" in again.failures[-1]
+
+
+@pytest.mark.parametrize("by", ["inventory", "environment"])
+def test_helm_finishes_what_was_left_in_the_cluster_of_the_context(
+    machine: ControlPlane, site: Callable[..., Run], tmp_path: Path, by: str
+) -> None:
+    """The kubeconfig's own context is another cluster, where nobody listens; K8S_AUTH_CONTEXT names ours."""
+    document = json.loads(machine.admin.read_text())
+    away = {"name": "away", "cluster": {"server": f"https://127.0.0.1:{free_port()}"}}
+    context = {"name": "away", "context": {"cluster": "away", "user": "t"}}
+    document["clusters"].append(away)
+    document["contexts"].append(context)
+    document["current-context"] = "away"
+    kubeconfig = tmp_path / "two"
+    kubeconfig.touch(mode=0o600)
+    kubeconfig.write_text(json.dumps(document))
+    name = f"gw-{by}"
+    environment = {"K8S_AUTH_CONTEXT": "t"}
+    changes: dict[str, Any] = {
+        "edge_gateways": [{"name": name, "deployment": "gw.json"}],
+        "edge_runtime_timeout": "3s",
+        "edge_kubeconfig": str(kubeconfig) if by == "inventory" else "",
+    }
+    if by == "environment":
+        environment["K8S_AUTH_KUBECONFIG"] = str(kubeconfig)
+    # Nothing runs the daemon here, so each run ends with that.
+    assert site(environment=environment, **changes).failures[-1:] != []
+    assert revisions(machine, name) == ["deployed"]
+    leave_half_way(machine, name)
+    assert revisions(machine, name) == ["deployed", "pending-upgrade"]
+
+    run = site(environment=environment, **changes)
+    finished = run.results["Finish what an earlier run left half-way"]
+    assert not finished.get("failed"), finished
+    assert f"Gateway {name}" in run.failures[-1]
+    assert revisions(machine, name)[-1] == "deployed"
+    assert "left half-way" not in helm(machine, "get", "values", name, "-n", f"edge-{name}")
+
+
+def leave_half_way(machine: ControlPlane, name: str) -> None:
+    """Begin an upgrade of a release as an earlier run did, and kill Helm while it waits."""
+    chart = str(ROOT / "charts/edge-runtime")
+    words = ["upgrade", name, chart, "-n", f"edge-{name}", "--reuse-values", "--wait"]
+    words += ["--set-string=trustBundle=left half-way"]
+    with subprocess.Popen([HELM, *words, "--kubeconfig", str(machine.admin)]) as process:
+        deadline = time.monotonic() + HELM_LIMIT_SECONDS
+        while "pending-upgrade" not in revisions(machine, name):
+            assert process.poll() is None, "the upgrade is over"
+            assert time.monotonic() < deadline, f"no upgrade in {HELM_LIMIT_SECONDS} s"
+            time.sleep(0.1)
+        process.kill()
+
+
+def revisions(machine: ControlPlane, name: str) -> list[str]:
+    """Status of each revision of a release, oldest first."""
+    history = json.loads(helm(machine, "history", name, "-n", f"edge-{name}", "--output=json"))
+    return [str(entry["status"]) for entry in history]
+
+
+def helm(machine: ControlPlane, *words: str) -> str:
+    done = subprocess.run(
+        [HELM, *words, "--kubeconfig", str(machine.admin)],
+        capture_output=True,
+        text=True,
+        timeout=HELM_LIMIT_SECONDS,
+        check=True,
+    )
+    return done.stdout

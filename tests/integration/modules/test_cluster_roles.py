@@ -140,6 +140,26 @@ def test_a_taint_that_is_none(role: Callable[..., Run]) -> None:
     assert "the taint 'a=b' is not written as key=value:Effect" in run.failures[0]
 
 
+@pytest.mark.parametrize("variable", ["K8S_AUTH_KUBECONFIG", "KUBECONFIG"])
+def test_a_cluster_that_the_environment_names(
+    cluster: ControlPlane,
+    role: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variable: str,
+) -> None:
+    # As kubectl takes it: several files, of which some need not be there.
+    monkeypatch.setenv(variable, f"{tmp_path / 'none'}:{cluster.admin}")
+    run = role("cluster_existing", kubeconfig="")
+    assert run.code == 0, run.text
+    assert [node["name"] for node in run.results["Look at the cluster"]["cluster"]["nodes"]] == ["machine-1"]
+
+    monkeypatch.setenv(variable, str(tmp_path / "none"))
+    run = role("cluster_existing", kubeconfig="")
+    assert run.code != 0
+    assert f"the kubeconfig {tmp_path / 'none'} does not exist" in run.failures[0]
+
+
 def test_nothing_is_changed_elsewhere(cluster: ControlPlane, role: Callable[..., Run]) -> None:
     run = role("cluster_existing", projects=PROJECTS)
     assert (run.code, run.changed) == (0, 0), run.text
