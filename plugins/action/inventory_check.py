@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 import operator
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 import yaml
 from ansible.plugins.action import ActionBase
 from ansible_collections.edgeha.iotedge.plugins.module_utils import (
+    cluster_environment,
     cluster_rules,
     inventory_rules,
     join_rules,
@@ -25,6 +27,7 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils import (
 )
 from ansible_collections.edgeha.iotedge.plugins.module_utils.problems import Problem
 from ansible_collections.edgeha.iotedge.plugins.plugin_utils import (
+    chart,
     credential_files,
     files,
     k3s_source,
@@ -60,7 +63,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         limits = {field.name: {"type": field.type} for field in fields(machine_rules.Limits)}
         _validation, arguments = self.validate_argument_spec(
             argument_spec={
-                "programs": {"type": "list", "elements": "str", "default": []},
+                "helm": {"type": "str", "default": "helm"},
                 "limits": {"type": "dict", "default": {}, "options": limits},
             }
         )
@@ -88,17 +91,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
         problems += [
             p for p in inventory_rules.clashes(self._clusters(host, values, variables)) if p.host == host
         ]
-        gateways = inventory_rules.wants_gateways(values)
         problems += [
-            Problem(
-                host,
-                f"program {program}",
-                "is not on the controller",
-                "install it, or put its folder on PATH; an execution environment of ours carries it",
-            )
-            for program in (arguments["programs"] if gateways else [])
-            if not shutil.which(program)
+            Problem(host, f"environment {name}", cluster_environment.FACT, cluster_environment.FIX)
+            for name in cluster_environment.misleading(os.environ, in_memory=cluster.mode == "k3s")
         ]
+        gateways = inventory_rules.wants_gateways(values)
+        helm = shutil.which(arguments["helm"])
+        if helm:
+            problems += _chart_problems(host, values, helm, problems)
+        elif gateways:
+            problems.append(
+                Problem(
+                    host,
+                    f"program {arguments['helm']}",
+                    "is not on the controller",
+                    "install it, or put its folder on PATH; an execution environment of ours carries it",
+                )
+            )
         bad = {problem.subject for problem in problems}
         meant = {*inventory_rules.misspelt(variables, role_variables).values(), *cluster.meant}
         meant -= {name for name, found in values.items() if found not in (None, "")}
@@ -147,6 +156,32 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core ships no t
                 )
             )
         return clusters
+
+
+def _chart_problems(
+    host: str, values: Mapping[str, Any], helm: str, known: Iterable[Problem]
+) -> list[Problem]:
+    """Return what the chart does not take of the values that gateways give it. known: problems so far."""
+    told = {problem.subject for problem in known}
+    asked: dict[str, list[str]] = {}
+    found = []
+    for gateway in inventory_rules.normalise_gateways(
+        values.get("edge_gateways"), values.get("edge_gateway_defaults")
+    ):
+        subject, given = f"gateway {gateway['name']}", gateway["chart_values"]
+        if not given or gateway["state"] == "absent" or subject in told:
+            continue
+        # Defaults give many gateways the same.
+        key = json.dumps(given, sort_keys=True, default=str)
+        if key not in asked:
+            asked[key] = chart.errors(helm, given)
+        found += [
+            Problem(
+                host, subject, f"the chart does not take its chart_values: {error}", "correct chart_values"
+            )
+            for error in asked[key]
+        ]
+    return found
 
 
 def given_limits(arguments: Mapping[str, Any]) -> machine_rules.Limits:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_environment
 
 try:
     import kubernetes
@@ -82,13 +83,11 @@ def connect(params: Mapping[str, Any], cache_file: str, timeout: float = 15.0) -
     cache_file: where discovery keeps what it found.
     Raises ClusterError when there is no usable kubeconfig or no answer.
     """
+    given = params.get("kubeconfig")
+    for name in cluster_environment.misleading(os.environ, in_memory=isinstance(given, Mapping)):
+        raise ClusterError(f"{name} {cluster_environment.FACT}", cluster_environment.FIX)
     # In the order of kubernetes.core, so that its modules find the same cluster.
-    given = (
-        params.get("kubeconfig")
-        or os.environ.get("K8S_AUTH_KUBECONFIG")
-        or os.environ.get("KUBECONFIG")
-        or "~/.kube/config"
-    )
+    given = given or os.environ.get("K8S_AUTH_KUBECONFIG") or os.environ.get("KUBECONFIG") or "~/.kube/config"
     configuration = kubernetes.client.Configuration()
     configuration.retries = False
     options: dict[str, Any] = {

@@ -24,7 +24,12 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.create_options impo
     is_create_options,
     join_create_options,
 )
-from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import AGENT, HUB, is_image
+from ansible_collections.edgeha.iotedge.plugins.module_utils.edge_manifest import (
+    AGENT,
+    HUB,
+    MAX_MODULES,
+    is_image,
+)
 from ansible_collections.edgeha.iotedge.plugins.module_utils.manifest_json import (
     ManifestError,
     Reader,
@@ -158,7 +163,12 @@ def _agent(reader: _Reader, content: Mapping[str, Any], path: str) -> list[dict[
             reader.refuse(join(path, str(key)), "unknown key of the desired properties")
     _runtime(reader, reader.optional(desired, "runtime", path), join(path, "runtime"))
     found = []
-    for name, module in reader.optional(desired, "modules", path).items():
+    modules = reader.optional(desired, "modules", path)
+    if len(modules) > MAX_MODULES:
+        reader.refuse(
+            join(path, "modules"), f"has {len(modules)}; a device has at most {MAX_MODULES} modules"
+        )
+    for name, module in modules.items():
         entry = _module(reader, str(name), module, join(join(path, "modules"), str(name)))
         if entry:
             found.append(entry)

@@ -42,9 +42,10 @@ SECRET_ENTRIES: Mapping[str, tuple[str, ...]] = {
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 _PORT = re.compile(r":[0-9]{1,5}$")
 _OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_ID_SCOPE = re.compile(r"[A-Za-z0-9-]{1,64}")
-# "DPS, terminology": up to 128 characters out of this set, of which the last is a letter, a digit or a dash.
-_REGISTRATION = re.compile(r"[A-Za-z0-9._:-]{0,127}[A-Za-z0-9-]")
+_ID_SCOPE = re.compile(r"[A-Za-z0-9]{1,64}")
+# "DPS, terminology": up to 128 characters out of this set, in which case does not count. Keys of a group's
+# devices are derived of the lower case. As in the chart's schema.
+_REGISTRATION = re.compile(r"[a-z0-9]([a-z0-9._:-]{0,126}[a-z0-9])?")
 Finding = tuple[str, str]
 
 
@@ -168,8 +169,8 @@ def _dps_errors(dps: Mapping[str, Any], entry: Mapping[str, Any]) -> Iterator[Fi
     if not isinstance(own, str) or not _REGISTRATION.fullmatch(own):
         yield (
             f"dps.registration_id {own!r} is not a registration id",
-            "letters, digits, dashes, dots, underscores and colons, at most 128; it ends with a letter, a "
-            "digit or a dash",
+            "lower-case letters, digits, dashes, dots, underscores and colons, at most 128; it begins and "
+            "ends with a letter or a digit",
         )
     endpoint = dps.get("endpoint")
     if endpoint and not (isinstance(endpoint, str) and _HOST_NAME.fullmatch(_PORT.sub("", endpoint))):

@@ -82,8 +82,9 @@ OWN_CHART_VALUES = (
 # How devices reach edgeHub: the type of its Service.
 EXPOSURES = ("ClusterIP", "LoadBalancer", "NodePort")
 
-# The chart's own limit: names of Services and modules are made from it and must stay DNS labels.
-_GATEWAY_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+# The chart's own limit: names of Services, which begin with a letter, and of modules are made from it and
+# must stay DNS labels.
+_GATEWAY_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _HOSTNAME = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?")
 # As in the chart's schema.
 _QUANTITY = re.compile(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|k|M|G|T)?")
@@ -238,7 +239,7 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
                 "address": merged.get("address") or "",
                 "exposure": merged.get("exposure") or EXPOSURES[0],
                 "chart_values": mapping(merged.get("chart_values")),
-                "storage": {key: storage[key] for key in STORAGE_KEYS},
+                "storage": {key: str(storage[key]) for key in STORAGE_KEYS},
                 **gateway_identity.normalised(merged, device_id),
             }
         )
@@ -415,6 +416,13 @@ class _Check:
                 f"{hostname!r} is not a host name",
                 "give the name alone, such as contoso.azure-devices.net, without https:// and path",
             )
+        # Helm keeps it in the cluster, and the pods of the gateways have it in their environment.
+        if "@" in (self.get("edge_http_proxy") or "") and not self.has_no_gateways():
+            self.add(
+                "variable edge_http_proxy",
+                "holds a user name, and gateways show their proxy to all who may see their pods",
+                "name a proxy that asks for none",
+            )
         key = self.get("iothub_policy_key")
         if key:
             try:
@@ -489,7 +497,7 @@ class _Check:
             self.add(
                 subject,
                 "the name is not a DNS label of at most 40 characters",
-                "use lower-case letters, digits and dashes, and begin and end with a letter or a digit",
+                "use lower-case letters, digits and dashes, begin with a letter and end with one or a digit",
             )
         device_id = entry.get("device_id")
         if isinstance(device_id, str) and device_id:

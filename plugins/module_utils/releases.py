@@ -47,7 +47,7 @@ def wanted(
             "source": gateway["credential"]["source"],
             "provisioned": bool(gateway["dps"]),
             "digest": digest,
-            "values": _merged(
+            "values": merged(
                 {
                     **gateway_identity.chart_values(gateway, settings["iothub_hostname"]),
                     "image": {"registry": settings["image_registry"]},
@@ -88,12 +88,12 @@ def _below(gateway: Mapping[str, Any], gateways: Iterable[Mapping[str, Any]]) ->
     ]
 
 
-def _merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     """Return a mapping with another laid over it, mappings inside of it likewise."""
     found = dict(base)
     for key, value in more.items():
         both = isinstance(found.get(key), Mapping) and isinstance(value, Mapping)
-        found[key] = _merged(found[key], value) if both else value
+        found[key] = merged(found[key], value) if both else value
     return found
 
 
@@ -105,8 +105,9 @@ def unsettled(
     """Return the releases of gateways that are not known to be as wanted.
 
     Each has ``unfinished`` besides: the revision that a run before left half-way, None when there is none.
-    Helm refuses to touch a release whose last operation was interrupted, and kubernetes.core takes one that
-    failed for unchanged when its values are the same; a rollback to that revision puts both right.
+    Helm refuses to touch a release whose last operation was interrupted, also a removal, and kubernetes.core
+    takes one that failed for unchanged when its values are the same; a rollback to that revision puts all
+    right.
 
     releases: as `wanted` returns them. observed: what the cluster has, as `edgeha.iotedge.cluster_info` tells
     of gateways. devices: what the hub has, as `edgeha.iotedge.iothub_check` tells of devices. A gateway is as
@@ -132,7 +133,7 @@ def unsettled(
         if not settled:
             status = str(deployed.get("status", ""))
             same = deployed.get("values") == release["values"]
-            stuck = status.startswith("pending") or (status == "failed" and same)
+            stuck = status.startswith(("pending", "uninstalling")) or (status == "failed" and same)
             found.append({**release, "unfinished": deployed["revision"] if stuck else None})
     return found
 

@@ -61,6 +61,8 @@ _K3S_VERSION = re.compile(r"v[0-9]+\.[0-9]+\.[0-9]+(?:-rc[0-9]+)?\+k3s[0-9]+")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _K3S_TOKEN = re.compile(r"K10[0-9a-f]{64}::[^\s:]+:\S+")
 _KUBEADM_TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
+# As in the chart's schema: name, port and the first part of the images' names.
+_REGISTRY = re.compile(r"[^/\s@](\S*[^/\s])?")
 _CA_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _CRON_FIELD = re.compile(r"[0-9A-Za-z*/,?-]+")
 _CRON_WORDS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
@@ -446,6 +448,12 @@ def _proxy(value: str) -> list[Finding]:
     return _port(value)
 
 
+def _registry(value: str) -> list[Finding]:
+    if "://" not in value and _REGISTRY.fullmatch(value):
+        return []
+    return [(f"{value!r} is not the address of a registry", "write it like registry.example.org:5000/edge")]
+
+
 def _no_proxy(value: str) -> list[Finding]:
     found: list[Finding] = []
     for part in value.split(","):
@@ -480,6 +488,7 @@ FORMATS: Mapping[str, Callable[[Any], list[Finding]]] = {
     "edge_cluster_vip_interface": _interface,
     "edge_drain_timeout": _positive,
     "edge_http_proxy": _proxy,
+    "edge_image_registry": _registry,
     "edge_join_ca_hash": _ca_hash,
     "edge_k3s_agent_options": _options,
     "edge_k3s_data_dir": _absolute,

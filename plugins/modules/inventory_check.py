@@ -25,12 +25,12 @@ description:
     command line, and in the folder of the playbook that runs; in each the folder C(files) is searched second.
   - This is an action plugin and runs on the controller.
 options:
-  programs:
+  helm:
     description:
-      - Programs that must be on the controller where there are gateways, by name or path.
-    type: list
-    elements: str
-    default: []
+      - Helm, by name or path. It must be on the controller where there are gateways, and is asked whether the
+        chart takes the C(chart_values) that gateways give it.
+    type: str
+    default: helm
   limits:
     description:
       - What machines must have, with the keys C(clock), C(server_memory), C(agent_memory), C(server_cpus),
@@ -44,7 +44,7 @@ extends_documentation_fragment:
 EXAMPLES = r"""
 - name: Check the inventory
   edgeha.iotedge.inventory_check:
-    programs: [helm]
+    helm: /usr/local/bin/helm
   register: inventory
 """
 

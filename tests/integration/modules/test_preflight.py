@@ -11,6 +11,7 @@ always there, and that preflight gathers all problems before it fails is shown i
 from __future__ import annotations
 
 import base64
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from tests.integration.modules import control_plane
+
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
 
 ROOT = Path(__file__).resolve().parents[3]
+HELM = shutil.which("helm") or str(control_plane.HOME / "cache" / "bin" / "helm")
 MANIFEST = (ROOT / "inventories" / "local" / "files" / "demo.json").read_text()
 KUBECONFIG = {
     "apiVersion": "v1",
@@ -132,6 +136,19 @@ def test_check_mode_finds_the_same(
         ({"iothub_policy_key": "{{ vault_key }}"}, "variable iothub_policy_key 'vault_key' is undefined"),
         ({"edge_ca_bundle": "nofile.pem"}, "variable edge_ca_bundle nofile.pem does not exist"),
         ({"edge_runtime_helm_binary": "no-such-helm"}, "program no-such-helm is not on the controller"),
+        (
+            {
+                "edge_runtime_helm_binary": HELM,
+                "edge_gateways": [
+                    {
+                        "name": "gw-1",
+                        "deployment": "files/gw.json",
+                        "chart_values": {"callers": {"checkAdress": False}},
+                    }
+                ],
+            },
+            "gateway gw-1 the chart does not take its chart_values: at '/callers' checkAdress correct",
+        ),
         (
             {"edge_storage_backend": "longhorn"},
             "edge_storage_backend is 'longhorn', which is not in this version",

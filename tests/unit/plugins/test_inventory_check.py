@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from ansible_collections.edgeha.iotedge.plugins.module_utils import cluster_client
+
 ROOT = Path(__file__).resolve().parents[3]
 PLAY = [
     {
@@ -20,7 +23,7 @@ PLAY = [
         "gather_facts": False,
         "connection": "local",
         "tasks": [
-            {"edgeha.iotedge.inventory_check": {"programs": ["no-such-program"]}, "register": "found"},
+            {"edgeha.iotedge.inventory_check": {"helm": "no-such-program"}, "register": "found"},
             {
                 "ansible.builtin.copy": {
                     "content": "{{ found | to_json }}",
@@ -34,7 +37,12 @@ PLAY = [
 ]
 
 
-def check(folder: Path, groups: dict[str, list[str]], **variables: Any) -> dict[str, Any]:
+def check(
+    folder: Path,
+    groups: dict[str, list[str]],
+    environment: dict[str, str] | None = None,
+    **variables: Any,
+) -> dict[str, Any]:
     """Return what the action says of the cluster plant07."""
     children = {name: {"hosts": {host: {} for host in hosts}} for name, hosts in groups.items()}
     children["edge_clusters"] = {"hosts": {"plant07": {}}}
@@ -45,7 +53,7 @@ def check(folder: Path, groups: dict[str, list[str]], **variables: Any) -> dict[
         [program, "--inventory", folder / "hosts.json", folder / "play.json"],
         cwd=ROOT, capture_output=True, text=True, timeout=180, check=False,
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_HOME": str(folder / "home"),
-             "K8S_AUTH_KUBECONFIG": ""},
+             "K8S_AUTH_KUBECONFIG": "", **(environment or {})},
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     found: dict[str, Any] = json.loads((folder / "plant07").read_text())
@@ -94,3 +102,33 @@ def test_programs_are_asked_for_where_there_are_gateways(tmp_path: Path) -> None
     ]
     # What is not set cannot be used, also where that is no row.
     assert found["usable"] == {"iothub": False, "cluster": False}
+
+
+def test_an_environment_that_names_another_cluster(tmp_path: Path) -> None:
+    # As AWX sets it for a credential of the type "OpenShift or Kubernetes API Bearer Token".
+    environment = {
+        "K8S_AUTH_HOST": "https://other.example:6443",
+        "K8S_AUTH_API_KEY": "a-token",
+        "K8S_AUTH_VERIFY_SSL": "true",
+        "K8S_AUTH_CONTEXT": "other",
+    }
+    existing = check(
+        tmp_path, {}, environment, edge_gateways=[], edge_cluster_mode="existing", edge_kubeconfig="/x"
+    )
+    told = ["environment K8S_AUTH_API_KEY: unset it (on AWX: take its credential off the job template)"]
+    told += ["environment K8S_AUTH_HOST: unset it (on AWX: take its credential off the job template)"]
+    assert [text for text in subjects(existing) if "K8S" in text] == told
+    # The kubeconfig of a k3s of ours has a context of its own.
+    ours = [text for text in subjects(check(tmp_path, {}, environment, edge_gateways=[])) if "K8S" in text]
+    assert [text.partition(":")[0] for text in ours] == [
+        "environment K8S_AUTH_API_KEY",
+        "environment K8S_AUTH_CONTEXT",
+        "environment K8S_AUTH_HOST",
+    ]
+    assert "a-token" not in json.dumps(existing)
+
+
+def test_a_client_of_ours_says_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("K8S_AUTH_HOST", "https://other.example:6443")
+    with pytest.raises(cluster_client.ClusterError, match="K8S_AUTH_HOST is set, and would send parts"):
+        cluster_client.connect({"kubeconfig": str(tmp_path / "none")}, str(tmp_path / "discovery"))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,17 @@ WITH_EDGE_HUB = (Path(__file__).parents[4] / "inventories/local/files/edge.json"
 def read_file(path: str) -> str:
     if path == "missing.json":
         raise inventory_rules.FileMissingError(["/inventory/missing.json"])
-    return {"text.json": "hello", "empty.json": "{}", "edge.json": WITH_EDGE_HUB}.get(path, MANIFEST)
+    known = {"text.json": "hello", "empty.json": "{}", "edge.json": WITH_EDGE_HUB, "many.json": many(51)}
+    return known.get(path, MANIFEST)
+
+
+def many(count: int) -> str:
+    """A manifest of so many modules."""
+    module = {"settings": {"image": "registry.example/sensor:1"}}
+    document = json.loads(MANIFEST)
+    agent = document["modulesContent"]["$edgeAgent"]["properties.desired"]
+    agent["modules"] = {f"m{number}": module for number in range(count)}
+    return json.dumps(document)
 
 
 def facts(**changes: Any) -> list[tuple[str, str, str]]:
@@ -155,6 +166,36 @@ def test_good_inventory_has_no_problem() -> None:
             "gateway gw1",
             "$.modulesContent: missing",
         ),
+        ({"edge_gateways": [{**GATEWAY, "name": "7plant"}]}, "gateway 7plant", "begin with a letter"),
+        (
+            {"edge_gateways": [{**GATEWAY, "deployment": "many.json"}]},
+            "gateway gw1",
+            "has 51; a device has at most 50 modules",
+        ),
+        (
+            {"edge_gateways": [{**GATEWAY, "dps": {"id_scope": "0ne-1"}, "credential": {"secret": "own"}}]},
+            "gateway gw1",
+            "dps has no id_scope, or one that is none",
+        ),
+        (
+            {
+                "edge_gateways": [
+                    {
+                        **GATEWAY,
+                        "dps": {"id_scope": "0ne1"},
+                        "device_id": "Plant",
+                        "credential": {"secret": "own"},
+                    }
+                ]
+            },
+            "gateway gw1",
+            "dps.registration_id 'Plant' is not a registration id lower-case",
+        ),
+        (
+            {"edge_http_proxy": "http://user:password@proxy.example.org:3128"},
+            "variable edge_http_proxy",
+            "holds a user name",
+        ),
         ({"edge_gateway_defaults": {"name": "x"}}, "variable edge_gateway_defaults", "name is not known"),
         ({"edge_ca_bundle": "bad.pem"}, "variable edge_ca_bundle", "is no PEM"),
         ({"edge_kubeconfig": "missing"}, "variable edge_kubeconfig", "is gone"),
@@ -171,6 +212,7 @@ def test_each_mistake_is_one_problem_with_a_fix(changes: dict[str, Any], subject
     [(found, fact, fix)] = facts(**changes)
     assert found == subject
     assert text in f"{fact} {fix}"
+    assert "password" not in f"{fact} {fix}"
     assert fix
 
 

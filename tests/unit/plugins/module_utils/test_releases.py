@@ -107,6 +107,7 @@ def test_gateway_that_is_as_wanted_needs_nothing() -> None:
         (deployed(status="failed", values={}), {}, None),
         (deployed(status="pending-install"), {}, 3),
         (deployed(status="pending-upgrade", values={}), {}, 3),
+        (deployed(status="uninstalling"), {}, 3),
         ({}, {"as_wanted": False}, None),
         ({}, {"identity_etag": None}, None),
         ({"identity_etag": None}, {"identity_etag": None}, None),
