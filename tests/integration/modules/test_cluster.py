@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -251,16 +253,93 @@ def test_helm_finishes_what_was_left_in_the_cluster_of_the_context(
     assert "left half-way" not in helm(machine, "get", "values", name, "-n", f"edge-{name}")
 
 
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_a_removal_that_was_left_half_way(
+    machine: ControlPlane, site: Callable[..., Run], state: str
+) -> None:
+    name = f"gw-{state}"
+    gateway = {"name": name, "deployment": "gw.json"}
+    site(edge_gateways=[gateway], edge_runtime_timeout="3s")
+    namespace = ("-n", f"edge-{name}")
+    # Helm waits for what does not go, and is killed meanwhile.
+    service = ("patch", "service", f"{name}-daemon", *namespace, "--type=merge", "-p")
+    machine.kubectl(*service, '{"metadata": {"finalizers": ["edgeha.test/stays"]}}')
+    left(machine, name, "uninstalling", "uninstall", name, "--wait")
+    machine.kubectl(*service, '{"metadata": {"finalizers": null}}')
+    assert revisions(machine, name) == ["uninstalling"]
+
+    run = site(edge_gateways=[{**gateway, "state": state}], edge_confirm="plant07", edge_runtime_timeout="3s")
+    services = machine.kubectl("get", "services", *namespace, "-o", "name").split()
+    if state == "absent":
+        assert (run.code, services) == (0, []), run.text
+        assert "sh.helm.release" not in machine.kubectl("get", "secrets", *namespace, "-o", "name")
+        assert f"{name}-state" in machine.kubectl("get", "pvc", *namespace, "-o", "name")
+        again = site(edge_gateways=[{**gateway, "state": state}], edge_confirm="plant07")
+        assert (again.code, again.changed) == (0, 0), again.text
+    else:
+        assert f"Gateway {name}" in run.failures[-1]
+        assert revisions(machine, name)[-1] == "deployed"
+        assert f"service/{name}-daemon" in services
+
+
+def test_what_a_credential_of_another_kind_left_in_the_secret_goes(
+    machine: ControlPlane, site: Callable[..., Run]
+) -> None:
+    changes = {"edge_gateways": [{"name": "gw-key", "deployment": "gw.json"}], "edge_runtime_timeout": "3s"}
+    site(**changes)
+    secret = ("secret", "gw-key-device", "-n", "edge-gw-key")
+    left_there = {"stringData": {"tls.crt": "a certificate", "tls.key": "its key", "theirs": "stays"}}
+    machine.kubectl("patch", *secret, "-p", json.dumps(left_there))
+    for changed in (True, False):
+        run = site(**changes)
+        assert run.results["Store the devices' keys"]["changed"] == changed, run.text
+        data = json.loads(machine.kubectl("get", *secret, "-o", "json"))["data"]
+        assert sorted(data) == ["device-key", "theirs"]
+
+
+def test_what_is_printed_of_a_release_that_fails_holds_no_environment(
+    machine: ControlPlane, inventory: Callable[..., Path], tmp_path: Path
+) -> None:
+    document = json.loads((ROOT / "inventories/local/files/demo.json").read_text())
+    modules = document["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"]
+    for module in modules.values():
+        module["env"] = {"PASSWORD": {"value": "of-a-module"}}
+    (tmp_path / "secretive.json").write_text(json.dumps(document))
+    machine.kubectl("create", "namespace", "edge-gw-taken")
+    machine.kubectl("create", "service", "clusterip", "gw-taken-daemon", "--tcp=1", "-n", "edge-gw-taken")
+    gateways = [{"name": "gw-taken", "deployment": "secretive.json"}]
+    hosts = inventory(edge_gateways=gateways, edge_runtime_timeout="3s")
+    # As people see it: the output that other tests read is all that a task returns.
+    run = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", hosts, "site.yml"],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    text = " ".join((run.stdout + run.stderr).split())
+    assert "Gateway gw-taken: Error:" in text
+    assert "cannot be imported into the current release" in text
+    assert "of-a-module" not in text
+
+
 def leave_half_way(machine: ControlPlane, name: str) -> None:
     """Begin an upgrade of a release as an earlier run did, and kill Helm while it waits."""
     chart = str(ROOT / "charts/edge-runtime")
-    words = ["upgrade", name, chart, "-n", f"edge-{name}", "--reuse-values", "--wait"]
-    words += ["--set-string=trustBundle=left half-way"]
-    with subprocess.Popen([HELM, *words, "--kubeconfig", str(machine.admin)]) as process:
+    change = "--set-string=trustBundle=left half-way"
+    left(machine, name, "pending-upgrade", "upgrade", name, chart, "--reuse-values", "--wait", change)
+
+
+def left(machine: ControlPlane, name: str, status: str, *words: str) -> None:
+    """Run Helm until the release has a status, and kill it."""
+    command = [HELM, *words, "-n", f"edge-{name}", "--kubeconfig", str(machine.admin)]
+    with subprocess.Popen(command) as process:
         deadline = time.monotonic() + HELM_LIMIT_SECONDS
-        while "pending-upgrade" not in revisions(machine, name):
-            assert process.poll() is None, "the upgrade is over"
-            assert time.monotonic() < deadline, f"no upgrade in {HELM_LIMIT_SECONDS} s"
+        while status not in revisions(machine, name):
+            assert process.poll() is None, f"it is over, and was never {status}"
+            assert time.monotonic() < deadline, f"not {status} in {HELM_LIMIT_SECONDS} s"
             time.sleep(0.1)
         process.kill()
 
