@@ -37,6 +37,9 @@ SLOT_LABEL = "iotedge.edgeha.io/slot"
 DIGEST_ANNOTATION = "iotedge.edgeha.io/digest"
 # On pods of modules with ports for others than this gateway's modules: the chart's policy leaves them out.
 PUBLISHED_LABEL = "iotedge.edgeha.io/published"
+# On pods of modules whose own Service has an address outside of the cluster, so that the chart's policy for
+# edgeHub leaves it out.
+OUTSIDE_LABEL = "iotedge.edgeha.io/outside"
 VOLUME_ANNOTATION = "net.azure-devices.edge.volume"
 TOKEN_FOLDER = "/var/run/secrets/edgeha"  # noqa: S105 - a folder's name, no secret
 # Where edgeAgent keeps the deployment for a start without the cloud, unless `storageFolder` says so.
@@ -167,6 +170,8 @@ def pod(
     if module.parts.bound or module.parts.service:
         # Options of its Service are for others too, as a bound port is on Docker; one only exposed is not.
         metadata["labels"][PUBLISHED_LABEL] = "true"
+    if module.parts.service.get("type", "ClusterIP") != "ClusterIP":
+        metadata["labels"][OUTSIDE_LABEL] = "true"
     # As controller, so that a drain takes the pod for one that somebody looks after.
     metadata["ownerReferences"][0]["controller"] = True
     restarts = {RESTARTS_ANNOTATION: str(module.restarts)} if module.restarts else {}

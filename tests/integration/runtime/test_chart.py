@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from edgeha_runtime.daemon.manifests import MODULE_LABEL, PUBLISHED_LABEL
+from edgeha_runtime.daemon.manifests import MODULE_LABEL, OUTSIDE_LABEL, PUBLISHED_LABEL
 
 CHART = Path(__file__).parents[3] / "charts" / "edge-runtime"
 EXAMPLE = CHART / "ci" / "example-values.yaml"
@@ -227,7 +227,10 @@ def test_a_module_that_publishes_nothing_is_for_its_own_gateway_alone() -> None:
 def test_edge_hub_is_for_devices_and_for_gateways_below_and_for_no_other() -> None:
     def peers(*sets: str) -> list[Any]:
         spec = objects(AGENT, *sets)[("NetworkPolicy", "gw-gateway")]["spec"]
-        assert spec["podSelector"] == {"matchLabels": OWN_MODULES | {MODULE_LABEL: "edgeHub"}}
+        assert spec["podSelector"] == {
+            "matchLabels": OWN_MODULES | {MODULE_LABEL: "edgeHub"},
+            "matchExpressions": [{"key": OUTSIDE_LABEL, "operator": "DoesNotExist"}],
+        }
         rule, metrics = spec["ingress"]
         assert metrics == {"ports": [{"port": 9600, "protocol": "TCP"}]}, "the API's proxy is on a machine"
         assert rule.keys() == {"from"}

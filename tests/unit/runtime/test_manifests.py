@@ -517,6 +517,10 @@ def test_pods_of_a_module_with_ports_say_so_to_the_policies_of_the_chart(setting
     balanced = {**exposed, "k8s-extensions": {"serviceOptions": {"type": "LoadBalancer"}}}
     assert labels(balanced)[manifests.PUBLISHED_LABEL] == "true"
     assert manifests.PUBLISHED_LABEL not in labels(exposed)
+    # Bound ports are for others of the cluster; only an address of its own is for what is outside of it.
+    inside = {**exposed, "k8s-extensions": {"serviceOptions": {"type": "ClusterIP"}}}
+    found = [manifests.OUTSIDE_LABEL in labels(options) for options in (ports, inside, exposed, balanced)]
+    assert found == [False, False, False, True]
 
 
 def test_pods_of_a_slot_are_beside_its_daemon_and_wait_at_its_gate(settings: Settings) -> None:
