@@ -145,14 +145,15 @@ class GatewayCollector(Collector):
 
         In a thread, and in one at a time: on a network file system this may hang with the server.
         """
-        if self._looking is None:
+        looking = self._looking
+        if looking is None:
             loop = asyncio.get_running_loop()
-            self._looking = loop.run_in_executor(None, os.statvfs, self._state_dir)
-        await asyncio.wait({self._looking}, timeout=LOOK_SECONDS)
-        self._size = None
-        if self._looking.done():
-            looked, self._looking = self._looking, None
-            self._size = None if looked.exception() else looked.result()
+            looking = self._looking = loop.run_in_executor(None, os.statvfs, self._state_dir)
+        await asyncio.wait({looking}, timeout=LOOK_SECONDS)
+        self._size = looking.result() if looking.done() and not looking.exception() else None
+        # Who waited for the same look may have been here before, and the next one may have begun.
+        if looking.done() and self._looking is looking:
+            self._looking = None
 
 
 async def answer(_request: web.Request) -> web.Response:

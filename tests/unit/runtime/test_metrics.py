@@ -46,6 +46,11 @@ async def test_the_size_of_the_volume_is_told(collector: GatewayCollector) -> No
     assert SIZE in names(collector)
 
 
+async def test_two_who_ask_at_a_time_are_both_told(collector: GatewayCollector) -> None:
+    await asyncio.gather(collector.look(), collector.look())
+    assert SIZE in names(collector)
+
+
 def test_modules_on_another_machine_are_told(collector: GatewayCollector) -> None:
     (found,) = (metric for metric in collector.collect() if metric.name == "edgeha_module_elsewhere")
     assert {one.labels["module"]: one.value for one in found.samples} == {"here": 0.0, "there": 1.0}
