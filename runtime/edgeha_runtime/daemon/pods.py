@@ -84,7 +84,7 @@ class Pod:
     node: str
     created: datetime
     going: bool = False  # somebody deleted it
-    grace: float = 0.0  # seconds that its containers get to end
+    grace: float = 0.0  # seconds that its containers get to end; of one that goes, as who deleted it said
     finished: bool = False
     lost: bool = False
     started: datetime | None = None
@@ -172,7 +172,7 @@ def view(found: Any) -> Pod | None:
         node=(spec.nodeName if spec else None) or "",
         created=metadata.creationTimestamp,
         going=metadata.deletionTimestamp is not None,
-        grace=float((spec.terminationGracePeriodSeconds if spec else None) or 0),
+        grace=_grace(metadata, spec),
         finished=finished,
         lost=finished and not (stays and _ended_by_itself(status, ended)),
         started=state.running.startedAt if state and state.running else None,
@@ -182,6 +182,13 @@ def view(found: Any) -> Pod | None:
         homeless=_unscheduled(status) is not None,
         claims=tuple(one.persistentVolumeClaim.claimName for one in volumes if one.persistentVolumeClaim),
     )
+
+
+def _grace(metadata: Any, spec: Any) -> float:
+    """Seconds that a pod's containers get to end: a drain, say, may give another time than the pod's own."""
+    if metadata.deletionGracePeriodSeconds is not None:
+        return float(metadata.deletionGracePeriodSeconds)
+    return float((spec.terminationGracePeriodSeconds if spec else None) or 0)
 
 
 def _container(statuses: Any) -> Any:

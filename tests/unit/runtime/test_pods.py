@@ -227,6 +227,14 @@ def test_a_running_pod_that_is_being_deleted_is_no_running_module() -> None:
     assert state(sent(going=True)) == ("unknown", "its pod is being replaced")
 
 
+@pytest.mark.parametrize(("given", "counts"), [(None, 10.0), (300, 300.0), (2, 2.0), (0, 0.0)])
+def test_a_pod_that_goes_has_the_time_that_who_deleted_it_gave(given: int | None, counts: float) -> None:
+    found = sent(going=True)
+    found.metadata.deletionGracePeriodSeconds = given
+    assert seen(found).grace == counts
+    assert seen(sent()).grace == 10.0, "its own, while it stays"
+
+
 def test_a_stopped_module_runs_until_its_pod_has_ended() -> None:
     assert state(running=False) == ("stopped", "")
     assert state(sent(going=True), running=False) == ("running", "")
