@@ -23,7 +23,7 @@ from typing import Protocol
 from lightkube import ApiError
 
 from . import pods
-from .kube import REFUSED, Applied, describe
+from .kube import Applied, describe
 from .logs import fields
 from .manifests import Manifest, digest
 from .pods import Pod
@@ -125,12 +125,13 @@ class Placement:
         return placed
 
     async def _refusal(self, manifest: Manifest) -> str:
-        """Why the API server would not take a pod, whatever else is there; empty where it would."""
+        """Why the API server would not take a pod, or did not say; empty where it would, if all else went."""
         try:
             await self._cluster.apply(_named(manifest), dry_run=True)
         except ApiError as error:
-            # A quota may be full because of the pod that is to go.
-            if error.status.code in REFUSED and "exceeded quota" not in (error.status.message or ""):
+            # A quota may be full because of the pod that is to go. Whatever else: nobody said that the next
+            # one would be taken, and one that cannot be judged now can be later.
+            if error.status.code != 403 or "exceeded quota" not in (error.status.message or ""):
                 return describe(error)
         return ""
 

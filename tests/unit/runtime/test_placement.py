@@ -322,7 +322,13 @@ async def test_a_refusal_is_told_and_keeps_no_other_slot_from_its_pod(world: Wor
 
 @pytest.mark.parametrize(
     ("code", "message", "goes"),
-    [(422, "spec.x: wrong", False), (403, "violates PodSecurity", False), (403, "exceeded quota", True)],
+    [
+        (422, "spec.x: wrong", False),
+        (403, "violates PodSecurity", False),
+        (403, "exceeded quota", True),
+        (429, "too many", False),
+        (500, "failed calling webhook", False),
+    ],
 )
 async def test_what_runs_stays_where_the_cluster_would_not_take_what_follows(
     world: World, daemon: Daemon, code: int, message: str, goes: bool
