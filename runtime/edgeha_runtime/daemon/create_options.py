@@ -323,7 +323,8 @@ class _Translator:
         host = self._object("HostConfig", options.get("HostConfig"))
         self.parts.annotations |= self._map("HostConfig.Annotations", host.get("Annotations"))
         if (seconds := options.get("StopTimeout")) is not None:
-            self.parts.pod["terminationGracePeriodSeconds"] = self._number("StopTimeout", seconds)
+            # At 0 the API server forgets a pod before its kubelet said that the containers ended.
+            self.parts.pod["terminationGracePeriodSeconds"] = max(1, self._number("StopTimeout", seconds))
 
     def _health(self, value: Any) -> None:
         check = self._object("Healthcheck", value)

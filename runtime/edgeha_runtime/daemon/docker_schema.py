@@ -79,7 +79,7 @@ OPTIONS: Mapping[str, Option] = {
     "OnBuild": _m("of images that are built, not of those that run"),
     "Labels": _t("annotations of the pod"),
     "StopSignal": _r("the kubelet sends the image's own, or SIGTERM"),
-    "StopTimeout": _t("`terminationGracePeriodSeconds`"),
+    "StopTimeout": _t("`terminationGracePeriodSeconds`; 0 is 1, as 0 would not wait for the end"),
     "Shell": _m("of images that are built, not of those that run"),
     "HostConfig": _t("see each option below"),
     "HostConfig.CpuShares": _t("`requests.cpu`: 1024 are one processor"),

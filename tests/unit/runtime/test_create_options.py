@@ -96,6 +96,7 @@ POD: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {}),
     ({"Hostname": "plc-7"}, {"hostname": "plc-7"}),
     ({"StopTimeout": 60}, {"terminationGracePeriodSeconds": 60}),
+    ({"StopTimeout": 0}, {"terminationGracePeriodSeconds": 1}),
     (host(NetworkMode="host"), {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}),
     (host(NetworkMode="azure-iot-edge"), {}),
     (host(IpcMode="host", PidMode="host"), {"hostIPC": True, "hostPID": True}),
