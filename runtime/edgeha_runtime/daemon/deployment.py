@@ -27,7 +27,7 @@ class Shelf(Protocol):
     """The part of the key store that this needs."""
 
     @property
-    def deployment(self) -> Mapping[str, Any]: ...
+    def deployment(self) -> Mapping[str, Any] | None: ...
 
     def keep_deployment(self, content: dict[str, Any]) -> None: ...
 
@@ -120,7 +120,8 @@ class Deployment:
         self._read = read
         self._check = check
         self._changed = changed
-        self._content = _Content.of(shelf.deployment)
+        self._content = _Content.of(shelf.deployment or {})
+        self._adopted = False  # what was taken for edgeAgent's, and is not on disk yet
         self._candidates: dict[str, Candidate] = {}
         self._agent: Spec | None = None
         self._basis = ""
@@ -274,6 +275,25 @@ class Deployment:
                 await self._save(self._with(name, replace(module, ended=ended)), name)
             return True
 
+    def adopt(self, identities: frozenset[str]) -> bool:
+        """Take identities that are not the chart's for edgeAgent's, where the file that says so is lost.
+
+        They would pass for some that left the set, and what their modules encrypted is lost with them; those
+        that it wants no more edgeAgent removes itself. Answers whether that was done. On disk with the next
+        change, or by `keep_adopted`.
+        """
+        if self._shelf.deployment is not None or self._agent is None or not identities:
+            return False
+        self._content = replace(self._content, identities=self._content.identities | identities)
+        self._adopted = True
+        return True
+
+    async def keep_adopted(self) -> None:
+        """See that what was adopted is on disk."""
+        async with self._lock:
+            if self._adopted:
+                await self._save(self._content)
+
     async def keep_identity(self, name: str) -> None:
         """Note that an identity is edgeAgent's."""
         async with self._lock:
@@ -324,6 +344,7 @@ class Deployment:
     async def _save(self, content: _Content, *touched: str) -> None:
         await asyncio.to_thread(self._shelf.keep_deployment, content.document())
         self._content = content
+        self._adopted = False
         for name in touched:
             self._candidates.pop(name, None)
         self._changed()

@@ -250,7 +250,7 @@ class KeyStore:
         self._master = master
         self._identities = identities
         self._authority = authority
-        self._deployment: dict[str, Any] = deployment or {}
+        self._deployment = deployment
         self._module_set = module_set
         self._encryption_keys: dict[tuple[str, str], bytes] = {}
 
@@ -278,7 +278,7 @@ class KeyStore:
         deployment_document = _decode(
             deployment_path,
             owner,
-            "It holds no key: delete this one file, and edgeAgent makes its modules again",
+            "It holds no key: delete this one file, and edgeAgent makes its modules again; identities stay",
         )
         module_set_path = directory / MODULE_SET_FILE
         try:
@@ -322,7 +322,9 @@ class KeyStore:
         identities: dict[str, str] = {}
         if identities_document is not None:
             identities = {str(k): str(v) for k, v in dict(identities_document.get("identities", {})).items()}
-        deployment = dict((deployment_document or {}).get("deployment", {}))
+        deployment = None
+        if deployment_document is not None:
+            deployment = dict(deployment_document.get("deployment", {}))
         module_set = str((module_set_document or {}).get("moduleSet", ""))
         return cls(directory, owner, master, identities, authority, deployment, module_set)
 
@@ -363,8 +365,11 @@ class KeyStore:
         self._authority = key, chain
 
     @property
-    def deployment(self) -> Mapping[str, Any]:
-        """What edgeAgent asked for, as `keep_deployment` was given it; empty before it asked for anything."""
+    def deployment(self) -> Mapping[str, Any] | None:
+        """What edgeAgent asked for, as `keep_deployment` was given it.
+
+        None where there is no file: edgeAgent asked for nothing yet, or the file is lost.
+        """
         return self._deployment
 
     def keep_deployment(self, content: dict[str, Any]) -> None:

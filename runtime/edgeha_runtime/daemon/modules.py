@@ -297,7 +297,22 @@ class Modules:
         ]
         agents = (entry for entry in entries if isinstance(entry, dict) and entry.get("name") == EDGE_AGENT)
         self.deployment.set_agent(next(agents, None))
+        if self._desired is None:
+            self._adopt()
         self._desire(self._together(self.deployment.candidates))
+
+    def _adopt(self) -> None:
+        """Where nothing says which identities are edgeAgent's, those are that the chart never had."""
+        chart = {candidate.name for candidate in self._base}
+        with contextlib.suppress(ModuleSetError):
+            # One that left the chart while no daemon was there is to go at the hub.
+            chart |= {str(entry["name"]) for entry in moduleset.entries(self._store.module_set)}
+        names = self.identities.known.keys() - {moduleset.identity_name(name) for name in chart}
+        if self.deployment.adopt(frozenset(names)):
+            _log.warning(
+                "what edgeAgent asked for is lost; the identities stay",
+                extra=fields(identities=sorted(names)),
+            )
 
     def tell(self, kind: str, name: str, reason: str, message: str) -> None:
         """Tell a Kubernetes event about a module."""
@@ -465,6 +480,7 @@ class Modules:
                     raise
                 except HubError as error:
                     problems[name] = str(error)
+            await self.deployment.keep_adopted()
             # Only identities this daemon made, and only names that left the set and have not come back since.
             for name in sorted(self.identities.known):
                 if name not in self._desired.identities | self.deployment.identities | self._making.keys():

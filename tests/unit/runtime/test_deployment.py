@@ -138,7 +138,7 @@ async def test_a_module_that_cannot_be_is_refused_with_all_reasons_and_nothing_c
         await gateway.deployment.create(wrong)
     assert gateway.deployment.candidates == []
     assert gateway.changes == 0
-    assert gateway.store.deployment == {}
+    assert gateway.store.deployment is None
 
 
 async def test_a_port_is_that_of_the_module_that_runs_first_and_the_other_one_is_told(

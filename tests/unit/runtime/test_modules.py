@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import errno
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -237,15 +237,23 @@ class Gateway:
     """Modules on a real store, between a hub and a cluster that do what the test wants.
 
     One on a folder, and with the cluster, of another one is the same gateway after a restart of its daemon.
+    lost: nothing is left of what edgeAgent asked for.
     """
 
     def __init__(
-        self, folder: Path, slots: str = "a", cluster: FakeCluster | None = None, **environment: str
+        self,
+        folder: Path,
+        slots: str = "a",
+        cluster: FakeCluster | None = None,
+        *,
+        chart: Iterable[Mapping[str, Any]] = (AGENT,),
+        lost: bool = False,
+        **environment: str,
     ) -> None:
         self.store = KeyStore.open(folder, Owner("gw-1", "hub.example.net"))
         for name, generation in KNOWN.items():
             self.store.remember(name, generation)
-        if not self.store.deployment:
+        if self.store.deployment is None and not lost:
             self.store.keep_deployment({"identities": ["m", "n"]})
         self.cluster, self.hub = cluster or FakeCluster(), FakeHub()
         self.modules = Modules(
@@ -254,7 +262,7 @@ class Gateway:
             cast(HubClient, self.hub),
             cast(Cluster, self.cluster),
         )
-        self.chart(AGENT)
+        self.chart(*chart)
 
     def chart(self, *entries: Mapping[str, Any]) -> None:
         self.modules.take({"modules.json": json.dumps(entries)})
@@ -504,6 +512,60 @@ async def test_the_rest_of_a_removal_that_was_cut_short_goes(gateway: Gateway) -
     gateway.modules.reprovision()
     await until(lambda: gateway.modules.deployment.identities == {"n"})
     assert gateway.modules.identities.known["n"] == "3", "one that modules sign with stays"
+
+
+SENSOR = {"name": "sensor", "image": "r/sensor:1"}
+PUMP = {"name": "pump", "image": "r/pump:1"}
+
+
+@pytest.fixture
+async def restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
+    """A gateway that lost what edgeAgent asked for; the chart's pump left while its daemon was away."""
+    monkeypatch.setattr(modules, "SETTLE_SECONDS", 0.0)
+    before = KeyStore.open(tmp_path, Owner("gw-1", "hub.example.net"))
+    for name in ("sensor", "pump"):
+        before.remember(name, "1")
+    before.keep_module_set(json.dumps([AGENT, SENSOR, PUMP]))
+    made = Gateway(tmp_path, chart=(AGENT, SENSOR), lost=True)
+    made.hub.generations |= {"sensor": "1", "pump": "1"}
+    async with made.running():
+        yield made
+
+
+async def test_identities_stay_where_nothing_is_left_that_says_that_edge_agent_made_them(
+    restored: Gateway,
+) -> None:
+    await until(lambda: restored.hub.removed == ["pump"])
+    assert restored.modules.identities.known == KNOWN | {"sensor": "1"}
+    assert restored.modules.deployment.identities == {"m", "n"}
+    assert set(restored.modules.deployment.modules) == {"edgeAgent"}
+    kept = restored.store.deployment or {}
+    assert kept["identities"] == ["m", "n"], "it is on disk before anything goes"
+    # The chart's own goes with the chart, and edgeAgent's when edgeAgent says so.
+    restored.chart(AGENT)
+    await until(lambda: restored.hub.removed == ["pump", "sensor"])
+    await restored.modules.identities.remove("n")
+    await restored.modules.deployment.drop_identity("n")
+    restored.modules.reprovision()
+    await until(lambda: restored.modules.identities.is_checked("m"))
+    assert restored.modules.identities.known == {"$edgeAgent": "1", "m": "2"}
+
+
+async def test_what_edge_agent_asks_for_first_takes_no_identity_of_before_away(tmp_path: Path) -> None:
+    gateway = Gateway(tmp_path, lost=True)
+    await gateway.modules.deployment.keep_identity("new")
+    assert gateway.modules.deployment.identities == {"m", "n", "new"}
+    assert Gateway(tmp_path, lost=True).modules.deployment.identities == {"m", "n", "new"}
+
+
+async def test_a_gateway_without_edge_agent_adopts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "SETTLE_SECONDS", 0.0)
+    gateway = Gateway(tmp_path, chart=(SENSOR,), lost=True)
+    async with gateway.running():
+        await until(lambda: gateway.hub.removed == ["m", "n"])
+    assert gateway.store.deployment is None
 
 
 async def test_an_identity_of_dots_is_forgotten_and_nothing_of_it_asked_of_the_hub(gateway: Gateway) -> None:
