@@ -5,7 +5,7 @@
 
 Either the operator's own CA, read from files, or the quickstart CA, which is made when it is first needed and
 stands on the claim. The quickstart CA is renewed with the same key and name, so what it signed before stays
-valid for whoever trusts the new certificate, and the other way round.
+valid for whoever trusts the new certificate, and the other way round as long as the old one lives.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .logs import fields
 
-# As stock daemons do it: leaves and the quickstart CA live for 90 days at the most.
+# As stock daemons do it: leaves live for 90 days at the most.
 MAX_LIFETIME = timedelta(days=90)
+# Modules read the trust bundle when they start, and nothing restarts them for a new certificate of the CA.
+QUICKSTART_LIFETIME = timedelta(days=3650)
 # The quickstart CA gets a new certificate after this part of its life.
 RENEW_AFTER = 0.8
 LOOK_SECONDS = 60.0
@@ -160,7 +162,7 @@ def quickstart(device_id: str, now: datetime, key: CaKey | None = None) -> Autho
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATED)
-        .not_valid_after(now + MAX_LIFETIME)
+        .not_valid_after(now + QUICKSTART_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -273,15 +275,19 @@ class EdgeCa:
         return "" if self._files else (await self._authority()).pem()
 
     def not_ready(self) -> list[str]:
-        """Why the operator's own CA cannot be used, as it was last looked at; empty when it can."""
+        """Why the CA cannot be used, as it was last looked at; empty when it can."""
         return [self._trouble] if self._trouble else []
 
     async def follow(self) -> None:
-        """Look at the operator's own CA now and then, so that its end is not first told by a module."""
-        while self._files is not None:
+        """Look at the CA now and then, so that its end is not first told by a module. Never returns.
+
+        A quickstart CA is renewed so too, but not made before somebody asks for it.
+        """
+        while True:
+            trouble = ""
             try:
-                _check_time(await self._authority(), self._clock())
-                trouble = ""
+                if self._files is not None or self._store.authority is not None:
+                    _check_time(await self._authority(), self._clock())
             except AuthorityError as error:
                 trouble = str(error)
             except Exception:
@@ -336,7 +342,8 @@ class EdgeCa:
             found = parse(kept[0].encode(), kept[1].encode())
         if found is not None:
             begin, end = found.certificate.not_valid_before_utc, found.certificate.not_valid_after_utc
-            if now < begin + (end - begin) * RENEW_AFTER:
+            # One that begins later was made while the clock was ahead.
+            if begin <= now < begin + (end - begin) * RENEW_AFTER:
                 self._made = found
                 return found
         made = quickstart(self._device_id, now, found.key if found else None)

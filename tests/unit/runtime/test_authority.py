@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import ClientVerifier, PolicyBuilder, Store
 from edgeha_runtime.daemon import authority
@@ -136,32 +137,109 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
     assert store.writes == 0
 
 
+def is_believed(leaf: x509.Certificate, root: x509.Certificate, at: datetime) -> bool:
+    verifier = PolicyBuilder().store(Store([root])).time(at).build_server_verifier(x509.DNSName("gw"))
+    return bool(verifier.verify(leaf, []))
+
+
+def of_before(now: datetime) -> tuple[str, str]:
+    """A quickstart CA as daemons made it whose own lived for ninety days: key and certificate in PEM."""
+    made = authority.quickstart("gw-1", now)
+    old = (
+        x509.CertificateBuilder(
+            made.certificate.issuer,
+            made.certificate.subject,
+            made.certificate.public_key(),
+            made.certificate.serial_number,
+            made.certificate.not_valid_before_utc,
+            now + 90 * DAY,
+            list(made.certificate.extensions),
+        )
+    ).sign(made.key, hashes.SHA256())
+    return made.key_pem(), authority.Authority(made.key, (old,)).pem()
+
+
+def test_who_read_the_quickstart_ca_once_believes_it_when_all_leaves_of_then_are_over() -> None:
+    clock = Clock()
+    ca = edge_ca(Kept(), clock)
+    first = certificates(run(ca.roots()))[0]
+    clock.now = NOW + 95 * DAY
+    leaf = certificates(run(ca.server("m", "gw", None)).chain)[0]
+    assert is_believed(leaf, first, clock.now)
+    assert leaf.not_valid_after_utc == clock.now + 90 * DAY
+
+
+def test_a_quickstart_ca_of_before_is_renewed_in_time_for_long() -> None:
+    store, clock = Kept(), Clock()
+    store.authority = of_before(NOW)
+    first = certificates(store.authority[1])[0]
+    clock.now = NOW + 71 * DAY
+    leaf = certificates(run(edge_ca(store, clock).server("m", "gw", None)).chain)[0]
+    assert (store.writes, leaf.not_valid_after_utc) == (0, NOW + 90 * DAY), "it ends with its CA"
+    clock.now = NOW + 73 * DAY
+    second = certificates(run(edge_ca(store, clock).roots()))[0]
+    assert (store.writes, second.public_key()) == (1, first.public_key())
+    assert second.not_valid_after_utc == clock.now + 3650 * DAY
+    assert is_believed(leaf, second, clock.now)
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["same daemon", "next daemon"])
+def test_a_quickstart_ca_of_a_clock_that_was_ahead_is_renewed_when_that_is_right(anew: bool) -> None:
+    store, clock = Kept(), Clock()
+    ca = edge_ca(store, clock)
+    clock.now = NOW + 400 * DAY
+    first = certificates(run(ca.roots()))[0]
+    clock.now = NOW + timedelta(minutes=1)
+    leaf, second = certificates(run((edge_ca(store, clock) if anew else ca).server("m", "gw", None)).chain)
+    assert second.public_key() == first.public_key()
+    assert is_believed(leaf, second, clock.now)
+    assert store.writes == 2
+
+
+def test_a_quickstart_ca_is_looked_at_but_not_made_for_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authority, "LOOK_SECONDS", 0.0)
+    store, clock = Kept(), Clock()
+    ca = edge_ca(store, clock)
+
+    async def look() -> None:
+        follow = asyncio.create_task(ca.follow())
+        for _turn in range(20):
+            await asyncio.sleep(0)
+        assert (store.writes, ca.expires) == (0, None)
+        await ca.roots()
+        clock.now = NOW + 4000 * DAY
+        while store.writes < 2:
+            await asyncio.sleep(0)
+        follow.cancel()
+
+    run(asyncio.wait_for(look(), 20))
+    assert ca.not_ready() == []
+
+
 def test_the_quickstart_ca_is_made_once_and_renewed_with_its_key() -> None:
     store, clock = Kept(), Clock()
     ca = edge_ca(store, clock)
     first = certificates(run(ca.roots()))[0]
-    leaf = certificates(run(ca.server("m", "gw", None)).chain)[0]
     assert store.writes == 1
-    clock.now = NOW + 71 * DAY
+    clock.now = NOW + 2919 * DAY
     assert certificates(run(ca.roots())) == [first]
-    clock.now = NOW + 73 * DAY
+    before = certificates(run(ca.server("m", "gw", None)).chain)[0]
+    clock.now = NOW + 2921 * DAY
     second = certificates(run(ca.roots()))[0]
     assert store.writes == 2
     assert second != first
     assert second.public_key() == first.public_key()
-    assert second.not_valid_after_utc == clock.now + 90 * DAY
+    assert second.not_valid_after_utc == clock.now + 3650 * DAY
     # Whoever has the new one believes what was signed before, and whoever has the old one what is signed now.
-    later = certificates(run(ca.server("m", "gw", None)).chain)[0]
-    for root, signed in ((second, leaf), (first, later)):
-        PolicyBuilder().store(Store([root])).time(clock.now).build_server_verifier(x509.DNSName("gw")).verify(
-            signed, []
-        )
+    after = certificates(run(ca.server("m", "gw", None)).chain)[0]
+    assert is_believed(before, second, clock.now)
+    assert is_believed(after, first, clock.now)
 
 
 def test_a_quickstart_ca_that_has_expired_is_renewed_too() -> None:
     store, clock = Kept(), Clock()
     first = certificates(run(edge_ca(store, clock).roots()))[0]
-    clock.now = NOW + 400 * DAY
+    clock.now = NOW + 4000 * DAY
     second = certificates(run(edge_ca(store, clock).roots()))[0]
     assert second.public_key() == first.public_key()
     assert second.not_valid_after_utc > clock.now
