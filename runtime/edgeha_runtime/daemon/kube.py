@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +25,7 @@ from lightkube.resources.core_v1 import (
     Event,
     PersistentVolumeClaim,
     Pod,
+    PodLog,
     Secret,
     Service,
     ServiceAccount,
@@ -36,7 +37,10 @@ from .logs import fields
 from .manifests import Manifest, OwnerReference
 
 FIELD_MANAGER = "edgeha-daemon"
+CALL_SECONDS = 10.0
 WATCH_SECONDS = 120
+# Of a line of a log, at a time. A module may write without ever ending a line.
+MAX_PIECE = 64 * 1024
 # How long past the server's own limit a silent watch counts as cut (a dead API server sends no end).
 WATCH_GRACE = 15
 RETRY_SECONDS = (1, 2, 4, 8, 15)
@@ -71,7 +75,7 @@ def connect(namespace: str) -> AsyncClient:
         return AsyncClient(
             config=KubeConfig.from_env(),
             namespace=namespace,
-            timeout=httpx2.Timeout(10.0),
+            timeout=httpx2.Timeout(CALL_SECONDS),
             field_manager=FIELD_MANAGER,
             trust_env=False,  # the way to the hub may lead through a proxy, the way to the API never does
         )
@@ -114,6 +118,30 @@ class TokenReviewer:
             pod=next(iter(extra.get(_POD_NAME) or ()), ""),
             uid=next(iter(extra.get(_POD_UID) or ()), ""),
         )
+
+
+async def pieces(parts: AsyncIterator[bytes]) -> AsyncGenerator[str]:
+    """The lines of a text that comes in parts, each with its newline; long ones MAX_PIECE bytes at a time."""
+    rest = bytearray()
+    async for part in parts:
+        *whole, begun = part.split(b"\n")
+        for end in whole:
+            rest += end
+            rest += b"\n"
+            for start in range(0, len(rest), MAX_PIECE):
+                yield _text(rest[start : start + MAX_PIECE])
+            rest.clear()
+        rest += begun
+        # Something stays to be ended: nobody knows yet whether a newline is next.
+        while len(rest) > MAX_PIECE:
+            yield _text(rest[:MAX_PIECE])
+            del rest[:MAX_PIECE]
+    if rest:
+        yield _text(rest) + "\n"
+
+
+def _text(raw: bytes | bytearray) -> str:
+    return raw.decode(errors="surrogateescape")
 
 
 def _uid(pod: Pod) -> str:
@@ -318,25 +346,35 @@ class Cluster:
     ) -> AsyncGenerator[str]:
         """The lines of a container's log with their time stamps; since: seconds before now.
 
-        The first step may raise one of ERRORS.
+        No more is read than is taken. A line of more than MAX_PIECE bytes comes in pieces, of which only the
+        last one ends in a newline. Any step may raise one of ERRORS.
         """
-        lines = self._client.log(
-            pod,
-            namespace=self._namespace,
-            container=container,
-            follow=follow,
-            since=since,
-            tail_lines=tail,
-            timestamps=True,
+        # lightkube's own `log` reads one that is not followed into memory, all of it.
+        client: Any = self._client._client
+        asked: dict[str, Any] = {
+            "container": container,
+            "follow": follow,
+            "sinceSeconds": since,
+            "tailLines": tail,
+            "timestamps": True,
+        }
+        # What is packed could be a thousand times as much.
+        plain = {"Accept-Encoding": "identity"}
+        request = client.prepare_request(
+            "get", PodLog, name=pod, namespace=self._namespace, params=asked, headers=plain
         )
-        # lightkube calls it an iterable; it is a generator, and must be closed to end its connection.
-        async with contextlib.aclosing(cast(AsyncGenerator[str, None], lines)) as found:
-            try:
-                async for line in found:
-                    yield line
-            except RuntimeError as error:
-                # So lightkube fails at the API server's reason, when that refuses a log that is followed.
-                raise httpx2.ReadError("no log of this container can be followed now") from error
+        if follow:
+            request.timeout = httpx2.Timeout(CALL_SECONDS, read=None)
+        response = await client.send(client.build_adapter_request(request), stream=True)
+        try:
+            if response.is_error:
+                await response.aread()
+                client.raise_for_status(response)
+            async with contextlib.aclosing(response.aiter_bytes()) as parts:
+                async for piece in pieces(parts):
+                    yield piece
+        finally:
+            await response.aclose()
 
     async def _follow(
         self,

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -24,6 +24,8 @@ _UNITS = {
 _DURATION = re.compile(r"\s*([0-9]{1,9})\s*([a-z]+)\s*", re.IGNORECASE)
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d) (.*)", re.DOTALL)
 _MAX_TAIL = 10_000_000
+# How often a log may rotate between being counted and being read.
+_TRIES = 3
 # stdout: Kubernetes keeps one log for both.
 _STREAM = 1
 
@@ -112,26 +114,45 @@ def _stamped(line: str) -> tuple[float, str] | None:
     return at + float(stamp[2] or 0), stamp[4]
 
 
-async def chosen(lines: AsyncIterator[str], options: LogOptions) -> AsyncGenerator[str]:
-    """The wanted lines out of `lines`, which carry the time stamps of the cluster's API."""
-    kept: deque[str] | None = None
-    if options.until is not None and options.tail is not None:
-        kept = deque(maxlen=options.tail)
-    wanted = True
-    async for line in lines:
-        stamped = _stamped(line)
-        # A line without a stamp goes on what the one before it began.
-        if stamped:
-            at = stamped[0]
-            if options.until is not None and at > options.until:
-                break
-            wanted = at >= options.since
-        if not wanted:
-            continue
-        text = line if options.timestamps or not stamped else stamped[1]
-        if kept is None:
-            yield text
-        else:
-            kept.append(text)
-    for text in kept or ():
-        yield text
+async def chosen(source: Callable[[], AsyncGenerator[str]], options: LogOptions) -> AsyncGenerator[str]:
+    """The wanted lines of a log, which `source` reads, with the time stamps of the cluster's API.
+
+    Where the tail of what is older than `until` begins, nobody knows before all of it was read. So it is read
+    twice and not held in memory, and once more where it rotated in between.
+    """
+    tail = None if options.until is None else options.tail
+    for left in reversed(range(_TRIES)):
+        first, number = "", 0
+        if tail is not None:
+            async with contextlib.aclosing(_between(source(), options)) as counted:
+                async for begins, text in counted:
+                    first = first if number else text
+                    number += begins
+        skipped = 0 if tail is None else max(0, number - tail)
+        number = 0
+        async with contextlib.aclosing(_between(source(), options)) as found:
+            async for begins, text in found:
+                if skipped and not number and text != first and left:
+                    break
+                number += begins
+                if number > skipped:
+                    yield text
+            else:
+                return
+
+
+async def _between(lines: AsyncGenerator[str], options: LogOptions) -> AsyncGenerator[tuple[bool, str]]:
+    """The lines from `since` to `until`. Each piece of one with whether the line begins with it."""
+    wanted = begins = True
+    async with contextlib.aclosing(lines):
+        async for line in lines:
+            stamped = _stamped(line) if begins else None
+            # A line without a stamp goes on what the one before it began.
+            if stamped:
+                at = stamped[0]
+                if options.until is not None and at > options.until:
+                    break
+                wanted = at >= options.since
+            if wanted:
+                yield begins, line if options.timestamps or not stamped else stamped[1]
+            begins = line.endswith("\n")

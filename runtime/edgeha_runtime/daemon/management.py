@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -244,19 +244,19 @@ class ManagementApi:
         found = self._modules.pods.of(module)
         if not found:
             return
-        since = max(1, math.ceil(time.time() - options.since)) if options.since else None
-        lines = self._cluster.log(
-            pods.newest(found).name,
-            pods.CONTAINER,
-            follow=options.follow,
-            since=since,
-            tail=options.tail if options.until is None else None,
-        )
+        pod = pods.newest(found).name
+
+        def read() -> AsyncGenerator[str]:
+            return self._cluster.log(
+                pod,
+                pods.CONTAINER,
+                follow=options.follow,
+                since=max(1, math.ceil(time.time() - options.since)) if options.since else None,
+                tail=options.tail if options.until is None else None,
+            )
+
         # Closed when the client leaves, and with it the connection to the cluster's API.
-        async with (
-            contextlib.aclosing(lines),
-            contextlib.aclosing(log_options.chosen(lines, options)) as wanted,
-        ):
+        async with contextlib.aclosing(log_options.chosen(read, options)) as wanted:
             async for line in wanted:
                 yield line
 
@@ -361,11 +361,12 @@ class ManagementApi:
                     await response.write(part)
         return response
 
-    async def _told(self, module: str, options: LogOptions) -> AsyncIterator[str]:
+    async def _told(self, module: str, options: LogOptions) -> AsyncGenerator[str]:
         """The log of a module, or why it cannot be read."""
         try:
-            async for line in self._lines(module, options):
-                yield line
+            async with contextlib.aclosing(self._lines(module, options)) as lines:
+                async for line in lines:
+                    yield line
         except ERRORS as error:
             yield f"{describe(error)}\n"
 

@@ -9,10 +9,11 @@ keys are not in it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import zipfile
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 # Of one log; the kubelet keeps 10 MiB of a container by default.
@@ -67,25 +68,32 @@ def without_secrets(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def stream(
-    documents: Mapping[str, Any], logs: Mapping[str, AsyncIterator[str]]
+    documents: Mapping[str, Any], logs: Mapping[str, AsyncGenerator[str]]
 ) -> AsyncGenerator[bytes]:
-    """The zip, part by part: each of `documents` as JSON, each of `logs` as text, by their paths in it."""
+    """The zip, part by part: each of `documents` as JSON, each of `logs` as text, by their paths in it.
+
+    No more of a log is read than is in it, but for the line by which it is too long.
+    """
     pipe = _Pipe()
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, document in documents.items():
             archive.writestr(_entry(name), json.dumps(document, indent=2, sort_keys=True) + "\n")
         for name, lines in logs.items():
-            with archive.open(_entry(name), "w", force_zip64=True) as file:
-                size = 0
-                async for line in lines:
-                    raw = line.encode(errors="surrogateescape")
-                    size += len(raw)
-                    if size > MAX_LOG:
-                        file.write(b"... cut here: the log is longer\n")
-                        break
-                    file.write(raw)
-                    if data := pipe.taken(_FLUSH):
-                        yield data
+            # Closed before the next one begins, and with it the connection that it comes by.
+            async with contextlib.aclosing(lines):
+                with archive.open(_entry(name), "w", force_zip64=True) as file:
+                    size, within = 0, b""
+                    async for line in lines:
+                        raw = line.encode(errors="surrogateescape")
+                        size += len(raw)
+                        if size > MAX_LOG:
+                            file.write(within + b"... cut here: the log is longer\n")
+                            break
+                        file.write(raw)
+                        # A piece of a long line.
+                        within = b"" if raw.endswith(b"\n") else b"\n"
+                        if data := pipe.taken(_FLUSH):
+                            yield data
             if data := pipe.taken(_FLUSH):
                 yield data
     if data := pipe.taken():

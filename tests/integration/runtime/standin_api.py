@@ -48,6 +48,7 @@ class ApiServer:
         self.objects: dict[tuple[str, str], Object] = {}
         self.logs: dict[str, list[str]] = {}  # pod: lines with their time stamps
         self.log_end = asyncio.Event()  # until then a log that is followed does not end
+        self.log_halts = False  # after the first line, until log_end
         self.log_cut = False  # the connection breaks after the lines that there are
         self.log_refused = False  # as for a container that waits for its image
         self.log_queries: list[dict[str, str]] = []
@@ -274,6 +275,10 @@ class ApiServer:
             lines = lines[-int(request.query["tailLines"]) :]
         stream = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await stream.prepare(request)
+        if self.log_halts:
+            await stream.write(f"{lines[0]}\n".encode())
+            await self.log_end.wait()
+            lines = lines[1:]
         await stream.write("".join(f"{line}\n" for line in lines).encode())
         transport = request.transport
         assert transport is not None

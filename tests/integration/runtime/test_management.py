@@ -659,12 +659,27 @@ async def test_a_quiet_log_is_followed_until_its_reader_leaves(logging: Daemon) 
     assert not [line for line in logging.log if "exception" in line]
 
 
-async def test_half_a_log_does_not_look_like_a_whole_one(logging: Daemon) -> None:
+async def test_a_log_goes_out_while_it_comes_in(logging: Daemon) -> None:
+    lines = [f"line {number:05} {'x' * 1000}\n" for number in range(5000)]
+    logging.api.logs[pod_name(logging)] = [f"2026-01-01T00:00:01Z {line[:-1]}" for line in lines]
+    logging.api.log_halts = True
+    async with (
+        logging.management("agent-token") as session,
+        session.get("/modules/Sensor/logs", params=VERSION) as answer,
+    ):
+        first = await asyncio.wait_for(answer.content.readexactly(8 + len(lines[0])), 10)
+        assert frames(first) == lines[:1], "the cluster's API has not sent the rest"
+        logging.api.log_end.set()
+        assert frames(await asyncio.wait_for(answer.read(), 60)) == lines[1:]
+
+
+@pytest.mark.parametrize("query", [{}, {"follow": "true"}])
+async def test_half_a_log_does_not_look_like_a_whole_one(logging: Daemon, query: dict[str, str]) -> None:
     logging.api.logs[pod_name(logging)] = ["2026-01-01T00:00:01Z line"]
     logging.api.log_cut = True
     async with (
         logging.management("agent-token") as session,
-        session.get("/modules/Sensor/logs", params=VERSION | {"follow": "true"}) as answer,
+        session.get("/modules/Sensor/logs", params=VERSION | query) as answer,
     ):
         assert frames(await asyncio.wait_for(answer.content.readexactly(8 + len("line\n")), 10)) == ["line\n"]
         with pytest.raises(aiohttp.ClientPayloadError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -143,15 +143,35 @@ def stamp(second: float) -> str:
     return (BEGIN + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
 
 
-def chosen(lines: list[str], options: LogOptions) -> list[str]:
-    async def source() -> AsyncIterator[str]:
-        for line in lines:
-            yield line
+class Log:
+    """A log, with what was read of it each time that it was."""
+
+    def __init__(self, *versions: list[str]) -> None:
+        self.versions = versions
+        self.read: list[int] = []
+        self.closed = 0
+
+    async def source(self) -> AsyncGenerator[str]:
+        number = len(self.read)
+        self.read.append(0)
+        try:
+            for line in self.versions[min(number, len(self.versions) - 1)]:
+                self.read[number] += 1
+                yield line
+        finally:
+            self.closed += 1
+
+
+def chosen(lines: list[str], options: LogOptions, *later: list[str]) -> list[str]:
+    """The wanted lines; later: what the log is when it is read again."""
+    log = Log(lines, *later)
 
     async def collect() -> list[str]:
-        return [line async for line in log_options.chosen(source(), options)]
+        return [line async for line in log_options.chosen(log.source, options)]
 
-    return asyncio.run(collect())
+    found = asyncio.run(collect())
+    assert log.closed == len(log.read)
+    return found
 
 
 LINES = [f"{stamp(second)} line {second}\n" for second in range(5)]
@@ -175,6 +195,34 @@ def test_only_lines_from_since_to_until_come() -> None:
 def test_the_tail_is_counted_back_from_until() -> None:
     assert chosen(LINES, LogOptions(until=at(3), tail=2)) == ["line 2\n", "line 3\n"]
     assert chosen(LINES, LogOptions(until=at(3), tail=0)) == []
+
+
+async def test_no_line_waits_in_memory_for_the_end_of_the_tail() -> None:
+    log = Log([f"{stamp(second)} line {second}\n" for second in range(500)])
+    lines = log_options.chosen(log.source, LogOptions(until=at(449), tail=400))
+    assert await anext(lines) == "line 50\n"
+    assert log.read == [451, 51], "counted up to the one that is too new, and then read up to the first one"
+    assert await anext(lines) == "line 51\n"
+    assert log.read[1] == 52
+    await lines.aclose()
+    assert log.closed == 2
+
+
+def test_a_log_that_rotates_between_two_looks_is_counted_again() -> None:
+    options = LogOptions(until=at(4), tail=2)
+    assert chosen(LINES, options, LINES[2:]) == ["line 3\n", "line 4\n"]
+    assert chosen(LINES, options, LINES[4:]) == ["line 4\n"]
+    assert chosen(LINES, options, []) == []
+    # One that never stays is not read for ever.
+    assert len(chosen(LINES, options, *([LINES[1:], LINES] * 10))) <= 2
+
+
+def test_a_long_line_in_pieces_is_one_line() -> None:
+    # The second piece looks like a line of another time.
+    pieces = [f"{stamp(1)} begins ", f"{stamp(9)} goes on ", "ends\n"]
+    whole = ["begins ", f"{stamp(9)} goes on ", "ends\n"]
+    assert chosen([LINES[0], *pieces, LINES[2]], LogOptions(until=at(2), tail=2)) == [*whole, "line 2\n"]
+    assert chosen([*pieces, LINES[2]], LogOptions(since=at(2))) == ["line 2\n"]
 
 
 def test_a_line_without_a_stamp_goes_with_the_one_before() -> None:

@@ -10,19 +10,19 @@ import json
 import secrets
 import time
 import zipfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 import pytest
 from edgeha_runtime.daemon import support_bundle
 
 
-async def log(*lines: str) -> AsyncIterator[str]:
+async def log(*lines: str) -> AsyncGenerator[str]:
     for line in lines:
         yield line
 
 
-async def parts(documents: Mapping[str, Any], logs: Mapping[str, AsyncIterator[str]]) -> list[bytes]:
+async def parts(documents: Mapping[str, Any], logs: Mapping[str, AsyncGenerator[str]]) -> list[bytes]:
     return [part async for part in support_bundle.stream(documents, logs)]
 
 
@@ -55,7 +55,7 @@ async def test_a_long_log_goes_out_in_parts_while_it_is_read() -> None:
     lines = [secrets.token_hex(500) + "\n" for _number in range(2000)]
     read = 0
 
-    async def source() -> AsyncIterator[str]:
+    async def source() -> AsyncGenerator[str]:
         nonlocal read
         for line in lines:
             read += 1
@@ -77,6 +77,27 @@ async def test_a_log_that_is_too_long_is_cut_after_a_whole_line_and_says_so(
     archive = opened(await parts({}, {"l.txt": log("12345\n", "12345\n", "1\n"), "next.txt": log("a\n")}))
     assert archive.read("l.txt") == b"12345\n12345\n... cut here: the log is longer\n"
     assert archive.read("next.txt") == b"a\n"
+
+
+async def test_no_more_is_read_of_a_log_than_is_in_the_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support_bundle, "MAX_LOG", 1000)
+    done: list[str] = []
+
+    async def endless() -> AsyncGenerator[str]:
+        try:
+            while True:
+                done.append("piece")
+                yield "x" * 400
+        finally:
+            done.append("closed")
+
+    async def after() -> AsyncGenerator[str]:
+        done.append("next")
+        yield "a\n"
+
+    archive = opened(await parts({}, {"l.txt": endless(), "next.txt": after()}))
+    assert done == ["piece", "piece", "piece", "closed", "next"]
+    assert archive.read("l.txt") == b"x" * 800 + b"\n... cut here: the log is longer\n"
 
 
 async def test_a_machine_whose_clock_is_not_set_makes_a_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
