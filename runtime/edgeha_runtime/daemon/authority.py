@@ -336,13 +336,14 @@ class EdgeCa:
             return await asyncio.to_thread(self._quickstart)
 
     def _quickstart(self) -> Authority:
-        now, found = self._clock(), self._made
+        now, found, valid = self._clock(), self._made, False
         kept = self._store.authority
         if found is None and kept is not None:
             found = parse(kept[0].encode(), kept[1].encode())
         if found is not None:
             begin, end = found.certificate.not_valid_before_utc, found.certificate.not_valid_after_utc
             # One that begins later was made while the clock was ahead.
+            valid = begin <= now < end
             if begin <= now < begin + (end - begin) * RENEW_AFTER:
                 self._made = found
                 return found
@@ -350,9 +351,11 @@ class EdgeCa:
         try:
             self._store.keep_authority(made.key_pem(), made.pem())
         except OSError as error:
-            raise AuthorityError(
-                f"the quickstart CA cannot be stored: {error.strerror}. Free the volume or make it writable"
-            ) from error
+            why = f"the quickstart CA cannot be stored: {error.strerror}. Free the volume or make it writable"
+            if found is None or not valid:
+                raise AuthorityError(why) from error
+            _log.warning("the quickstart CA is not renewed yet", extra=fields(reason=why))
+            return found
         self._made = made
         _log.warning(
             "renewed the quickstart CA" if found else "made a quickstart CA, which is for trying out",

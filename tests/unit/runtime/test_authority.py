@@ -39,6 +39,17 @@ class Kept:
         self.authority = key, chain
 
 
+class Full(Kept):
+    """One on a disk that may be full."""
+
+    full = False
+
+    def keep_authority(self, key: str, chain: str) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().keep_authority(key, chain)
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = NOW
@@ -255,16 +266,24 @@ def test_who_asks_together_gets_the_same_ca() -> None:
     assert store.writes == 1
 
 
+def test_a_full_disk_at_the_renewal_leaves_the_quickstart_ca_as_it_is() -> None:
+    store, clock = Full(), Clock()
+    ca = edge_ca(store, clock)
+    first = run(ca.roots())
+    store.full = True
+    clock.now = NOW + 3000 * DAY
+    assert run(ca.roots()) == first
+    store.full = False
+    assert run(ca.roots()) != first
+    store.full = True
+    clock.now = NOW + 9000 * DAY
+    with pytest.raises(AuthorityError, match="No space left"):
+        run(ca.roots())
+
+
 def test_a_full_disk_is_told_and_the_next_try_may_succeed() -> None:
-    class Full(Kept):
-        full = True
-
-        def keep_authority(self, key: str, chain: str) -> None:
-            if self.full:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            super().keep_authority(key, chain)
-
     store = Full()
+    store.full = True
     ca = edge_ca(store)
     with pytest.raises(AuthorityError, match="No space left"):
         run(ca.roots())
