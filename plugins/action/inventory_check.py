@@ -172,7 +172,7 @@ def _chart_problems(
         if not given or gateway["state"] == "absent" or subject in told:
             continue
         # Defaults give many gateways the same.
-        key = json.dumps(given, sort_keys=True, default=str)
+        key = json.dumps(given, default=str)
         if key not in asked:
             asked[key] = chart.errors(helm, given)
         found += [

@@ -239,7 +239,7 @@ def normalise_gateways(entries: Any, defaults: Any = None, storage_class: str = 
                 "address": merged.get("address") or "",
                 "exposure": merged.get("exposure") or EXPOSURES[0],
                 "chart_values": mapping(merged.get("chart_values")),
-                "storage": {key: str(storage[key]) for key in STORAGE_KEYS},
+                "storage": {key: str(storage[key] or "") for key in STORAGE_KEYS},
                 **gateway_identity.normalised(merged, device_id),
             }
         )

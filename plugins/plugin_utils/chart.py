@@ -31,7 +31,8 @@ def errors(helm: str, values: Mapping[str, Any]) -> list[str]:
 
     helm: name or path of the program. values: beside those that something else decides.
     """
-    document = json.dumps(releases.merged(_OTHERS, values))
+    # Dates, say, which YAML makes of texts: Helm gets them as texts.
+    document = json.dumps(releases.merged(_OTHERS, values), default=str)
     try:
         done = subprocess.run(
             [helm, "template", "gateway", str(CHART), f"--kube-version={_KUBERNETES}", "--values=-"],

@@ -11,6 +11,7 @@ always there, and that preflight gathers all problems before it fails is shown i
 from __future__ import annotations
 
 import base64
+import datetime
 import shutil
 import sys
 from collections.abc import Callable
@@ -143,7 +144,11 @@ def test_check_mode_finds_the_same(
                     {
                         "name": "gw-1",
                         "deployment": "files/gw.json",
-                        "chart_values": {"callers": {"checkAdress": False}},
+                        # With a date, as YAML makes one of a text.
+                        "chart_values": {
+                            "callers": {"checkAdress": False},
+                            "exposure": {"annotations": {"renewed": datetime.date(2026, 1, 1), 7: "a"}},
+                        },
                     }
                 ],
             },

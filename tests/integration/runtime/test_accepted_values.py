@@ -27,6 +27,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "name": {"name": "p-7"},
     "device": {"device_id": "Plant-07:.+%_#*?!(),=@;$'"},
     "hosts": {"hostname": f"{'a' * 63}.example", "parent_hostname": "b.example", "parent": "up"},
+    "class of the cluster": {"storage": {"class": None}},
     "size as a number": {"storage": {"size": 1073741824}},
     "storage": {"storage": {"size": "1Ti", "access_mode": "ReadWriteOncePod", "class": "nfs.example"}},
     "dps": DPS,
