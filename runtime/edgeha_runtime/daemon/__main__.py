@@ -147,6 +147,9 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
             )
             await _or_stop(_together(modules.run(), edge_ca.follow()), stop)
         finally:
+            # Those that are being answered need both.
+            while len(runners) > 1:
+                await runners.pop().cleanup()
             await hub.close()
             await client.close()
     finally:

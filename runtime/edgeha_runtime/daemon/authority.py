@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -33,6 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from .logs import fields
+from .threads import to_the_end
 
 # As stock daemons do it: leaves live for 90 days at the most.
 MAX_LIFETIME = timedelta(days=90)
@@ -189,6 +190,16 @@ def server_names(module: str, common_name: str) -> list[x509.GeneralName]:
     return names
 
 
+def _issuer_key(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """The name of a CA's key, as the CA has it: clients compare the two, and it is made in many ways."""
+    try:
+        own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        key: Any = ca.public_key()  # RSA or EC, see parse
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+
+
 def issue(
     authority: Authority,
     *,
@@ -220,10 +231,7 @@ def issue(
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         # Without a subject the names are all there is (RFC 5280, 4.2.1.6).
         .add_extension(x509.SubjectAlternativeName(names), critical=not fits)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key()),  # type: ignore[arg-type]  # RSA or EC, see parse
-            critical=False,
-        )
+        .add_extension(_issuer_key(ca), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
     chain = certificate.public_bytes(Encoding.PEM).decode() + authority.pem()
@@ -333,7 +341,7 @@ class EdgeCa:
             except AuthorityFileError as error:
                 raise AuthorityError(f"{certificate_file}: {error}. Correct the edge CA") from error
         async with self._making:
-            return await asyncio.to_thread(self._quickstart)
+            return await to_the_end(self._quickstart)
 
     def _quickstart(self) -> Authority:
         now, found, valid = self._clock(), self._made, False

@@ -391,6 +391,8 @@ class _Translator:
         for entry in self._texts("HostConfig.SecurityOpt", host.get("SecurityOpt")):
             option = entry.replace(":", "=", 1).lower()
             if option in ("no-new-privileges", "no-new-privileges=true"):
+                if privileged:
+                    self.refuse("HostConfig.SecurityOpt", f"{entry} beside Privileged: no cluster takes both")
                 self.security["allowPrivilegeEscalation"] = False
             elif option == "seccomp=unconfined":
                 self.security["seccompProfile"] = {"type": "Unconfined"}
@@ -424,7 +426,10 @@ class _Translator:
             period = number("CpuPeriod") or _DEFAULT_PERIOD
             self.limits["cpu"] = f"{math.ceil(quota * 1000 / period)}m"
         if shares := number("CpuShares"):
-            self.requests["cpu"] = f"{math.ceil(shares * 1000 / _CPU_SHARES)}m"
+            # A weight on Docker, which may be more than the limit; here it is what is asked for.
+            asked = math.ceil(shares * 1000 / _CPU_SHARES)
+            limit = self.limits.get("cpu")
+            self.requests["cpu"] = f"{min(asked, int(limit.removesuffix('m'))) if limit else asked}m"
 
     def _namespaces(self, options: Mapping[str, Any], host: Mapping[str, Any]) -> None:
         pod = self.parts.pod
@@ -569,12 +574,14 @@ class _Translator:
         self._mount(path, self._source(path, source), target, **more)
 
     def _source(self, path: str, source: str) -> Manifest:
-        """A folder of the node for a path, a claim for a name."""
+        """What the node has at a path, a claim for a name."""
         if source.startswith("/"):
             if ".." in source.split("/"):
                 self.refuse(path, f"{source[:80]!r} leads upwards")
             self._node_path(path, source)
-            return {"hostPath": {"path": source, "type": "DirectoryOrCreate"}}
+            # Without a type the kubelet looks at nothing: it may be a file or a device. What is missing the
+            # machine's runtime makes as a folder, as Docker does.
+            return {"hostPath": {"path": source, "type": ""}}
         if not _VOLUME_NAME.fullmatch(source):
             self.refuse(path, f"{source[:80]!r} is neither an absolute path nor the name of a volume")
             return {"emptyDir": {}}
@@ -605,9 +612,8 @@ class _Translator:
             volume = self._source(path, source)
             if "hostPath" not in volume:
                 self.refuse(f"{path}.Source", "a bind has an absolute path of the node")
-            elif not self._flag(f"{path}.BindOptions.CreateMountpoint", bind.get("CreateMountpoint")):
-                # Docker refuses a mount whose source is missing. Without a type the kubelet looks at nothing.
-                volume["hostPath"]["type"] = ""
+            # What it asks for is done in any case.
+            self._flag(f"{path}.BindOptions.CreateMountpoint", bind.get("CreateMountpoint"))
         elif kind == "volume":
             named = self._object(f"{path}.VolumeOptions", entry.get("VolumeOptions"))
             if subpath := self._text(f"{path}.VolumeOptions.Subpath", named.get("Subpath")):
@@ -688,6 +694,8 @@ class _Translator:
         if sysctls := self._named_values(where, security.pop("sysctls", None)):
             before = {entry["name"]: entry["value"] for entry in self.parts.pod_security.get("sysctls", [])}
             self._set_sysctls(before | sysctls)
+        if "runAsUser" in security and "runAsNonRoot" not in security:
+            security["runAsNonRoot"] = security["runAsUser"] != 0
         self.parts.pod_security |= security
         service = self._object(path("serviceOptions"), more.get("serviceOptions"))
         for name, value in service.items():

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from . import moduleset
 from .moduleset import EDGE_AGENT, Candidate, Module
+from .threads import to_the_end
 
 Spec = dict[str, Any]
 
@@ -342,9 +343,13 @@ class Deployment:
         return replace(self._content, modules=self._content.modules | {name: module})
 
     async def _save(self, content: _Content, *touched: str) -> None:
-        await asyncio.to_thread(self._shelf.keep_deployment, content.document())
-        self._content = content
-        self._adopted = False
+        def keep() -> None:
+            self._shelf.keep_deployment(content.document())
+            # In the thread, so that what is on disk counts also where nobody waits for it any more.
+            self._content = content
+            self._adopted = False
+
+        await to_the_end(keep)
         for name in touched:
             self._candidates.pop(name, None)
         self._changed()

@@ -62,7 +62,9 @@ OPTIONS: Mapping[str, Option] = {
     "StdinOnce": _m(_STREAMS),
     "Env": _t("`env`; variables of the module's own `env` win"),
     "Cmd": _t("`args`"),
-    "Healthcheck": _t("liveness probe: the kubelet starts the container anew"),
+    "Healthcheck": _t(
+        "liveness probe: the kubelet ends the container, and the module starts anew as its restartPolicy says"
+    ),
     "Healthcheck.Test": _t("`exec`; `NONE` is no probe; what the image says is not known to a cluster"),
     "Healthcheck.Interval": _t("`periodSeconds`, in whole seconds"),
     "Healthcheck.Timeout": _t("`timeoutSeconds`, in whole seconds"),
@@ -82,7 +84,7 @@ OPTIONS: Mapping[str, Option] = {
     "StopTimeout": _t("`terminationGracePeriodSeconds`; 0 is 1, as 0 would not wait for the end"),
     "Shell": _m("of images that are built, not of those that run"),
     "HostConfig": _t("see each option below"),
-    "HostConfig.CpuShares": _t("`requests.cpu`: 1024 are one processor"),
+    "HostConfig.CpuShares": _t("`requests.cpu`: 1024 are one processor; at most the limit"),
     "HostConfig.Memory": _t("`limits.memory`, in bytes"),
     "HostConfig.NanoCpus": _t("`limits.cpu`"),
     "HostConfig.CgroupParent": _r(_NODE),
@@ -117,7 +119,8 @@ OPTIONS: Mapping[str, Option] = {
     "HostConfig.IOMaximumIOps": _r(_WINDOWS),
     "HostConfig.IOMaximumBandwidth": _r(_WINDOWS),
     "HostConfig.Binds": _t(
-        "a folder of the node (`hostPath`, made where missing), or a claim for a named volume, see above"
+        "a file, device or folder of the node (`hostPath`; what is missing is made as a folder), or a claim "
+        "for a named volume"
     ),
     "HostConfig.ContainerIDFile": _r("a file of the Docker client"),
     "HostConfig.LogConfig": _m("the kubelet keeps and rotates logs"),
@@ -133,14 +136,16 @@ OPTIONS: Mapping[str, Option] = {
     "HostConfig.VolumesFrom": _r("name the volume in both modules"),
     "HostConfig.Mounts": _t("see each option below"),
     "HostConfig.Mounts.Target": _t("`mountPath`"),
-    "HostConfig.Mounts.Source": _t("a folder of the node without tokens, or the name of a volume"),
+    "HostConfig.Mounts.Source": _t(
+        "a file, device or folder of the node without tokens, or the name of a volume"
+    ),
     "HostConfig.Mounts.Type": _t("`bind`, `volume` or `tmpfs`"),
     "HostConfig.Mounts.ReadOnly": _t("`readOnly`"),
     "HostConfig.Mounts.Consistency": _m("Docker Desktop only"),
     "HostConfig.Mounts.BindOptions": _t("see each option below"),
     "HostConfig.Mounts.BindOptions.Propagation": _t("`mountPropagation`"),
     "HostConfig.Mounts.BindOptions.NonRecursive": _r(_RUNTIME),
-    "HostConfig.Mounts.BindOptions.CreateMountpoint": _t("the folder is made where it is missing"),
+    "HostConfig.Mounts.BindOptions.CreateMountpoint": _t("what is missing is made as a folder in any case"),
     "HostConfig.Mounts.BindOptions.ReadOnlyNonRecursive": _r(_RUNTIME),
     "HostConfig.Mounts.BindOptions.ReadOnlyForceRecursive": _r(_RUNTIME),
     "HostConfig.Mounts.VolumeOptions": _t("see each option below"),
@@ -170,7 +175,9 @@ OPTIONS: Mapping[str, Option] = {
     "HostConfig.Privileged": _t("`privileged`; without `User` the image's user is it"),
     "HostConfig.PublishAllPorts": _r("name the ports in PortBindings"),
     "HostConfig.ReadonlyRootfs": _t("`readOnlyRootFilesystem`"),
-    "HostConfig.SecurityOpt": _t("`no-new-privileges`, and `seccomp=unconfined`; others are refused"),
+    "HostConfig.SecurityOpt": _t(
+        "`no-new-privileges` (not beside `Privileged`), and `seccomp=unconfined`; others are refused"
+    ),
     "HostConfig.StorageOpt": _r(_RUNTIME),
     "HostConfig.Tmpfs": _t("`emptyDir` in memory; of its options `rw` and `size`"),
     "HostConfig.UTSMode": _r("a pod on the node's network has its name too"),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from .hub import HubClient
 from .keystore import KeyStore
 from .logs import fields
+from .threads import to_the_end
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Identities:
                 identity = await self._hub.set_keys(name, primary, secondary)
             known = self._store.identities.get(name)
             async with self._writing:
-                await asyncio.to_thread(self._store.remember, name, identity.generation_id)
+                await to_the_end(self._store.remember, name, identity.generation_id)
             self._checked.add(name)
         if known != identity.generation_id:
             _log.info(
@@ -77,7 +78,7 @@ class Identities:
             if not name.startswith("$") and name.strip("."):
                 await self._hub.delete_module(name)
             async with self._writing:
-                await asyncio.to_thread(self._store.forget, name)
+                await to_the_end(self._store.forget, name)
             self._checked.discard(name)
         _log.info("module identity removed", extra=fields(module=name))
 

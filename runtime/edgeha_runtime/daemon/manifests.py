@@ -175,7 +175,8 @@ def pod(
     # As controller, so that a drain takes the pod for one that somebody looks after.
     metadata["ownerReferences"][0]["controller"] = True
     restarts = {RESTARTS_ANNOTATION: str(module.restarts)} if module.restarts else {}
-    metadata["annotations"] = {**module.parts.annotations, **metadata["annotations"], **restarts}
+    given = {name: text for name, text in module.parts.annotations.items() if name != RESTARTS_ANNOTATION}
+    metadata["annotations"] = {**given, **metadata["annotations"], **restarts}
     parts = dict(module.parts.pod)
     base = pod_base(settings)
     spec: Manifest = {

@@ -33,6 +33,7 @@ from .module_pods import Basis, Listing, ModulePods, PodRefusedError
 from .moduleset import EDGE_AGENT, Candidate, Module, ModuleSet, ModuleSetError
 from .pods import Board, Pod, Trouble
 from .settings import Settings
+from .threads import to_the_end
 from .volumes import Volumes
 
 RESYNC_SECONDS = 600.0
@@ -283,7 +284,7 @@ class Modules:
         if not text or text == self._store.module_set:
             return
         try:
-            await asyncio.to_thread(self._store.keep_module_set, text)
+            await to_the_end(self._store.keep_module_set, text)
         except OSError as error:
             _log.warning("module set not kept", extra=fields(reason=cannot_write(error)))
 

@@ -15,7 +15,9 @@ from typing import TypeVar
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import ClientVerifier, PolicyBuilder, Store
 from edgeha_runtime.daemon import authority
 from edgeha_runtime.daemon.authority import AuthorityError, AuthorityFileError, EdgeCa, NameRefusedError
@@ -289,6 +291,25 @@ def test_a_full_disk_is_told_and_the_next_try_may_succeed() -> None:
         run(ca.roots())
     store.full = False
     assert run(ca.roots())
+
+
+def test_what_a_ca_signs_names_its_key_as_the_ca_itself_does(tmp_path: Path) -> None:
+    # Not the SHA-1 of the key, as some programs make it.
+    own = x509.SubjectKeyIdentifier(b"named-by-the-program")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plant")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - DAY, NOW + 400 * DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(own, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = tmp_path / "tls.crt", tmp_path / "tls.key"
+    files[0].write_bytes(made.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    leaf = certificates(run(edge_ca(Kept(), files=files).server("m", "gw", None)).chain)[0]
+    found = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    assert found.key_identifier == own.digest
 
 
 def test_a_ca_of_the_operator_is_read_anew_and_its_roots_are_the_operators_affair(tmp_path: Path) -> None:

@@ -63,6 +63,11 @@ CONTAINER: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (host(CpuQuota=50_000), {"resources": {"limits": {"cpu": "500m"}}}),
     (host(CpuQuota=50_000, CpuPeriod=25_000), {"resources": {"limits": {"cpu": "2000m"}}}),
     (host(CpuShares=512), {"resources": {"requests": {"cpu": "500m"}}}),
+    # A weight may be more than the limit, which no cluster takes.
+    (
+        host(CpuShares=1024, NanoCpus=500_000_000),
+        {"resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "500m"}}},
+    ),
     (host(ReadonlyRootfs=True), {"securityContext": {"readOnlyRootFilesystem": True}}),
     (
         host(Privileged=True, CapDrop=["ALL"]),
@@ -250,7 +255,7 @@ def test_type_and_address_of_the_service() -> None:
 
 
 CLAIM = {"persistentVolumeClaim": {"claimName": "gw-volume-data"}}
-FOLDER = {"hostPath": {"path": "/dev/plc", "type": "DirectoryOrCreate"}}
+FOLDER = {"hostPath": {"path": "/dev/plc", "type": ""}}
 
 
 @pytest.mark.parametrize(
@@ -366,6 +371,10 @@ def of_kubernetes(**volume: Any) -> dict[str, Any]:
         (host(Memory=True), "createOptions.HostConfig.Memory: is not a whole number"),
         (host(Memory=1, MemoryReservation=2), "is more than Memory"),
         (host(NanoCpus=1, CpuQuota=1), "says again what NanoCpus says"),
+        (
+            host(Privileged=True, SecurityOpt=["no-new-privileges"]),
+            "beside Privileged: no cluster takes both",
+        ),
         (host(Privileged="yes"), "createOptions.HostConfig.Privileged: is neither true nor false"),
         (host(Privileged=1), "createOptions.HostConfig.Privileged: is neither true nor false"),
         (host(CapAdd=["NET ADMIN"]), "is no capability"),

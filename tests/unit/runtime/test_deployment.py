@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from edgeha_runtime.daemon.moduleset import Candidate, Module
 
 AGENT: dict[str, Any] = {"name": "edgeAgent", "image": "r/agent:1", "env": {"RuntimeLogLevel": "debug"}}
 BASE: list[dict[str, Any]] = [AGENT, {"name": "hub", "image": "r/hub:1"}]
+# Seconds; nothing here takes long.
+LIMIT = 60
 OWNER = Owner("gw-1", "hub.example.net")
 
 
@@ -87,6 +90,41 @@ async def test_a_created_module_is_there_and_does_not_run_yet(gateway: Gateway) 
     assert asked_of(gateway) == (spec(), False, 0, None)
     assert (gateway.module().running, gateway.module().deployed) == (False, True)
     assert gateway.changes == 1
+
+
+async def test_a_change_that_is_cut_off_is_written_to_its_end_before_the_next_one(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.deployment.create(spec())
+    keep, begun, go_on = gateway.store.keep_deployment, threading.Event(), threading.Event()
+    inside: list[int] = []
+    running = 0
+
+    def slow(content: dict[str, Any]) -> None:
+        nonlocal running
+        running += 1
+        inside.append(running)
+        begun.set()
+        assert go_on.wait(LIMIT)
+        keep(content)
+        running -= 1
+
+    monkeypatch.setattr(gateway.store, "keep_deployment", slow)
+    first = asyncio.create_task(gateway.deployment.run("m", True))
+    assert await asyncio.to_thread(begun.wait, LIMIT)
+    second = asyncio.create_task(gateway.deployment.restart("m"))
+    # As at the end of the daemon, while requests are still answered.
+    first.cancel()
+    for _turn in range(10):
+        await asyncio.sleep(0)
+    assert inside == [1], "the first thread still writes"
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await second
+    assert inside == [1, 1]
+    assert Gateway(tmp_path).deployment.modules == gateway.deployment.modules
+    assert (gateway.module().running, gateway.module().restarts) == (True, 1)
 
 
 async def test_a_daemon_that_starts_anew_has_all_that_was_asked_for(gateway: Gateway, tmp_path: Path) -> None:

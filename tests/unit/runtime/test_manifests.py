@@ -504,6 +504,20 @@ def test_credentials_of_a_registry_are_a_secret_that_only_its_module_pulls_with(
     assert manifests.pull_secret(deployed("m"), settings, OWNER) is None
 
 
+@pytest.mark.parametrize(("user", "not_root"), [(0, False), (1000, True)])
+def test_a_user_by_extension_is_let_be_what_it_is(settings: Settings, user: int, not_root: bool) -> None:
+    options = {"k8s-extensions": {"securityContext": {"runAsUser": user}}}
+    security = made(settings, "m", createOptions=options)["spec"]["securityContext"]
+    assert (security["runAsUser"], security["runAsNonRoot"]) == (user, not_root)
+
+
+def test_no_label_of_a_module_passes_for_the_number_of_its_run(settings: Settings) -> None:
+    options = {"Labels": {manifests.RESTARTS_ANNOTATION: "5", "theirs": "stays"}}
+    annotations = made(settings, "m", createOptions=options)["metadata"]["annotations"]
+    assert manifests.RESTARTS_ANNOTATION not in annotations
+    assert annotations["theirs"] == "stays"
+
+
 def test_pods_of_a_module_with_ports_say_so_to_the_policies_of_the_chart(settings: Settings) -> None:
     def labels(options: dict[str, Any]) -> dict[str, str]:
         entry = {"name": "m", "image": "i", "createOptions": options}
