@@ -280,6 +280,8 @@ def test_images_are_kept_on_every_machine(site: Site) -> None:
     wait_for("the images on every worker", kept, 60)
 
 
+# Ends well where it has a file and a folder of the machine.
+BOUND = "import os, sys; sys.exit(not (os.path.isfile('/machine') and os.path.isdir('/missing')))"
 # How a module ends, its policy, and whether a stock edgeAgent starts it again.
 ENDS = {
     "done": (0, "never", False),
@@ -299,6 +301,12 @@ def test_what_becomes_of_a_module_that_ends_is_its_restart_policys(site: Site) -
             "Entrypoint": ["python3", "-c", f"import sys; print('ran'); sys.exit({code})"],
             "StopTimeout": 1,
         }
+        if name == "done":
+            # As on Docker, a bind takes a file as it is, and what is missing is made as a folder.
+            options |= {
+                "Entrypoint": ["python3", "-c", BOUND],
+                "HostConfig": {"Binds": ["/etc/hostname:/machine:ro", "/var/lib/e2e-missing:/missing"]},
+            }
         if name == "sick":
             second = 1_000_000_000
             options |= {
