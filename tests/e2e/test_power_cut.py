@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.e2e.conftest import FirstRun
-from tests.e2e.lab import Gateway, Lab, Message, digest, is_ready, wait_for
+from tests.e2e.lab import ROOT, Gateway, Lab, Message, digest, is_ready, wait_for
 
 AGAIN_LIMIT_SECONDS = 300
 HEALED_LIMIT_SECONDS = 180
@@ -44,6 +44,22 @@ def test_messages_flow_again_from_the_other_worker(
         measured(f"power cut without a standby: messages flow again after {time.monotonic() - began:.0f} s")
         assert lab.ready_pod(gateway, "daemon", READY_LIMIT_SECONDS)["spec"]["nodeName"] != worker
         assert state(lab, gateway) == before
+        wait_for(
+            "Services that lead to no pod of the lost worker",
+            lambda: not led_to(lab, gateway) & {pod["metadata"]["name"] for pod in pods},
+            READY_LIMIT_SECONDS,
+        )
+        assert led_to(lab, gateway)
+        # An upgrade and a rollback wait for nothing of it either.
+        chart, where = str(ROOT / "charts/edge-runtime"), ("--namespace", gateway.namespace)
+        for words in (
+            ("upgrade", gateway.name, chart, "--reuse-values", "--set=tolerationSeconds=31", *where),
+            ("rollback", gateway.name, "0", *where),
+        ):
+            known = {pod["metadata"]["uid"] for pod in lab.pods(gateway, "daemon")}
+            lab.helm(*words)
+            wait_for("a new daemon", lambda known=known: new_daemon(lab, gateway, known), READY_LIMIT_SECONDS)
+        assert state(lab, gateway) == before
 
     wait_for(f"{worker} to be Ready again", lambda: is_ready(lab.get("node", worker)), HEALED_LIMIT_SECONDS)
     wait_for(
@@ -65,6 +81,25 @@ def test_messages_flow_again_from_the_other_worker(
     assert first.boot != last.boot
     assert [message.sequence for message in after] == list(range(1, len(after) + 1))
     assert state(lab, gateway) == before
+
+
+def led_to(lab: Lab, gateway: Gateway) -> set[str]:
+    """Pods that Services of the gateway lead to."""
+    slices = lab.get("endpointslices", f"--namespace={gateway.namespace}")["items"]
+    return {
+        endpoint["targetRef"]["name"]
+        for one in slices
+        for endpoint in one["endpoints"] or ()
+        if endpoint["conditions"].get("ready", True)
+    }
+
+
+def new_daemon(lab: Lab, gateway: Gateway, known: set[str]) -> bool:
+    """Whether a daemon is ready that is none of those known (by uid)."""
+    return any(
+        is_ready(pod) and pod["metadata"]["uid"] not in known and not pod["metadata"].get("deletionTimestamp")
+        for pod in lab.pods(gateway, "daemon")
+    )
 
 
 def news(lab: Lab, gateway: Gateway, worker: str) -> list[Message]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from aiohttp import web
 
 from edgeha_runtime import __version__
 
-from . import kube, logs, metrics, provisioning, settings, transport, trust
+from . import kube, logs, manifests, metrics, provisioning, settings, transport, trust
 from .authority import EdgeCa
 from .callers import Callers
 from .connections import listen
@@ -25,7 +26,7 @@ from .credential import Credential
 from .hub import HubClient
 from .hub_errors import HubError
 from .keystore import KeyStore, Owner, StoreError, StoreLock, StoreLockedError
-from .kube import Cluster, ClusterError, TokenReviewer
+from .kube import ERRORS, Cluster, ClusterError, TokenReviewer, describe
 from .logs import fields
 from .management import ManagementApi
 from .modules import Modules
@@ -145,7 +146,7 @@ async def serve(config: Settings, stop: asyncio.Event) -> None:
                 "serving",
                 extra=fields(version=__version__, device=config.device_id, hub=config.iothub_hostname),
             )
-            await _or_stop(_together(modules.run(), edge_ca.follow()), stop)
+            await _or_stop(_together(modules.run(), edge_ca.follow(), _alone(cluster, config)), stop)
         finally:
             # Those that are being answered need both.
             while len(runners) > 1:
@@ -176,6 +177,21 @@ async def _provisioned(
 
     await _or_stop(ask(), stop)
     return config.assigned(found[0].device_id, found[0].iothub_hostname) if found else config
+
+
+async def _alone(cluster: Cluster, config: Settings) -> None:
+    """Take daemons that go and do not end out of this slot: the one that serves has the store's lock."""
+    slot = {**manifests.labels(config.release, "daemon"), manifests.SLOT_LABEL: config.slot}
+    for pause in itertools.chain(kube.RETRY_SECONDS, itertools.repeat(kube.RETRY_SECONDS[-1])):
+        try:
+            for name in await cluster.going(slot):
+                await cluster.give_up(name)
+                _log.warning("pod of another daemon given up", extra=fields(pod=name))
+        except ERRORS as error:
+            _log.debug("looking for other daemons again", extra=fields(reason=describe(error)))
+            await asyncio.sleep(pause)
+        else:
+            return
 
 
 async def _together(*work: Coroutine[None, None, None]) -> None:

@@ -34,7 +34,7 @@ from lightkube.types import CascadeType, PatchType
 
 from .callers import Place, Review, ReviewUnavailableError, normal
 from .logs import fields
-from .manifests import Manifest, OwnerReference
+from .manifests import NO_SLOT, SLOT_LABEL, Manifest, OwnerReference
 
 FIELD_MANAGER = "edgeha-daemon"
 CALL_SECONDS = 10.0
@@ -286,6 +286,15 @@ class Cluster:
         listed = self._client.list(kind, namespace=self._namespace, labels=dict(labels))
         return {found.metadata.name async for found in listed if found.metadata and found.metadata.name}
 
+    async def going(self, labels: Mapping[str, str]) -> list[str]:
+        """Names of the pods with these labels that somebody deleted and that are still there."""
+        found = await self.pods(labels)
+        return [
+            pod.metadata.name
+            for pod in found
+            if pod.metadata and pod.metadata.name and pod.metadata.deletionTimestamp
+        ]
+
     async def pod_names(self, labels: Mapping[str, str]) -> set[str]:
         """Names of all pods with these labels."""
         return await self._names(Pod, labels)
@@ -296,6 +305,19 @@ class Cluster:
             await self._client.delete(
                 _RESOURCES[kind], name, namespace=self._namespace, cascade=CascadeType.BACKGROUND
             )
+        except ApiError as error:
+            if error.status.code != 404:
+                raise
+
+    async def give_up(self, pod: str) -> None:
+        """Take a pod out of its slot, so that no Service leads to it any more; gone already is fine.
+
+        A Service with addresses that are not ready leads to one that goes until its kubelet says that it
+        ended, and a machine without power says nothing for days.
+        """
+        change = {"metadata": {"labels": {SLOT_LABEL: NO_SLOT}}}
+        try:
+            await self._client.patch(Pod, pod, change, namespace=self._namespace, patch_type=PatchType.MERGE)
         except ApiError as error:
             if error.status.code != 404:
                 raise

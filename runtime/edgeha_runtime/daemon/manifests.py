@@ -28,11 +28,15 @@ MANAGEMENT_API_VERSION = "2022-08-03"
 PROXY_PORT = 35001
 MANAGEMENT_PORT = 35000  # in edgeAgent's pod only
 RUN_AS = 10001
-TOKEN_SECONDS = 600
+# The kubelet renews at four fifths by its own clock, and looks every minute or so: with an hour its clock may
+# be ten minutes behind the API server's. The token counts from its own pod's addresses alone.
+TOKEN_SECONDS = 3600
 MODULE_LABEL = "net.azure-devices.edge.module"
 MODULE_ANNOTATION = "net.azure-devices.edge.module-id"
 RESTARTS_ANNOTATION = "net.azure-devices.edge.restarts"
 SLOT_LABEL = "iotedge.edgeha.io/slot"
+# Its slot when a pod is given up that goes and does not end, such as one on a machine without power.
+NO_SLOT = "none"
 # What a pod was made of: another digest means another pod.
 DIGEST_ANNOTATION = "iotedge.edgeha.io/digest"
 # On pods of modules with ports for others than this gateway's modules: the chart's policy leaves them out.

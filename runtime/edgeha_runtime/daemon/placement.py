@@ -40,13 +40,16 @@ _log = logging.getLogger(__name__)
 
 
 class Maker(Protocol):
-    """Who makes and deletes pods; both raise `kube.ERRORS`."""
+    """Who makes and deletes pods; each raises one of `kube.ERRORS`."""
 
     async def apply(self, manifest: Manifest, *, dry_run: bool = False) -> Applied:
         """Make an object, or only let the API server judge it."""
 
     async def delete(self, kind: str, name: str) -> None:
         """Delete an object; gone already is fine."""
+
+    async def give_up(self, pod: str) -> None:
+        """Take a pod out of its slot; gone already is fine."""
 
 
 @dataclass
@@ -81,7 +84,7 @@ class Placement:
         """See that a module has these pods and no others.
 
         `wanted`: by slot, the one that works first. `found`: all pods of the module as the API server lists
-        them now. Raises `kube.ERRORS` where a pod cannot be deleted.
+        them now. Raises `kube.ERRORS` where a pod cannot be deleted or given up.
         """
         placed = Placed()
         listed = list(found)
@@ -114,6 +117,10 @@ class Placement:
             if max(left, pause) > 0:
                 placed.later(max(left, pause))
                 continue
+            for pod in mine:
+                if pod.going and not pod.finished:
+                    await self._cluster.give_up(pod.name)
+                    _log.warning("pod given up", extra=fields(module=pod.module, pod=pod.name, node=pod.node))
             try:
                 made = await self._cluster.apply(_named(manifest))
             except ApiError as error:

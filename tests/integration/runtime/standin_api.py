@@ -10,6 +10,7 @@ tokens from a table. It does not judge rights; the scenario on a real cluster do
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import uuid
 from datetime import UTC, datetime
@@ -295,6 +296,8 @@ class ApiServer:
         return stream
 
     async def _apply(self, request: web.Request) -> web.Response:
+        if request.content_type == "application/merge-patch+json":
+            return await self._label(request)
         assert request.content_type == "application/apply-patch+yaml"
         assert request.query["fieldManager"] == "edgeha-daemon"
         plural, name = request.match_info["plural"], request.match_info["name"]
@@ -310,6 +313,19 @@ class ApiServer:
         old = self.objects.get((plural, name), {})
         kept = {"status": old["status"]} if "status" in old else {}
         return web.json_response(self.put(plural, name, kept | await request.json()))
+
+    async def _label(self, request: web.Request) -> web.Response:
+        """Labels of a pod are all that is changed so."""
+        missing = self._missing(request)
+        if missing:
+            return missing
+        change = await request.json()
+        assert list(change) == ["metadata"]
+        assert list(change["metadata"]) == ["labels"]
+        plural, name = request.match_info["plural"], request.match_info["name"]
+        found = copy.deepcopy(self.objects[(plural, name)])
+        found["metadata"]["labels"] |= change["metadata"]["labels"]
+        return web.json_response(self.put(plural, name, found))
 
     async def _create(self, request: web.Request) -> web.Response:
         """Events alone are made so. They are no writes of the daemon's objects."""

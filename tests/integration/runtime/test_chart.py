@@ -265,11 +265,24 @@ def test_what_comes_from_outside_of_the_cluster_to_edge_hub_meets_no_policy(chan
     assert ("NetworkPolicy", "gw-gateway") not in objects(AGENT, change)
 
 
+def test_no_new_daemon_waits_for_one_on_a_machine_without_power() -> None:
+    found = objects(AGENT, STANDBY)
+    for slot in "ab":
+        strategy = found[("Deployment", f"gw-daemon-{slot}")]["spec"]["strategy"]
+        assert strategy == {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1},
+        }
+
+
 def test_a_drain_never_waits_for_the_daemon_and_gateways_are_spread() -> None:
     budget = objects()[("PodDisruptionBudget", "gw-daemon-a")]["spec"]
     assert budget["maxUnavailable"] == 1
     (term,) = pod()["spec"]["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
     assert term["podAffinityTerm"]["namespaceSelector"] == {}, "each gateway has a namespace of its own"
+    # One of the same gateway that still ends is no reason to go elsewhere than to the modules.
+    others = {"key": "app.kubernetes.io/instance", "operator": "NotIn", "values": ["gw"]}
+    assert term["podAffinityTerm"]["labelSelector"]["matchExpressions"] == [others]
 
 
 def test_the_edge_ca_comes_from_a_secret_and_from_nowhere_else() -> None:

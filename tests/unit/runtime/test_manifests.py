@@ -72,7 +72,7 @@ def test_only_the_sidecar_sees_the_token_and_it_is_for_this_gateway_alone(settin
     assert "volumeMounts" not in spec["containers"][0]
     assert spec["automountServiceAccountToken"] is False
     source = spec["volumes"][0]["projected"]["sources"][0]["serviceAccountToken"]
-    assert source == {"audience": "edgeha-gw", "expirationSeconds": 600, "path": "token"}
+    assert source == {"audience": "edgeha-gw", "expirationSeconds": 3600, "path": "token"}
 
 
 def test_all_containers_meet_the_restricted_pod_standard(settings: Settings) -> None:

@@ -181,6 +181,9 @@ class FakeCluster:
         self.objects.get(kind, set()).discard(name)
         self.deleted.append((kind, called))
 
+    async def give_up(self, pod: str) -> None:
+        self.pods_there[pod]["metadata"]["labels"][manifests.SLOT_LABEL] = manifests.NO_SLOT
+
     async def pod_names(self, labels: Mapping[str, str]) -> set[str]:
         return {pod["metadata"]["name"] for pod in self._with(labels)}
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import httpx2
 import pytest
 from edgeha_runtime.daemon.kube import Applied
-from edgeha_runtime.daemon.manifests import DIGEST_ANNOTATION, Manifest
+from edgeha_runtime.daemon.manifests import DIGEST_ANNOTATION, NO_SLOT, Manifest
 from edgeha_runtime.daemon.placement import GRACE_SECONDS, LOOK_SECONDS, LOST_SECONDS, Placed, Placement
 from edgeha_runtime.daemon.pods import Pod
 from hypothesis import settings
@@ -45,6 +45,7 @@ class Record:
     unreachable: bool = False  # its machine answers nobody
     slow: bool = False  # its kubelet takes longer than it was given
     node: str = "node-b"
+    given_up: bool = False
 
     def may_run(self, now: float) -> bool:
         over = self.deleted is not None and not self.slow and now >= self.deleted + GRACE
@@ -56,7 +57,7 @@ class Record:
             name=self.name,
             uid=f"uid of {self.name}",
             module="m",
-            slot=self.slot,
+            slot=NO_SLOT if self.given_up else self.slot,
             digest=self.digest,
             run=0,
             image="i",
@@ -101,6 +102,10 @@ class World:
             raise self.stuck
         self.done.append(f"delete {self.pods[name].slot}")
         self.remove(name)
+
+    async def give_up(self, pod: str) -> None:
+        assert not self.pods[pod].given_up, "once is enough"
+        self.pods[pod].given_up = True
 
     def add(self, name: str, slot: str = "a", digest: str = "1", **more: float | bool | str) -> Record:
         record = Record(name, slot, digest, self.now)
@@ -217,8 +222,12 @@ async def test_a_machine_that_answers_no_more_holds_up_the_next_pod_for_its_grac
     assert placed.made == {}
     assert placed.wait is not None
     assert 0 < placed.wait <= GRACE_SECONDS
+    assert not world.pods["old"].given_up, "it may still run"
     world.pass_time(placed.wait)
     assert await daemon.does(wanted("2")) == ["make a"]
+    # Services lead to the new one alone, as long as the machine of the old one is off.
+    assert world.pods["old"].given_up
+    assert await daemon.does(wanted("2")) == []
 
 
 async def test_a_daemon_that_starts_anew_gives_a_lost_pod_its_grace(world: World) -> None:
