@@ -52,8 +52,10 @@ def test_messages_flow_again_from_the_other_worker(
         assert led_to(lab, gateway)
         # An upgrade and a rollback wait for nothing of it either.
         chart, where = str(ROOT / "charts/edge-runtime"), ("--namespace", gateway.namespace)
+        # What makes another daemon and no other module.
+        bundle = f"--set-string=trustBundle={lab.ca_file.read_text()}\n# a newer one\n"
         for words in (
-            ("upgrade", gateway.name, chart, "--reuse-values", "--set=tolerationSeconds=31", *where),
+            ("upgrade", gateway.name, chart, "--reuse-values", bundle, *where),
             ("rollback", gateway.name, "0", *where),
         ):
             known = {pod["metadata"]["uid"] for pod in lab.pods(gateway, "daemon")}
