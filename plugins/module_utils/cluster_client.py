@@ -84,8 +84,9 @@ def connect(params: Mapping[str, Any], cache_file: str, timeout: float = 15.0) -
     Raises ClusterError when there is no usable kubeconfig or no answer.
     """
     given = params.get("kubeconfig")
-    for name in cluster_environment.misleading(os.environ, in_memory=isinstance(given, Mapping)):
-        raise ClusterError(f"{name} {cluster_environment.FACT}", cluster_environment.FIX)
+    names = cluster_environment.misleading(os.environ, in_memory=isinstance(given, Mapping))
+    if names:
+        raise ClusterError(f"{' '.join(names)} {cluster_environment.FACT}", cluster_environment.FIX)
     # In the order of kubernetes.core, so that its modules find the same cluster.
     given = given or os.environ.get("K8S_AUTH_KUBECONFIG") or os.environ.get("KUBECONFIG") or "~/.kube/config"
     configuration = kubernetes.client.Configuration()

@@ -417,19 +417,20 @@ class _Translator:
             if memory and reserved > memory:
                 self.refuse("HostConfig.MemoryReservation", "is more than Memory")
             self.requests["memory"] = str(reserved)
-        nano, quota = number("NanoCpus"), number("CpuQuota")
+        nano, quota, limit = number("NanoCpus"), number("CpuQuota"), 0
         if nano and quota:
             self.refuse("HostConfig.CpuQuota", "says again what NanoCpus says")
         elif nano:
-            self.limits["cpu"] = f"{math.ceil(nano * 1000 / _NANO)}m"
+            limit = math.ceil(nano * 1000 / _NANO)
         elif quota:
             period = number("CpuPeriod") or _DEFAULT_PERIOD
-            self.limits["cpu"] = f"{math.ceil(quota * 1000 / period)}m"
+            limit = math.ceil(quota * 1000 / period)
+        if limit:
+            self.limits["cpu"] = f"{limit}m"
         if shares := number("CpuShares"):
             # A weight on Docker, which may be more than the limit; here it is what is asked for.
             asked = math.ceil(shares * 1000 / _CPU_SHARES)
-            limit = self.limits.get("cpu")
-            self.requests["cpu"] = f"{min(asked, int(limit.removesuffix('m'))) if limit else asked}m"
+            self.requests["cpu"] = f"{min(asked, limit or asked)}m"
 
     def _namespaces(self, options: Mapping[str, Any], host: Mapping[str, Any]) -> None:
         pod = self.parts.pod

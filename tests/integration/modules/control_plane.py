@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from typing import Any
 
 START_LIMIT_SECONDS = 90
 HOME = Path(os.environ.get("EDGEHA_LAB_HOME", Path.home() / ".cache" / "edgeha-lab"))
+# The one of the PATH, or that of the lab.
+HELM = shutil.which("helm") or str(HOME / "cache" / "bin" / "helm")
 
 
 def kube_binary() -> Path:

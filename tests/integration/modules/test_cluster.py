@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ import pytest
 import yaml
 
 from tests.integration.modules import control_plane
-from tests.integration.modules.control_plane import ControlPlane
+from tests.integration.modules.control_plane import HELM, ControlPlane
 from tests.ports import free_port
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 HELM_LIMIT_SECONDS = 60
-HELM = shutil.which("helm") or str(control_plane.HOME / "cache" / "bin" / "helm")
 NODE = {
     "apiVersion": "v1",
     "kind": "Node",

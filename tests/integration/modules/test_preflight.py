@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from tests.integration.modules import control_plane
+from tests.integration.modules.control_plane import HELM
 
 if TYPE_CHECKING:
     from tests.integration.modules.conftest import Hub, Run
 
 ROOT = Path(__file__).resolve().parents[3]
-HELM = shutil.which("helm") or str(control_plane.HOME / "cache" / "bin" / "helm")
 MANIFEST = (ROOT / "inventories" / "local" / "files" / "demo.json").read_text()
 KUBECONFIG = {
     "apiVersion": "v1",

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,15 @@ import pytest
 import yaml
 from edgeha_runtime.daemon.manifests import MODULE_LABEL, OUTSIDE_LABEL, PUBLISHED_LABEL
 
+from tests.integration.modules.control_plane import HELM
+
 CHART = Path(__file__).parents[3] / "charts" / "edge-runtime"
 EXAMPLE = CHART / "ci" / "example-values.yaml"
 
 
 def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run helm from the PATH, or the one the lab has built."""
-    home = Path(os.environ.get("EDGEHA_LAB_HOME", Path.home() / ".cache" / "edgeha-lab"))
-    binary = shutil.which("helm") or home / "cache" / "bin" / "helm"
-    return subprocess.run([binary, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    """Run the real helm."""
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 def template(*sets: str, release: str = "gw") -> subprocess.CompletedProcess[str]:
