@@ -55,7 +55,7 @@ class ApiServer:
         self.log_queries: list[dict[str, str]] = []
         self.followers = 0
         self.reviews = 0
-        self.requests = 0  # without those of which the time makes the number
+        self.requests: list[tuple[str, str]] = []  # method and object or kind, without those that time makes
         self.write_seconds = 0.0  # how long the server takes for one, so that those of a burst meet
         self.writing = 0
         self.most_writing = 0  # at once
@@ -93,7 +93,8 @@ class ApiServer:
 
     @web.middleware
     async def _counted(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        self.requests += not self._is_of_time(request)
+        if not self._is_of_time(request):
+            self.requests.append((request.method, request.path.partition("/namespaces/edge-gw/")[2]))
         if request.method == "GET" or request.path.endswith("/tokenreviews"):
             return await self._answered(request, handler)
         self.writing += 1
@@ -106,10 +107,11 @@ class ApiServer:
 
     @staticmethod
     def _is_of_time(request: web.Request) -> bool:
-        """Looks for events, and what a caller's token costs each time that it is not remembered any more."""
+        """Looks for events, watches, and what a caller's token costs once it is not remembered any more."""
         events = request.method == "GET" and request.path.endswith("/events")
         caller = request.query.get("fieldSelector", "").endswith("-caller")
-        return events or caller or request.path.endswith("/tokenreviews")
+        watch = request.query.get("watch") == "true"
+        return events or caller or watch or request.path.endswith("/tokenreviews")
 
     @staticmethod
     async def _answered(request: web.Request, handler: Any) -> web.StreamResponse:
