@@ -3,7 +3,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """POST /devices/query, with Microsoft's azure-iot-hub and as bare requests."""
 
-import time
 from typing import Any
 
 import pytest
@@ -175,12 +174,5 @@ def test_ten_thousand_devices_in_pages_of_a_thousand(make_hub: HubFactory) -> No
         ("SELECT * FROM devices WHERE tags.site = 'north'", 1_000),
         ("SELECT * FROM devices WHERE properties.desired.speed >= 2499", 4),
     ):
-        started = time.monotonic()
         pages, _kind = query(hub, text, 1000)
-        seconds = (time.monotonic() - started) / len(pages)
         assert sum(map(len, pages)) == count
-        import sys
-
-        sys.stderr.write(f"{seconds:.3f} {text}\n")
-        # Five times what a page may take, for a machine that is busy with other tests.
-        assert seconds < 2.5, text
