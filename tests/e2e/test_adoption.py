@@ -30,8 +30,8 @@ def test_a_gateway_goes_on_with_the_state_of_a_backup(
     sensor = lab.module(gateway.name, "sensor")
     kept = {name: digest(lab.state_folder(gateway) / name) for name in FILES}
     backup = tmp_path / "backup"
-    lose(lab, gateway, backup)
-    restore(lab, gateway, backup, "ReadWriteMany")
+    lost = lose(lab, gateway, backup)
+    restore(lab, gateway, backup, lost)
 
     # What the claim is cannot be changed, and that is told before anything is.
     entry = {**site_of(gateway)["edge_gateways"][0], "storage": {"access_mode": "ReadWriteOnce"}}
@@ -56,17 +56,19 @@ def test_a_gateway_goes_on_with_the_state_of_a_backup(
     assert seen.differences == []
 
 
-def lose(lab: Lab, gateway: Gateway, backup: Path) -> None:
-    """Take a backup of the state, and lose the gateway with its namespace and its volume."""
+def lose(lab: Lab, gateway: Gateway, backup: Path) -> dict[str, Any]:
+    """Take a backup of the state, and lose the gateway with its namespace and its volume. What that was."""
     lab.helm("uninstall", gateway.name, "--namespace", gateway.namespace, "--wait")
     folder = lab.state_folder(gateway)
     shutil.copytree(folder.parent, backup)
     claim = lab.get("persistentvolumeclaims", f"{gateway.name}-state", "--namespace", gateway.namespace)
+    volume: dict[str, Any] = lab.get("persistentvolume", claim["spec"]["volumeName"])["spec"]
     lab.kubectl("delete", "namespace", gateway.namespace, "--timeout=120s")
     lab.kubectl("delete", "persistentvolume", claim["spec"]["volumeName"], "--ignore-not-found")
+    return volume
 
 
-def restore(lab: Lab, gateway: Gateway, backup: Path, mode: str) -> None:
+def restore(lab: Lab, gateway: Gateway, backup: Path, lost: dict[str, Any]) -> None:
     """Make namespace, volume and claim as a person would, with the state in it."""
     name = f"{gateway.name}-state"
     place = lab.state / "shared" / f"restored-{gateway.name}"
@@ -74,17 +76,16 @@ def restore(lab: Lab, gateway: Gateway, backup: Path, mode: str) -> None:
     shutil.copytree(backup, place)
     for path in (place, *place.rglob("*")):
         shutil.chown(path, 10001, 10001)
-    other = lab.get("persistentvolumes")["items"][0]["spec"]
     size = {"storage": "1Gi"}
-    path = Path((other.get("hostPath") or other["local"])["path"]).parent / place.name
+    path = Path((lost.get("hostPath") or lost["local"])["path"]).parent / place.name
     volume: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
         "metadata": {"name": place.name},
         "spec": {
             "capacity": size,
-            "accessModes": [mode],
-            "storageClassName": other["storageClassName"],
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": lost["storageClassName"],
             "persistentVolumeReclaimPolicy": "Retain",
             "hostPath": {"path": str(path), "type": "Directory"},
             "claimRef": {"name": name, "namespace": gateway.namespace},
@@ -95,8 +96,8 @@ def restore(lab: Lab, gateway: Gateway, backup: Path, mode: str) -> None:
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name, "namespace": gateway.namespace},
         "spec": {
-            "accessModes": [mode],
-            "storageClassName": other["storageClassName"],
+            "accessModes": ["ReadWriteMany"],
+            "storageClassName": lost["storageClassName"],
             "volumeName": place.name,
             "resources": {"requests": size},
         },
