@@ -62,9 +62,10 @@ def lose(lab: Lab, gateway: Gateway, backup: Path) -> dict[str, Any]:
     folder = lab.state_folder(gateway)
     shutil.copytree(folder.parent, backup)
     claim = lab.get("persistentvolumeclaims", f"{gateway.name}-state", "--namespace", gateway.namespace)
-    volume: dict[str, Any] = lab.get("persistentvolume", claim["spec"]["volumeName"])["spec"]
+    name = claim["spec"]["volumeName"]
+    volume: dict[str, Any] = lab.get("persistentvolume", name)["spec"]
     lab.kubectl("delete", "namespace", gateway.namespace, "--timeout=120s")
-    lab.kubectl("delete", "persistentvolume", claim["spec"]["volumeName"], "--ignore-not-found")
+    lab.kubectl("delete", "persistentvolume", name, "--ignore-not-found")
     return volume
 
 
@@ -84,7 +85,7 @@ def restore(lab: Lab, gateway: Gateway, backup: Path, lost: dict[str, Any]) -> N
         "metadata": {"name": place.name},
         "spec": {
             "capacity": size,
-            "accessModes": ["ReadWriteMany"],
+            "accessModes": lost["accessModes"],
             "storageClassName": lost["storageClassName"],
             "persistentVolumeReclaimPolicy": "Retain",
             "hostPath": {"path": str(path), "type": "Directory"},
@@ -96,7 +97,7 @@ def restore(lab: Lab, gateway: Gateway, backup: Path, lost: dict[str, Any]) -> N
         "kind": "PersistentVolumeClaim",
         "metadata": {"name": name, "namespace": gateway.namespace},
         "spec": {
-            "accessModes": ["ReadWriteMany"],
+            "accessModes": lost["accessModes"],
             "storageClassName": lost["storageClassName"],
             "volumeName": place.name,
             "resources": {"requests": size},

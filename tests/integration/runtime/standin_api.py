@@ -13,6 +13,7 @@ import asyncio
 import copy
 import json
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -31,9 +32,14 @@ KINDS = {
 }
 
 
-def _base(name: str) -> str:
-    """A pod's name without what tells it from the one before."""
-    return name.rpartition("-")[0]
+def in_slot(pod: str) -> str:
+    """A module in a slot (`gw-sensor-a`): a pod's name without what tells it from the one before."""
+    return pod.rpartition("-")[0]
+
+
+def plain(calls: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Calls (method, object), those for pods without what tells a pod from the one before."""
+    return [(method, in_slot(name) if name.startswith("pods/") else name) for method, name in calls]
 
 
 class ApiServer:
@@ -140,13 +146,13 @@ class ApiServer:
     def pod_of(self, name: str) -> Object | None:
         """The pod of a module in a slot (`gw-sensor-a`), the newest one; None where there is none."""
         found = [
-            item for (kind, full), item in self.objects.items() if kind == "pods" and _base(full) == name
+            item for (kind, full), item in self.objects.items() if kind == "pods" and in_slot(full) == name
         ]
         return found[-1] if found else None
 
     def placed(self) -> set[str]:
         """Modules in slots (`gw-sensor-a`) that have a pod."""
-        return {_base(full) for kind, full in self.objects if kind == "pods"}
+        return {in_slot(full) for kind, full in self.objects if kind == "pods"}
 
     def put(self, plural: str, name: str, content: Object) -> Object:
         """Write an object as the API server would, and tell the watchers."""
@@ -303,7 +309,7 @@ class ApiServer:
         assert request.content_type == "application/apply-patch+yaml"
         assert request.query["fieldManager"] == "edgeha-daemon"
         plural, name = request.match_info["plural"], request.match_info["name"]
-        if plural == "pods" and (reason := self.refused.get(_base(name))):
+        if plural == "pods" and (reason := self.refused.get(in_slot(name))):
             return self._status(403, reason)
         labels = self.objects.get((plural, name), {}).get("metadata", {}).get("labels", {})
         ours = (plural, name) not in self.objects or "app.kubernetes.io/managed-by" in labels

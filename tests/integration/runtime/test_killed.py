@@ -14,6 +14,7 @@ import pytest
 
 from tests.integration.runtime.emulator import Hub
 from tests.integration.runtime.parts import AGENT, RUNTIME, Daemon, until
+from tests.integration.runtime.standin_api import in_slot
 
 KILL_AT = Path(__file__).parent / "kill_at"
 # Parts of the steps, so that several processes share them.
@@ -90,7 +91,7 @@ async def test_nothing_is_made_twice_or_lost(online: Daemon, hub: Hub, part: int
         changed = {name for name, value in before.items() if after.get(name) != value}
         assert not changed, f"made anew after a kill at step {step}: {changed}"
         assert "identity/sensor" in after
-        pods = sorted(name.rpartition("-")[0] for name in after if name.startswith("pods/"))
+        pods = sorted(in_slot(name) for name in after if name.startswith("pods/"))
         assert pods == ["pods/gw-edgeagent-a", "pods/gw-sensor-a"], "each once"
         await online.stop()
         steps += 1

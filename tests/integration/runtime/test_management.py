@@ -19,6 +19,7 @@ import pytest
 from edgeha_runtime.daemon.keystore import DEPLOYMENT_FILE, KeyStore, Owner
 
 from tests.integration.runtime.parts import AGENT, VERSION, Daemon, ask, spec, until
+from tests.integration.runtime.standin_api import in_slot, plain
 
 RESTARTS = "net.azure-devices.edge.restarts"
 
@@ -347,7 +348,7 @@ def pods(daemon: Daemon, name: str) -> list[str]:
     return [
         found["metadata"]["uid"]
         for (kind, full), found in daemon.api.objects.items()
-        if kind == "pods" and full.rpartition("-")[0] == name
+        if kind == "pods" and in_slot(full) == name
     ]
 
 
@@ -914,12 +915,6 @@ async def test_fifty_modules_come_without_a_burst_of_calls(daemon: Daemon, slots
         60,
     )
     await until("ready", daemon.is_ready)
-
-    def plain(calls: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Calls, those for pods without what tells a pod from the one before."""
-        return [
-            (method, name.rpartition("-")[0] if name.startswith("pods/") else name) for method, name in calls
-        ]
 
     # Each once, whether a module was seen before it was started or not.
     kinds = ["serviceaccounts/gw-{}", "services/{}", *(f"pods/gw-{{}}-{slot}" for slot in slots)]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -26,24 +25,15 @@ from typing import Any
 import pytest
 from edgeha_runtime.daemon.keystore import KeyStore, Owner
 
+from tests.integration.modules.control_plane import HELM, kube_binary
 from tests.integration.runtime.parts import Daemon, until
+from tests.integration.runtime.standin_api import in_slot
 from tests.ports import free_port
 
 CHART = Path(__file__).parents[3] / "charts" / "edge-runtime"
 SENSOR = {"name": "sensor", "image": "r/sensor:1"}
 OTHER = {"name": "Other.One", "image": "r/other:1"}
 NAMESPACE = "edge-gw"
-HOME = Path(os.environ.get("EDGEHA_LAB_HOME", Path.home() / ".cache" / "edgeha-lab"))
-
-
-def kube_binary() -> Path:
-    """The lab's all-in-one binary, the newest one."""
-    if named := os.environ.get("EDGEHA_KUBE_BINARY"):
-        return Path(named)
-    built = sorted(HOME.glob("cache/kubernetes-*/kube"), key=lambda path: path.stat().st_mtime)
-    if not built:
-        pytest.fail("no Kubernetes binary: run the lab's build, or name one in EDGEHA_KUBE_BINARY")
-    return built[-1]
 
 
 @dataclass
@@ -104,12 +94,12 @@ class ControlPlane:
     def pod(self, name: str) -> dict[str, Any]:
         """The one pod of a module in a slot (`gw-sensor-a`); {} where there is none."""
         found = self.get("pods", "-l", "app.kubernetes.io/component=module")["items"]
-        (pod,) = [one for one in found if one["metadata"]["name"].rpartition("-")[0] == name] or [{}]
+        (pod,) = [one for one in found if in_slot(one["metadata"]["name"]) == name] or [{}]
         return dict(pod)
 
     def placed(self) -> set[str]:
         """Modules in slots (`gw-sensor-a`) that have a pod."""
-        return {name.rpartition("-")[0] for name in self.listed("pods")}
+        return {in_slot(name) for name in self.listed("pods")}
 
     def listed(self, kind: str, labels: str = "app.kubernetes.io/component=module") -> set[str]:
         return {item["metadata"]["name"] for item in self.get(kind, "-l", labels)["items"]}
@@ -122,13 +112,11 @@ class ControlPlane:
             "storage": {"className": "none"},
             "modules": list(modules),
         }
-        helm = shutil.which("helm") or HOME / "cache" / "bin" / "helm"
         command = ("upgrade", "--install", "gw", CHART, "--namespace", NAMESPACE, "--values", "-")
-        self.run(helm, *command, data=json.dumps(values))
+        self.run(HELM, *command, data=json.dumps(values))
 
     def uninstall(self) -> None:
-        helm = shutil.which("helm") or HOME / "cache" / "bin" / "helm"
-        self.run(helm, "uninstall", "gw", "--namespace", NAMESPACE)
+        self.run(HELM, "uninstall", "gw", "--namespace", NAMESPACE)
 
 
 @contextlib.contextmanager
