@@ -15,6 +15,9 @@ description:
   - Runs on a server of the cluster, for its own node or for that of a peer. Needs root there, and nothing but
     Python.
   - A drain ends at its limit and names the pods that stay and the disruption budgets that keep them.
+  - A drain begins when a controller manager is seen at work, because nobody else takes the address of a pod
+    that ends out of the Services. After the loss or the restart of the server that had that office, it is
+    vacant for 15 seconds and more.
   - A cordon of ours is marked with the annotation C(edgeha.io/cordoned-by), so that only such a one is
     taken back.
 options:
@@ -48,7 +51,7 @@ options:
     default: []
   limit:
     description:
-      - Seconds for draining or for the node to be gone.
+      - Seconds for draining, the wait for a controller manager included, or for the node to be gone.
     type: int
     default: 300
   leave:
@@ -115,6 +118,8 @@ from ansible_collections.edgeha.iotedge.plugins.module_utils.kube_api import Kub
 
 _ATTEMPTS = 5
 _ANSWER_SECONDS = 10.0
+# Its holder renews it every two seconds. A server that holds no elections, as a single one, has none.
+_CONTROLLERS = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/kube-controller-manager"
 
 
 class Refused(Exception):  # noqa: N818 - a state that the operator is told of
@@ -185,6 +190,7 @@ class Node:
         return False
 
     def drain(self) -> bool:
+        self._await_controllers()
         changed = self.cordon()
         leave = node_drain.parse_leave(self._params["leave"])
         plan = self._plan(leave)
@@ -225,6 +231,25 @@ class Node:
         if not self._check:
             self._ignore_missing(path)
         return True
+
+    def _await_controllers(self) -> None:
+        """Wait until who leads the controllers has renewed the lease once since then."""
+        seen: dict[str, Any] | None = None
+        while not self._check and (lease := self._api.find(_CONTROLLERS)) is not None:
+            now = lease.get("spec") or {}
+            if seen is None or now.get("holderIdentity") != seen.get("holderIdentity"):
+                seen = now
+            elif now.get("renewTime") != seen.get("renewTime"):
+                return
+            if not self._patience.is_left():
+                holder, renewed = now.get("holderIdentity") or "nobody", now.get("renewTime") or "never"
+                raise Refused(
+                    f"{self._name} is not drained: no controller manager is at work, so Services would go on "
+                    f"leading to pods that end. The lease kube-system/kube-controller-manager was not "
+                    f"renewed within {self._params['limit']} s; {holder} holds it, last renewed {renewed}. "
+                    f"Look at the log of k3s on the servers"
+                )
+            self._patience.pause()
 
     def _there(self) -> dict[str, Any]:
         node = self._api.find(self._path)

@@ -82,6 +82,9 @@ async def test_a_volume_that_hangs_holds_up_one_thread_and_nothing_else(
         return real(path)
 
     monkeypatch.setattr(os, "statvfs", hanging)
+    async with asyncio.timeout(5):
+        while not looks:
+            await collector.look()
     for _ in range(3):
         await collector.look()
     assert not waited, "nobody waited for it"

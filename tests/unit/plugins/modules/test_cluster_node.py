@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.edgeha.iotedge.plugins.module_utils import node_drain
+from ansible_collections.edgeha.iotedge.plugins.module_utils import kube_api, node_drain
 from ansible_collections.edgeha.iotedge.plugins.module_utils.kube_api import KubeError
 from ansible_collections.edgeha.iotedge.plugins.modules import cluster_node
 
@@ -34,12 +34,22 @@ class Api:
         self.budget = budget
         self.conflicts = 0
         self.password = True
+        self.leases: list[tuple[str, str]] = []
         self.written: list[str] = []
 
     def find(self, path: str) -> dict[str, Any] | None:
         if path.endswith("node-password.k3s"):
             return {"kind": "Secret"} if self.password else None
+        if path.endswith("leases/kube-controller-manager"):
+            return self.lease()
         return self.node
+
+    def lease(self) -> dict[str, Any] | None:
+        """Return the next of the leases, and the last one from then on."""
+        if not self.leases:
+            return None
+        holder, renewed = self.leases.pop(0) if len(self.leases) > 1 else self.leases[0]
+        return {"spec": {"holderIdentity": holder, "renewTime": renewed}}
 
     def items(self, path: str, **_: str) -> list[dict[str, Any]]:
         if path == "/api/v1/nodes":
@@ -128,6 +138,27 @@ def test_a_drain_names_pod_and_budget_when_it_may_wait_no_longer() -> None:
     api = Api("web-1", budget=True)
     with pytest.raises(cluster_node.Refused, match="plant/web-1: budget web needs 1 healthy pod"):
         node(api).drain()
+
+
+def test_a_drain_begins_when_who_leads_the_controllers_has_renewed_its_lease(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = Api("web-1")
+    api.leases = [("gw2", "1"), ("gw2", "1"), ("gw3", "17"), ("gw3", "17"), ("gw3", "19")]
+    left: list[tuple[int, list[str]]] = []
+    monkeypatch.setattr(kube_api.time, "sleep", lambda _: left.append((len(api.leases), list(api.written))))
+    assert node(api, limit=60).drain()
+    assert left[:4] == [(4, []), (3, []), (2, []), (1, [])], "nothing is written while nobody leads"
+    assert api.pods == []
+
+
+def test_a_drain_says_that_no_controller_manager_is_at_work_and_changes_nothing() -> None:
+    api = Api("web-1")
+    api.leases = [("gw2_1f", "2026-11-28T00:06:27Z")]
+    with pytest.raises(cluster_node.Refused, match="gw2_1f holds it, last renewed 2026-11-28T00:06:27Z"):
+        node(api).drain()
+    assert api.written == []
+    assert node(api, check=True).drain(), "check mode waits for nobody"
 
 
 def test_check_mode_asks_and_writes_nothing() -> None:
