@@ -40,7 +40,7 @@ from iothub_emulator.mqtt_codec import (  # noqa: E402 - the same
     Subscribe,
 )
 
-LIMIT = 5.0
+LIMIT = 60.0
 EVENTS = "devices/gw/modules/m/messages/events/"
 COMMANDS = "devices/leaf/messages/devicebound/"
 

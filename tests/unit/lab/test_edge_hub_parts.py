@@ -128,7 +128,7 @@ async def test_everybody_is_told_when_not_even_a_rollback_works(tmp_path: Path) 
     store._database = Broken()  # type: ignore[assignment]
     for _ in range(2):
         with pytest.raises(sqlite3.OperationalError):
-            await asyncio.wait_for(store.append([message("lost?")]), 5)
+            await asyncio.wait_for(store.append([message("lost?")]), 60)
     store.close()
 
 
