@@ -270,8 +270,8 @@ def main() -> None:
     if missing and not module.check_mode:
         why = f". It said last: {said}" if (said := watch.last_words()) else ""
         module.fail_json(
-            msg=f"{socket.gethostname()}: waited {patience.elapsed:.0f} s for {', '.join(watch.states)}, and "
-            f"{'; '.join(missing)}{why}. Look at 'journalctl -u {watch.unit}' there.",
+            msg=f"{socket.gethostname()}: waited {result['elapsed']:.0f} s for {', '.join(watch.states)}, "
+            f"and {'; '.join(missing)}{why}. Look at 'journalctl -u {watch.unit}' there.",
             **result,
         )
     module.exit_json(**result)
