@@ -129,5 +129,7 @@ def test_a_gateway_is_nothing_to_the_daemon_of_another(
     foreign = lab.module(other.name, "sensor")
     assert ask(audience_of(other), other, foreign) == "403"
     assert ask(audience_of(one), other, foreign) == "401"
-    log = lab.kubectl("logs", f"--namespace={other.namespace}", f"deployment/{other.name}-daemon-a")
-    assert f"ServiceAccount {one.namespace}/{account} is no module of this gateway" in log
+    said = f"ServiceAccount {one.namespace}/{account} is no module of this gateway"
+    words = ("logs", f"--namespace={other.namespace}", f"deployment/{other.name}-daemon-a")
+    # What a container prints is in its log a moment later.
+    wait_for("the refusal in the log", lambda: said in lab.kubectl(*words), 10)
