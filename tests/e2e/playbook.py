@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.lab import ROOT, Lab, wait_for
+import psutil
+
+from tests.e2e.lab import ROOT, Lab
 
 BIN = Path(sys.executable).parent
 RUN_LIMIT_SECONDS = 600
@@ -115,7 +117,7 @@ class Playbooks:
             command += ["--extra-vars", f"@{given}"]
         began = time.time()
         with log.open("wb") as output:
-            process = subprocess.Popen(
+            process = psutil.Popen(
                 command, cwd=cwd, env=self.environment(environment), start_new_session=True,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
@@ -162,14 +164,14 @@ def problems(run: Run) -> list[Problem]:
 class Started:
     """A run that goes on."""
 
-    process: subprocess.Popen[bytes]
+    process: psutil.Popen
     log: Path
     began: float
 
     def wait(self, limit: float = RUN_LIMIT_SECONDS) -> Run:
         try:
             code = self.process.wait(limit)
-        except subprocess.TimeoutExpired:
+        except psutil.TimeoutExpired:
             raise AssertionError(f"the run did not end in {limit:g} s:\n{self._text()[-6000:]}") from None
         return Run(code, self._text(), self.began)
 
@@ -182,48 +184,23 @@ class Started:
         not told: they end what they do.
         """
         os.killpg(self.process.pid, signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(psutil.TimeoutExpired):
             self.process.wait(HEARD_LIMIT_SECONDS)
             return
-        family = _descendants(self.process.pid)
+        workers = self.process.children(recursive=True)
         os.killpg(self.process.pid, signal.SIGINT)
-        wait_for("the workers of the run to end", lambda: not any(map(_runs, family)), WORKERS_LIMIT_SECONDS)
+        _ended, left = psutil.wait_procs(workers, WORKERS_LIMIT_SECONDS)
+        assert not left, f"waited {WORKERS_LIMIT_SECONDS} s for the workers of the run to end: {left}"
 
     def end(self) -> None:
         """Kill whatever there is of the run. Ansible's workers are in sessions of their own."""
-        family = _descendants(self.process.pid)
-        for number in (self.process.pid, *family):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(number, signal.SIGKILL)
+        family = [self.process]
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family += self.process.children(recursive=True)
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         self.process.wait(10)
 
     def _text(self) -> str:
         return self.log.read_text(errors="replace")
-
-
-def _stat(process: int | str) -> tuple[str, int]:
-    """(state, process id of the parent) as /proc has them. Raises OSError: there is no such process."""
-    # The name in brackets may hold anything; state and parent come after it.
-    state, parent, *_rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return state, int(parent)
-
-
-def _runs(process: int) -> bool:
-    """Whether a process has not ended yet."""
-    try:
-        return _stat(process)[0] != "Z"
-    except OSError:
-        return False
-
-
-def _descendants(ancestor: int) -> list[int]:
-    """Process ids of the children of a process, and of theirs."""
-    children: dict[int, list[int]] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                children.setdefault(_stat(folder.name)[1], []).append(int(folder.name))
-    found = list(children.get(ancestor, []))
-    for number in found:
-        found += children.get(number, [])
-    return found
