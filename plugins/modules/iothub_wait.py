@@ -247,7 +247,7 @@ def wait(
         waited = time.monotonic() - started
         left = params["wait_timeout"] - waited
         if once or not pending or left <= 0:
-            return list(seen.values()), after, waited
+            return list(seen.values()), after, round(waited, 1)
         time.sleep(min(params["poll_interval"], left))
         for device_id in pending:
             seen[device_id] = look(client, wanted[device_id])
@@ -292,7 +292,7 @@ def main() -> None:
     report = {
         "modules": [{**state.as_dict(), "ready": state.ready(after)} for state in states],
         "deployments": [agent.as_dict() for agent in agents],
-        "waited_seconds": round(waited, 1),
+        "waited_seconds": waited,
     }
     missing = [line for agent in agents if not agent.ready for line in activity.explain_agent(agent)]
     missing += [activity.explain(state, after) for state in states if not state.ready(after)]
